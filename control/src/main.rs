@@ -1,0 +1,2 @@
+//! virtio-net-controller
+fn main() {}

@@ -1,0 +1,2 @@
+//! virtnet-perf
+fn main() {}
