@@ -1,0 +1,309 @@
+//! One chain: a buffer as the driver offered it, with our copies of its parts.
+
+use std::sync::Arc;
+
+use crate::memory::{GuestMemory, Span, Window};
+use crate::spec::virtq::*;
+use crate::violation::{Fault, Violation};
+
+/// The most parts a chain may have to be used; longer ones are a [`Fault::TooManyParts`].
+pub const PARTS_MAX: usize = 64;
+
+/// Room for the parts of a long chain, lent by a queue's [`PartStore`].
+pub type PartList = Box<[Span; PARTS_MAX]>;
+
+/// Stretches of memory, in order. Two are kept in place, which is all that most chains have.
+#[derive(Debug, Default)]
+pub struct Parts {
+    near: [Span; 2],
+    /// All parts, when there are more than two.
+    far: Option<PartList>,
+    count: u16,
+}
+
+impl Parts {
+    /// One part.
+    #[inline]
+    pub fn one(span: Span) -> Self {
+        Parts { near: [span, Span::EMPTY], far: None, count: 1 }
+    }
+
+    /// How many.
+    #[inline]
+    pub fn count(&self) -> usize {
+        self.count as usize
+    }
+
+    /// The part at `index`, if there is one.
+    #[inline]
+    pub fn get(&self, index: usize) -> Option<Span> {
+        self.as_slice().get(index).copied()
+    }
+
+    /// All of them.
+    #[inline]
+    pub fn as_slice(&self) -> &[Span] {
+        let count = self.count as usize;
+        match &self.far {
+            None => &self.near[..count],
+            Some(far) => &far[..count],
+        }
+    }
+
+    /// The only part, where there is one only: the case worth a path of its own.
+    #[inline]
+    pub fn only(&self) -> Option<Span> {
+        (self.count == 1).then_some(self.near[0])
+    }
+
+    /// Bytes in all.
+    pub fn len_bytes(&self) -> u32 {
+        self.as_slice().iter().fold(0u32, |sum, span| sum.saturating_add(span.len_bytes()))
+    }
+
+    /// Copies the front out, across parts; returns how many bytes there were.
+    pub fn read(&self, to: &mut [u8]) -> usize {
+        let mut done = 0;
+        for span in self.as_slice() {
+            done += span.read(&mut to[done..]);
+        }
+        done
+    }
+
+    /// Takes `count` bytes off the front; fewer if there are fewer.
+    #[inline]
+    pub fn advance(&mut self, count: u32) {
+        if let (Some(_), false) = (self.only(), self.far.is_some()) {
+            self.near[0] = self.near[0].skip(count);
+        } else {
+            self.advance_parts(count);
+        }
+    }
+
+    #[cold]
+    fn advance_parts(&mut self, mut count: u32) {
+        let parts = self.count as usize;
+        let spans = match &mut self.far {
+            None => &mut self.near[..parts],
+            Some(far) => &mut far[..parts],
+        };
+        let mut gone = 0;
+        for span in spans.iter_mut() {
+            let here = count.min(span.len_bytes());
+            *span = span.skip(here);
+            count -= here;
+            if !span.is_empty() {
+                break;
+            }
+            gone += 1;
+        }
+        spans.rotate_left(gone);
+        self.count -= gone as u16;
+    }
+
+    /// Adds a part; `false` where there is no room, or no list to make room with.
+    #[inline]
+    fn push(&mut self, span: Span, store: &mut PartStore) -> bool {
+        let count = self.count as usize;
+        if count < 2 && self.far.is_none() {
+            self.near[count] = span;
+        } else {
+            if self.far.is_none() {
+                let Some(mut far) = store.lend() else { return false };
+                far[..2].copy_from_slice(&self.near);
+                self.far = Some(far);
+            }
+            let far = self.far.as_mut().expect("set above");
+            let Some(slot) = far.get_mut(count) else { return false };
+            *slot = span;
+        }
+        self.count += 1;
+        true
+    }
+
+    /// The same parts again, for a second reader; `None` where the store has no list left.
+    pub fn duplicate(&self, store: &mut PartStore) -> Option<Parts> {
+        let far = match &self.far {
+            None => None,
+            Some(far) => {
+                let mut copy = store.lend()?;
+                copy.copy_from_slice(&far[..]);
+                Some(copy)
+            }
+        };
+        Some(Parts { near: self.near, far, count: self.count })
+    }
+
+    /// Takes the borrowed list out, to give it back to the store it came from.
+    #[inline]
+    pub fn take_list(&mut self) -> Option<PartList> {
+        self.count = 0;
+        self.far.take()
+    }
+}
+
+/// Lists for the parts of long chains: as many as were made at the start, lent and given back.
+#[derive(Debug, Default)]
+pub struct PartStore {
+    spare: Vec<PartList>,
+}
+
+impl PartStore {
+    /// A store of `lists`.
+    pub fn new(lists: usize) -> Self {
+        PartStore { spare: (0..lists).map(|_| Box::new([Span::EMPTY; PARTS_MAX])).collect() }
+    }
+
+    /// How many can be lent now.
+    #[inline]
+    pub fn available(&self) -> usize {
+        self.spare.len()
+    }
+
+    #[inline]
+    fn lend(&mut self) -> Option<PartList> {
+        self.spare.pop()
+    }
+
+    /// Takes one back. The room was there when it was lent, so nothing is allocated.
+    #[inline]
+    pub fn give_back(&mut self, list: Option<PartList>) {
+        if let Some(list) = list {
+            self.spare.push(list);
+        }
+    }
+}
+
+/// A chain in our hands. It goes back to its queue by `id` and `descriptors`.
+#[derive(Debug, Default)]
+pub struct Chain {
+    /// Readable parts, then writable ones.
+    pub parts: Parts,
+    /// Split: the head. Packed: the buffer id.
+    pub id: u16,
+    /// Packed: how many ring slots it takes. Split: 1.
+    pub descriptors: u16,
+    /// How many of the parts the device may read; the rest it may write.
+    pub readable: u16,
+    /// Why it cannot be used, if it cannot.
+    pub fault: Fault,
+}
+
+/// What a queue can reach: guest memory, room for long chains, and the rules of a walk.
+#[derive(Debug)]
+pub(crate) struct Reach {
+    pub memory: Arc<GuestMemory>,
+    pub window: Window,
+    pub store: PartStore,
+    /// Queue size: no chain is longer.
+    pub size: u16,
+    pub indirect: bool,
+    /// Ring slots that were taken and not returned.
+    pub outstanding: u32,
+}
+
+impl Drop for Reach {
+    fn drop(&mut self) {
+        if self.outstanding > 0 {
+            // Somebody may hold spans of a chain: better a mapping too many than one too few (rules of `memory`).
+            std::mem::forget(self.memory.clone());
+        }
+    }
+}
+
+impl Reach {
+    /// Adds what one descriptor points at. Whatever is wrong with it is a fault of the chain.
+    #[inline]
+    pub(crate) fn add(&mut self, chain: &mut Chain, addr: u64, len: u32, flags: u16) {
+        let writable = flags & VIRTQ_DESC_F_WRITE != 0;
+        let mut gpa = addr;
+        let mut left = len;
+        loop {
+            let Some(span) = self.memory.translate(gpa, left, &mut self.window) else {
+                return set_fault(chain, Fault::OutsideMemory);
+            };
+            if !span.is_empty() {
+                if !writable {
+                    if chain.parts.count() > chain.readable as usize {
+                        return set_fault(chain, Fault::ReadableAfterWritable);
+                    }
+                    chain.readable += 1;
+                }
+                if !chain.parts.push(span, &mut self.store) {
+                    return set_fault(chain, Fault::TooManyParts);
+                }
+            }
+            left -= span.len_bytes();
+            if left == 0 {
+                return;
+            }
+            // The buffer goes on in the next region, which may be mapped anywhere.
+            match gpa.checked_add(u64::from(span.len_bytes())) {
+                Some(next) => gpa = next,
+                None => return set_fault(chain, Fault::OutsideMemory),
+            }
+        }
+    }
+
+    /// Walks an indirect table ("Indirect Descriptors"). Split tables are linked by `next`; packed ones are used from
+    /// first to last.
+    #[cold]
+    pub(crate) fn table(
+        &mut self,
+        chain: &mut Chain,
+        addr: u64,
+        len: u32,
+        flags: u16,
+        linked: bool,
+    ) -> Result<(), Violation> {
+        if !self.indirect {
+            return Err(Violation::IndirectNotNegotiated);
+        }
+        if flags & VIRTQ_DESC_F_NEXT != 0 {
+            return Err(Violation::IndirectWithNext);
+        }
+        let limit_bytes = u32::from(self.size) * DESCRIPTOR_SIZE_BYTES;
+        if len == 0 || !len.is_multiple_of(DESCRIPTOR_SIZE_BYTES) || len > limit_bytes {
+            return Err(Violation::IndirectTableLength { len_bytes: len, limit_bytes });
+        }
+        let size = (len / DESCRIPTOR_SIZE_BYTES) as u16;
+        let Some(table) = self.memory.span(addr, len) else {
+            set_fault(chain, Fault::OutsideMemory);
+            return Ok(());
+        };
+        let mut index = 0;
+        for _ in 0..size {
+            let entry = table.skip(u32::from(index) * DESCRIPTOR_SIZE_BYTES);
+            // One copy of the entry, not re-read.
+            let raw: [u8; 16] = entry.read_array().expect("the index is below the table's size");
+            let word = |at: usize| u16::from_le_bytes([raw[at], raw[at + 1]]);
+            let addr = u64::from_le_bytes(raw[..8].try_into().expect("eight bytes"));
+            let len = u32::from_le_bytes(raw[8..12].try_into().expect("four bytes"));
+            let flags = if linked { word(12) } else { word(14) };
+            if flags & VIRTQ_DESC_F_INDIRECT != 0 {
+                return Err(Violation::IndirectNested);
+            }
+            self.add(chain, addr, len, flags);
+            if linked {
+                if flags & VIRTQ_DESC_F_NEXT == 0 {
+                    return Ok(());
+                }
+                index = word(14);
+                if index >= size {
+                    return Err(Violation::NextPastTable { next: index, size });
+                }
+            } else {
+                index += 1;
+            }
+        }
+        if linked { Err(Violation::ChainTooLong { limit: size }) } else { Ok(()) }
+    }
+}
+
+/// The first fault is the one that is told.
+#[cold]
+fn set_fault(chain: &mut Chain, fault: Fault) {
+    if chain.fault == Fault::None {
+        chain.fault = fault;
+    }
+}

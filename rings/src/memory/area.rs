@@ -1,0 +1,144 @@
+//! The three areas of a queue: typed loads and stores of ring words.
+//!
+//! An area is checked whole when it is made, so that no word needs a check later: positions are masked or compared with
+//! the queue's size here, where the access is made.
+
+// UNSAFETY: the driver's areas are memory that another machine writes while we read.
+#![expect(unsafe_code)]
+
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+
+use super::{GuestMemory, Span};
+
+/// One descriptor, copied out; either layout.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Descriptor {
+    pub addr: u64,
+    pub len: u32,
+    /// Split: flags, then next. Packed: buffer id, then flags.
+    pub halves: [u16; 2],
+}
+
+impl Descriptor {
+    #[inline(always)]
+    fn of(addr: u64, rest: u64) -> Self {
+        let rest = u64::from_le(rest);
+        Descriptor { addr: u64::from_le(addr), len: rest as u32, halves: [(rest >> 32) as u16, (rest >> 48) as u16] }
+    }
+}
+
+/// `size` descriptors at an address aligned to 16.
+#[derive(Debug)]
+pub(crate) struct DescriptorArea {
+    start: *const [AtomicU64; 2],
+    size: u16,
+}
+
+/// 16-bit words, then for split rings entries between the second and the last: see [`crate::split`].
+#[derive(Debug)]
+pub(crate) struct WordArea {
+    start: *const AtomicU16,
+    words: u32,
+}
+
+/// 8-byte used elements of a split ring.
+#[derive(Debug)]
+pub(crate) struct UsedElements {
+    /// Aligned to 4 only, so an element is stored as two halves.
+    start: *const [std::sync::atomic::AtomicU32; 2],
+    mask: u16,
+}
+
+// SAFETY: areas are addresses of memory shared between machines; all access is atomic.
+unsafe impl Send for DescriptorArea {}
+// SAFETY: as above.
+unsafe impl Send for WordArea {}
+// SAFETY: as above.
+unsafe impl Send for UsedElements {}
+
+fn checked(memory: &GuestMemory, gpa: u64, len_bytes: u32, align: u64) -> Option<Span> {
+    let span = memory.span(gpa, len_bytes)?;
+    // The mapping keeps the low bits of an address unless its region is oddly placed; both must be aligned.
+    (gpa.is_multiple_of(align) && (span.address() as u64).is_multiple_of(align)).then_some(span)
+}
+
+impl DescriptorArea {
+    pub(crate) fn new(memory: &GuestMemory, gpa: u64, size: u16) -> Option<Self> {
+        let span = checked(memory, gpa, u32::from(size) * 16, 16)?;
+        Some(DescriptorArea { start: span.address() as *const _, size })
+    }
+
+    #[inline(always)]
+    fn at(&self, position: u16) -> &[AtomicU64; 2] {
+        // SAFETY: callers have compared `position` with the size; the area was checked whole.
+        unsafe { &*self.start.add(position as usize) }
+    }
+
+    /// A descriptor of a split table; `None` past its end.
+    #[inline(always)]
+    pub(crate) fn load(&self, index: u16) -> Option<Descriptor> {
+        (index < self.size).then(|| {
+            let [addr, rest] = self.at(index);
+            Descriptor::of(addr.load(Ordering::Relaxed), rest.load(Ordering::Relaxed))
+        })
+    }
+
+    /// A descriptor of a packed ring; its flags are read first, so that what they make available is seen.
+    #[inline(always)]
+    pub(crate) fn load_acquire(&self, position: u16) -> Descriptor {
+        assert!(position < self.size);
+        let [addr, rest] = self.at(position);
+        let rest = rest.load(Ordering::Acquire);
+        Descriptor::of(addr.load(Ordering::Relaxed), rest)
+    }
+
+    /// Writes length, id and flags of a packed used descriptor as one word: the driver sees all or nothing, and all that
+    /// was stored before it.
+    #[inline(always)]
+    pub(crate) fn store_release(&self, position: u16, len: u32, id: u16, flags: u16) {
+        assert!(position < self.size);
+        let rest = u64::from(len) | u64::from(id) << 32 | u64::from(flags) << 48;
+        self.at(position)[1].store(rest.to_le(), Ordering::Release);
+    }
+}
+
+impl WordArea {
+    pub(crate) fn new(memory: &GuestMemory, gpa: u64, words: u32, align: u64) -> Option<Self> {
+        let span = checked(memory, gpa, words * 2, align)?;
+        Some(WordArea { start: span.address() as *const _, words })
+    }
+
+    #[inline(always)]
+    fn at(&self, word: u32) -> &AtomicU16 {
+        assert!(word < self.words);
+        // SAFETY: inside the area, which was checked whole and is aligned.
+        unsafe { &*self.start.add(word as usize) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn load(&self, word: u32, order: Ordering) -> u16 {
+        u16::from_le(self.at(word).load(order))
+    }
+
+    #[inline(always)]
+    pub(crate) fn store(&self, word: u32, value: u16, order: Ordering) {
+        self.at(word).store(value.to_le(), order);
+    }
+}
+
+impl UsedElements {
+    /// `size` elements after the two words at `gpa`; `size` is a power of two.
+    pub(crate) fn new(memory: &GuestMemory, gpa: u64, size: u16) -> Option<Self> {
+        let span = checked(memory, gpa.checked_add(4)?, u32::from(size) * 8, 4)?;
+        Some(UsedElements { start: span.address() as *const _, mask: size - 1 })
+    }
+
+    /// Stores one element; published by the index later.
+    #[inline(always)]
+    pub(crate) fn store(&self, index: u16, id: u16, len: u32) {
+        // SAFETY: masked by the size that the area was checked for.
+        let element = unsafe { &*self.start.add((index & self.mask) as usize) };
+        element[0].store(u32::from(id).to_le(), Ordering::Relaxed);
+        element[1].store(len.to_le(), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,228 @@
+//! Guest memory: a table of regions, each mapped from a file descriptor of the front end.
+//!
+//! Rules of this room, the only one that touches bytes which another machine writes while we read:
+//!
+//! * No reference or slice to guest memory, ever: typed loads and stores ([`area`]) and copies ([`span`]).
+//! * An address is translated and checked to its end once, into a [`Span`]; after that, use cannot fail.
+//! * A span is good while its mapping lives. Queues hold their [`GuestMemory`], and one that is dropped with chains
+//!   still out keeps the mapping for ever rather than let a span dangle.
+//! * A file cut short under us raises SIGBUS; [`fault`] turns that into zeroes and a mark on the region.
+
+pub(crate) mod area;
+mod dirty;
+pub mod fault;
+mod map;
+mod owned;
+mod span;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+pub use dirty::{DIRTY_PAGE_SIZE_BYTES, DirtyLog};
+pub use map::{MapError, Mapping};
+pub use owned::OwnedMemory;
+pub use span::Span;
+
+/// The most regions a table may have.
+pub const REGIONS_MAX: usize = 512;
+
+/// One region as a front end names it.
+#[derive(Debug)]
+pub struct RegionSpec {
+    /// First guest physical address.
+    pub gpa: u64,
+    /// Length in bytes, not 0.
+    pub len_bytes: u64,
+    /// The same memory's address in the front end, by which vhost-user names rings.
+    pub frontend_address: u64,
+    /// The file that holds it.
+    pub fd: OwnedFd,
+    /// Where in the file the region starts, in bytes.
+    pub offset_bytes: u64,
+}
+
+/// Why a memory table was refused.
+#[derive(Debug, Error)]
+pub enum MemoryError {
+    /// Empty, or its end lies past 2^64.
+    #[error("region at {gpa:#x} of {len_bytes:#x} bytes: the length must be above 0 and the end below 2^64")]
+    Range {
+        /// First address.
+        gpa: u64,
+        /// Length as found.
+        len_bytes: u64,
+    },
+    /// Two regions share guest physical addresses.
+    #[error("regions at {first_gpa:#x} and {second_gpa:#x} overlap")]
+    Overlap {
+        /// The lower region.
+        first_gpa: u64,
+        /// The higher region.
+        second_gpa: u64,
+    },
+    /// More than [`REGIONS_MAX`].
+    #[error("{found} regions; at most {REGIONS_MAX} are allowed")]
+    TooMany {
+        /// How many were asked for.
+        found: usize,
+    },
+    /// The file could not be mapped.
+    #[error("region at {gpa:#x}: {source}")]
+    Map {
+        /// First address.
+        gpa: u64,
+        /// What the mapping said.
+        source: MapError,
+    },
+}
+
+/// One mapped region. Cloning shares the mapping, so that a table can change around it.
+#[derive(Clone, Debug)]
+pub struct Region {
+    gpa: u64,
+    len_bytes: u64,
+    frontend_address: u64,
+    mapping: Arc<Mapping>,
+}
+
+impl Region {
+    /// Maps a region.
+    ///
+    /// # Errors
+    /// [`MemoryError::Range`] and [`MemoryError::Map`]: the latter also where the file is shorter than the region.
+    pub fn map(spec: RegionSpec) -> Result<Self, MemoryError> {
+        let RegionSpec { gpa, len_bytes, frontend_address, fd, offset_bytes } = spec;
+        let fits = |start: u64| start.checked_add(len_bytes).is_some();
+        if len_bytes == 0 || !fits(gpa) || !fits(frontend_address) {
+            return Err(MemoryError::Range { gpa, len_bytes });
+        }
+        let mapping =
+            Mapping::of_file(&fd, offset_bytes, len_bytes).map_err(|source| MemoryError::Map { gpa, source })?;
+        Ok(Region { gpa, len_bytes, frontend_address, mapping: Arc::new(mapping) })
+    }
+
+    /// First guest physical address.
+    pub fn gpa(&self) -> u64 {
+        self.gpa
+    }
+
+    /// Length in bytes.
+    pub fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+
+    /// The same memory's address in the front end.
+    pub fn frontend_address(&self) -> u64 {
+        self.frontend_address
+    }
+
+    /// Whether the file was cut short under us; what was cut reads as zeroes.
+    pub fn is_broken(&self) -> bool {
+        self.mapping.is_broken()
+    }
+}
+
+/// All regions of one guest, sorted, without overlap, never changed: a new table is a new value.
+#[derive(Debug, Default)]
+pub struct GuestMemory {
+    regions: Box<[Region]>,
+}
+
+/// The region hit last, kept by whoever translates: most addresses fall into the same one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Window {
+    gpa: u64,
+    len_bytes: u64,
+    host: usize,
+}
+
+impl GuestMemory {
+    /// Maps every region of a table.
+    ///
+    /// # Errors
+    /// Any [`MemoryError`]; nothing stays mapped.
+    pub fn new(specs: Vec<RegionSpec>) -> Result<Arc<Self>, MemoryError> {
+        if specs.len() > REGIONS_MAX {
+            return Err(MemoryError::TooMany { found: specs.len() });
+        }
+        let regions = specs.into_iter().map(Region::map).collect::<Result<Vec<_>, _>>()?;
+        Self::from_regions(regions)
+    }
+
+    /// A table of regions that are mapped already.
+    ///
+    /// # Errors
+    /// [`MemoryError::Overlap`] and [`MemoryError::TooMany`].
+    pub fn from_regions(mut regions: Vec<Region>) -> Result<Arc<Self>, MemoryError> {
+        if regions.len() > REGIONS_MAX {
+            return Err(MemoryError::TooMany { found: regions.len() });
+        }
+        regions.sort_by_key(|region| region.gpa);
+        for pair in regions.windows(2) {
+            if pair[0].gpa + pair[0].len_bytes > pair[1].gpa {
+                return Err(MemoryError::Overlap { first_gpa: pair[0].gpa, second_gpa: pair[1].gpa });
+            }
+        }
+        Ok(Arc::new(GuestMemory { regions: regions.into() }))
+    }
+
+    /// The regions, by address.
+    pub fn regions(&self) -> &[Region] {
+        &self.regions
+    }
+
+    /// Whether any region's file was cut short.
+    pub fn is_broken(&self) -> bool {
+        self.regions.iter().any(Region::is_broken)
+    }
+
+    /// The guest physical address of `len_bytes` at a front end's address, all within one region.
+    pub fn frontend_to_gpa(&self, address: u64, len_bytes: u64) -> Option<u64> {
+        self.regions.iter().find_map(|region| {
+            let offset = address.checked_sub(region.frontend_address)?;
+            let fits = offset < region.len_bytes && len_bytes <= region.len_bytes - offset;
+            fits.then(|| region.gpa + offset)
+        })
+    }
+
+    /// The bytes at `gpa`: all `len_bytes` of them, or as many as lie before the end of the region they start in.
+    ///
+    /// `None` where no region holds `gpa`. A zero length gives an empty span anywhere inside a region.
+    #[inline]
+    pub fn translate(&self, gpa: u64, len_bytes: u32, window: &mut Window) -> Option<Span> {
+        let offset = gpa.wrapping_sub(window.gpa);
+        if offset < window.len_bytes && u64::from(len_bytes) <= window.len_bytes - offset {
+            return Some(Span::in_window(window.host, offset, len_bytes));
+        }
+        self.translate_elsewhere(gpa, len_bytes, window)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn translate_elsewhere(&self, gpa: u64, len_bytes: u32, window: &mut Window) -> Option<Span> {
+        let after = self.regions.partition_point(|region| region.gpa <= gpa);
+        let region = &self.regions[after.checked_sub(1)?];
+        let offset = gpa - region.gpa;
+        if offset >= region.len_bytes {
+            return None;
+        }
+        *window = Window { gpa: region.gpa, len_bytes: region.len_bytes, host: region.mapping.address() };
+        let len_bytes = u64::from(len_bytes).min(region.len_bytes - offset) as u32;
+        Some(Span::in_window(window.host, offset, len_bytes))
+    }
+
+    /// A whole stretch of guest memory within one region, or nothing.
+    pub fn span(&self, gpa: u64, len_bytes: u32) -> Option<Span> {
+        self.translate(gpa, len_bytes, &mut Window::default()).filter(|span| span.len_bytes() == len_bytes)
+    }
+
+    /// Where a span of this memory starts, as the guest counts: the way back, for the dirty log.
+    pub fn gpa_of(&self, span: Span) -> Option<u64> {
+        self.regions.iter().find_map(|region| {
+            let offset = (span.address() as u64).checked_sub(region.mapping.address() as u64)?;
+            (offset < region.len_bytes).then(|| region.gpa + offset)
+        })
+    }
+}

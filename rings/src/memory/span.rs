@@ -1,0 +1,150 @@
+//! Copying into and out of guest buffers.
+
+// UNSAFETY: the bytes belong to another machine; copies through raw pointers are the only way to touch them.
+#![expect(unsafe_code)]
+
+use std::ptr;
+
+/// A stretch of mapped memory, checked to its end. Whoever holds one also holds its mapping (rules of [`super`]).
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    start: *mut u8,
+    len_bytes: u32,
+}
+
+// SAFETY: a span is an address into memory that several machines share anyway; it may be used from any thread.
+unsafe impl Send for Span {}
+// SAFETY: as above.
+unsafe impl Sync for Span {}
+
+impl Default for Span {
+    #[inline]
+    fn default() -> Self {
+        Span::EMPTY
+    }
+}
+
+/// Copies up to this many bytes are made in place; longer ones by the library, which picks the widest way.
+const SHORT_COPY_MAX: usize = 256;
+
+impl Span {
+    /// No bytes.
+    pub const EMPTY: Span = Span { start: ptr::NonNull::dangling().as_ptr(), len_bytes: 0 };
+
+    #[inline]
+    pub(super) fn in_window(host: usize, offset: u64, len_bytes: u32) -> Self {
+        Span { start: (host + offset as usize) as *mut u8, len_bytes }
+    }
+
+    /// Length in bytes.
+    #[inline]
+    pub fn len_bytes(self) -> u32 {
+        self.len_bytes
+    }
+
+    /// Whether there is nothing in it.
+    #[inline]
+    pub fn is_empty(self) -> bool {
+        self.len_bytes == 0
+    }
+
+    #[inline]
+    pub(super) fn address(self) -> usize {
+        self.start as usize
+    }
+
+    /// What is left after the first `count` bytes; nothing if there are fewer.
+    #[inline]
+    pub fn skip(self, count: u32) -> Span {
+        let count = count.min(self.len_bytes);
+        Span { start: self.start.wrapping_add(count as usize), len_bytes: self.len_bytes - count }
+    }
+
+    /// The first `count` bytes, or all if there are fewer.
+    #[inline]
+    pub fn first(self, count: u32) -> Span {
+        Span { start: self.start, len_bytes: self.len_bytes.min(count) }
+    }
+
+    /// Asks the cache for the first line.
+    #[inline]
+    pub fn prefetch(self) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch has no effect that the program could see, at any address.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(self.start.cast());
+        }
+    }
+
+    /// Copies the first bytes out; returns how many there were.
+    #[inline]
+    pub fn read(self, to: &mut [u8]) -> usize {
+        let count = to.len().min(self.len_bytes as usize);
+        // SAFETY: `count` is within both; `to` is ours alone, so they do not overlap.
+        unsafe { ptr::copy_nonoverlapping(self.start, to.as_mut_ptr(), count) };
+        count
+    }
+
+    /// Copies in from the front; returns how many bytes there was room for.
+    #[inline]
+    pub fn write(self, from: &[u8]) -> usize {
+        let count = from.len().min(self.len_bytes as usize);
+        // SAFETY: `count` is within both; `from` is ours alone, so they do not overlap.
+        unsafe { ptr::copy_nonoverlapping(from.as_ptr(), self.start, count) };
+        count
+    }
+
+    /// The first `N` bytes, if there are as many.
+    #[inline]
+    pub fn read_array<const N: usize>(self) -> Option<[u8; N]> {
+        if (self.len_bytes as usize) < N {
+            return None;
+        }
+        // SAFETY: `N` bytes lie inside; an array of bytes has no alignment.
+        Some(unsafe { ptr::read_volatile(self.start.cast::<[u8; N]>()) })
+    }
+
+    /// Puts `N` bytes at the front, if there is room.
+    #[inline]
+    pub fn write_array<const N: usize>(self, bytes: [u8; N]) -> bool {
+        if (self.len_bytes as usize) < N {
+            return false;
+        }
+        // SAFETY: as in `read_array`.
+        unsafe { ptr::write(self.start.cast::<[u8; N]>(), bytes) };
+        true
+    }
+
+    /// Copies the front of `from` to the front of this one; returns how many bytes, the shorter of the two.
+    ///
+    /// The two may overlap, as two buffers of a hostile guest may: what arrives then is unspecified, nothing else.
+    #[inline]
+    pub fn copy_from(self, from: Span) -> u32 {
+        let count = self.len_bytes.min(from.len_bytes);
+        // SAFETY: `count` bytes lie inside both spans.
+        unsafe { copy(from.start, self.start, count as usize) };
+        count
+    }
+}
+
+/// # Safety
+/// `len` bytes are mapped at both addresses. They may overlap.
+#[inline(always)]
+unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    type Chunk = [u8; 32];
+    const CHUNK: usize = size_of::<Chunk>();
+    // SAFETY: every access below is at an offset of at most `len - size` of the access.
+    unsafe {
+        if (CHUNK..=SHORT_COPY_MAX).contains(&len) {
+            let last = ptr::read(from.add(len - CHUNK).cast::<Chunk>());
+            let mut at = 0;
+            while at + CHUNK < len {
+                ptr::write(to.add(at).cast::<Chunk>(), ptr::read(from.add(at).cast::<Chunk>()));
+                at += CHUNK;
+            }
+            ptr::write(to.add(len - CHUNK).cast::<Chunk>(), last);
+        } else {
+            ptr::copy(from, to, len);
+        }
+    }
+}

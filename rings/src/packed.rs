@@ -1,0 +1,300 @@
+//! "Packed Virtqueues", the device's side. Read beside [`crate::split`]: the same functions in the same order.
+
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use crate::chain::{Chain, PartList, Parts, Reach};
+use crate::memory::area::{Descriptor, DescriptorArea, WordArea};
+use crate::memory::{DirtyLog, GuestMemory, Span};
+use crate::notify::{Notifier, passed_packed_event};
+use crate::setup::{QueueSetup, SetupError};
+use crate::spec::virtq::*;
+use crate::violation::Violation;
+use crate::virtqueue::{Used, Virtqueue};
+
+/// Words of an event suppression area: offset with wrap counter, flags.
+const EVENT: u32 = 0;
+const FLAGS: u32 = 1;
+
+/// A place in the ring and the lap it is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Position {
+    slot: u16,
+    wrap: bool,
+}
+
+impl Position {
+    #[inline(always)]
+    fn advance(&mut self, slots: u16, size: u16) {
+        // At most 2 * 32768 - 1: no overflow.
+        let slot = self.slot + slots;
+        let past_end = slot >= size;
+        self.slot = if past_end { slot - size } else { slot };
+        self.wrap ^= past_end;
+    }
+
+    fn to_bits(self) -> u16 {
+        self.slot | u16::from(self.wrap) << 15
+    }
+
+    fn from_bits(bits: u16) -> Self {
+        Position { slot: bits & 0x7fff, wrap: bits & 0x8000 != 0 }
+    }
+}
+
+/// A packed queue.
+#[derive(Debug)]
+pub struct Queue {
+    descriptors: DescriptorArea,
+    driver_event: WordArea,
+    device_event: WordArea,
+    /// The next descriptor to take.
+    next_available: Position,
+    /// The next used descriptor to write; everything before it is published.
+    next_used: Position,
+    /// Slots used since a notification was last decided on.
+    undecided: u32,
+    event_idx: bool,
+    in_order: bool,
+    reach: Reach,
+    call: Notifier,
+    kick: Notifier,
+    log: Option<Arc<DirtyLog>>,
+    descriptor_area: u64,
+}
+
+impl Queue {
+    pub(crate) fn new(setup: QueueSetup, reach: Reach) -> Result<Self, SetupError> {
+        let size = setup.size;
+        let at = setup.addresses;
+        let descriptors =
+            DescriptorArea::new(&reach.memory, at.descriptor_area, size).ok_or(setup.area_error(0, 16))?;
+        let driver_event = WordArea::new(&reach.memory, at.driver_area, 2, 4).ok_or(setup.area_error(1, 4))?;
+        let device_event = WordArea::new(&reach.memory, at.device_area, 2, 4).ok_or(setup.area_error(2, 4))?;
+        // What was taken and not used is taken again: the used half, where the front end gives one.
+        let [available, used] = [setup.base as u16, (setup.base >> 16) as u16];
+        let start = Position::from_bits(if used == 0 { available } else { used });
+        if start.slot >= size {
+            return Err(SetupError::Base { base: setup.base, size });
+        }
+        let mut queue = Queue {
+            descriptors,
+            driver_event,
+            device_event,
+            next_available: start,
+            next_used: start,
+            undecided: 0,
+            event_idx: setup.has(VIRTIO_F_EVENT_IDX),
+            in_order: setup.has(VIRTIO_F_IN_ORDER),
+            reach,
+            call: setup.call,
+            kick: setup.kick,
+            log: setup.log,
+            descriptor_area: at.descriptor_area,
+        };
+        queue.disarm();
+        Ok(queue)
+    }
+
+    /// The descriptor at a position, if the driver has made it available on this lap.
+    #[inline(always)]
+    fn available(&self, at: Position) -> Option<Descriptor> {
+        let descriptor = self.descriptors.load_acquire(at.slot);
+        let flags = descriptor.halves[1];
+        let available = flags & VIRTQ_DESC_F_AVAIL != 0;
+        let used = flags & VIRTQ_DESC_F_USED != 0;
+        (available == at.wrap && used != at.wrap).then_some(descriptor)
+    }
+
+    /// Walks a chain that is more than one plain descriptor; its id is in the last one.
+    #[inline(never)]
+    fn walk(&mut self, chain: &mut Chain, mut descriptor: Descriptor) -> Result<(), Violation> {
+        let size = self.reach.size;
+        let mut at = self.next_available;
+        loop {
+            let [id, flags] = descriptor.halves;
+            chain.id = id;
+            if flags & VIRTQ_DESC_F_INDIRECT != 0 {
+                return self.reach.table(chain, descriptor.addr, descriptor.len, flags, false);
+            }
+            self.reach.add(chain, descriptor.addr, descriptor.len, flags);
+            if flags & VIRTQ_DESC_F_NEXT == 0 {
+                return Ok(());
+            }
+            if chain.descriptors == size {
+                return Err(Violation::ChainTooLong { limit: size });
+            }
+            at.advance(1, size);
+            descriptor = self.available(at).ok_or(Violation::ChainUnfinished { descriptors: chain.descriptors })?;
+            chain.descriptors += 1;
+        }
+    }
+
+    #[inline(always)]
+    fn used_flags(at: Position, len_bytes: u32) -> u16 {
+        let wrap = if at.wrap { VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED } else { 0 };
+        wrap | if len_bytes > 0 { VIRTQ_DESC_F_WRITE } else { 0 }
+    }
+
+    #[inline(always)]
+    fn store_used(&self, at: Position, used: Used) {
+        let flags = Self::used_flags(at, used.len_bytes);
+        self.descriptors.store_release(at.slot, used.len_bytes, used.id, flags);
+    }
+}
+
+impl Virtqueue for Queue {
+    #[inline]
+    fn take_available(&mut self, room: usize, mut put: impl FnMut(Chain)) -> Result<(), Violation> {
+        let size = self.reach.size;
+        for _ in 0..room {
+            let Some(descriptor) = self.available(self.next_available) else { return Ok(()) };
+            let [id, flags] = descriptor.halves;
+            let mut chain = Chain { id, descriptors: 1, ..Chain::default() };
+            let span = self.reach.memory.translate(descriptor.addr, descriptor.len, &mut self.reach.window);
+            match span {
+                Some(span)
+                    if flags & (VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_INDIRECT) == 0
+                        && span.len_bytes() == descriptor.len
+                        && !span.is_empty() =>
+                {
+                    span.prefetch();
+                    chain.parts = Parts::one(span);
+                    chain.readable = u16::from(flags & VIRTQ_DESC_F_WRITE == 0);
+                }
+                _ => {
+                    if self.reach.store.available() == 0 {
+                        return Ok(());
+                    }
+                    if let Err(violation) = self.walk(&mut chain, descriptor) {
+                        self.give_back(chain.parts.take_list());
+                        return Err(violation);
+                    }
+                    chain.parts.get(0).unwrap_or_default().prefetch();
+                }
+            }
+            let outstanding = self.reach.outstanding + u32::from(chain.descriptors);
+            let broken = if chain.id >= size {
+                Some(Violation::IdPastQueue { id: chain.id, size })
+            } else if outstanding > u32::from(size) {
+                Some(Violation::TooManyInFlight { descriptors: outstanding, size })
+            } else {
+                None
+            };
+            if let Some(violation) = broken {
+                self.give_back(chain.parts.take_list());
+                return Err(violation);
+            }
+            self.next_available.advance(chain.descriptors, size);
+            self.reach.outstanding = outstanding;
+            put(chain);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn return_used(&mut self, used: &[Used]) {
+        let [first, rest @ ..] = used else { return };
+        let size = self.reach.size;
+        let head = self.next_used;
+        let mut at = head;
+        at.advance(first.descriptors, size);
+        if self.in_order && used.iter().all(|used| used.len_bytes == 0) {
+            // "In-order use of descriptors": one used descriptor with the last id stands for all.
+            for used in rest {
+                at.advance(used.descriptors, size);
+            }
+            self.store_used(head, *rest.last().unwrap_or(first));
+        } else {
+            for used in rest {
+                self.store_used(at, *used);
+                at.advance(used.descriptors, size);
+            }
+            // The first last: the driver polls it, and sees the whole burst at once.
+            self.store_used(head, *first);
+        }
+        self.next_used = at;
+        let slots = used.iter().map(|used| u32::from(used.descriptors)).sum();
+        debug_assert!(self.reach.outstanding >= slots);
+        self.reach.outstanding -= slots;
+        self.undecided = (self.undecided + slots).min(u32::from(size));
+        if let Some(log) = &self.log {
+            log.mark(self.descriptor_area, 16 * u64::from(size));
+        }
+    }
+
+    #[inline]
+    fn wants_notification(&mut self) -> bool {
+        let moved = std::mem::take(&mut self.undecided) as u16;
+        if moved == 0 {
+            return false;
+        }
+        // The flags must be seen by the driver before we read whether it wants to hear of them; it does the reverse.
+        fence(Ordering::SeqCst);
+        match self.driver_event.load(FLAGS, Ordering::Acquire) & 3 {
+            RING_EVENT_FLAGS_DISABLE => false,
+            RING_EVENT_FLAGS_DESC if self.event_idx => {
+                let event = self.driver_event.load(EVENT, Ordering::Relaxed);
+                let Position { slot, wrap } = self.next_used;
+                passed_packed_event(event, slot, wrap, moved, self.reach.size)
+            }
+            _ => true,
+        }
+    }
+
+    fn arm(&mut self) -> bool {
+        let flags = if self.event_idx {
+            self.device_event.store(EVENT, self.next_available.to_bits(), Ordering::Relaxed);
+            RING_EVENT_FLAGS_DESC
+        } else {
+            RING_EVENT_FLAGS_ENABLE
+        };
+        self.device_event.store(FLAGS, flags, Ordering::Release);
+        fence(Ordering::SeqCst);
+        self.available(self.next_available).is_some()
+    }
+
+    fn disarm(&mut self) {
+        self.device_event.store(FLAGS, RING_EVENT_FLAGS_DISABLE, Ordering::Relaxed);
+    }
+
+    fn base(&self) -> u32 {
+        u32::from(self.next_used.to_bits()) * 0x1_0001
+    }
+
+    fn outstanding(&self) -> u32 {
+        self.reach.outstanding
+    }
+
+    fn size(&self) -> u16 {
+        self.reach.size
+    }
+
+    #[inline]
+    fn give_back(&mut self, list: Option<PartList>) {
+        self.reach.store.give_back(list);
+    }
+
+    fn memory(&self) -> &GuestMemory {
+        &self.reach.memory
+    }
+
+    fn log_written(&self, part: Span) {
+        if let Some((log, gpa)) = self.log.as_ref().zip(self.reach.memory.gpa_of(part)) {
+            log.mark(gpa, u64::from(part.len_bytes()));
+        }
+    }
+
+    #[inline]
+    fn is_logging(&self) -> bool {
+        self.log.is_some()
+    }
+
+    fn call(&mut self) -> &mut Notifier {
+        &mut self.call
+    }
+
+    fn kick(&self) -> &Notifier {
+        &self.kick
+    }
+}

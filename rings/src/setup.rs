@@ -1,0 +1,141 @@
+//! Setting up a queue: every check of a queue's shape is here, and after it ring words cannot be out of reach.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::chain::{PartStore, Reach};
+use crate::memory::{DirtyLog, GuestMemory, Window};
+use crate::notify::Notifier;
+use crate::spec::virtq::*;
+use crate::virtqueue::Queue;
+use crate::{packed, split};
+
+/// How many long chains a queue can have in its hands at once; one burst.
+const PART_LISTS: usize = 32;
+
+/// The two layouts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// "Split Virtqueues".
+    Split,
+    /// "Packed Virtqueues".
+    Packed,
+}
+
+/// Where a queue's three areas are, as guest physical addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueAddresses {
+    /// Descriptor table, or descriptor ring.
+    pub descriptor_area: u64,
+    /// Available ring, or driver event suppression.
+    pub driver_area: u64,
+    /// Used ring, or device event suppression.
+    pub device_area: u64,
+}
+
+impl QueueAddresses {
+    /// Length in bytes of the descriptor, driver and device area ("Virtqueues").
+    pub fn area_sizes_bytes(layout: Layout, size: u16) -> [u64; 3] {
+        let size = u64::from(size);
+        match layout {
+            Layout::Split => [16 * size, 6 + 2 * size, 6 + 8 * size],
+            Layout::Packed => [16 * size, 4, 4],
+        }
+    }
+}
+
+/// Everything that makes a queue.
+#[derive(Debug)]
+pub struct QueueSetup {
+    /// Split or packed.
+    pub layout: Layout,
+    /// Descriptors: split a power of two, packed any number; up to 32768.
+    pub size: u16,
+    /// Where the areas are.
+    pub addresses: QueueAddresses,
+    /// Where to go on, as vhost-user's ring base: split, the next available index; packed, available position in bits
+    /// 0 to 14 and its wrap counter in bit 15, the same for the used position in bits 16 to 31 (0: not given).
+    pub base: u32,
+    /// Negotiated feature bits.
+    pub features: u64,
+    /// Used buffer notifications.
+    pub call: Notifier,
+    /// Available buffer notifications.
+    pub kick: Notifier,
+    /// Where writes to guest memory are logged, if they are.
+    pub log: Option<Arc<DirtyLog>>,
+}
+
+/// Why a queue was refused.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum SetupError {
+    /// Zero, too large, or for a split queue not a power of two.
+    #[error("queue size {size}: allowed are 1 to {QUEUE_SIZE_MAX}{}", if *.layout == Layout::Split { ", powers of two" } else { "" })]
+    Size {
+        /// As found.
+        size: u16,
+        /// Which rule applies.
+        layout: Layout,
+    },
+    /// Not aligned as the specification asks, or not wholly inside one region of guest memory.
+    #[error("{area} area at {gpa:#x}: {len_bytes} bytes, aligned to {align_bytes}, must lie in one memory region")]
+    Area {
+        /// "descriptor", "driver" or "device".
+        area: &'static str,
+        /// As found.
+        gpa: u64,
+        /// What the size asks for.
+        len_bytes: u64,
+        /// What the specification asks for.
+        align_bytes: u64,
+    },
+    /// A packed ring's position past its end.
+    #[error("ring base {base:#x}: the position must be below the queue size {size}")]
+    Base {
+        /// As found.
+        base: u32,
+        /// Queue size.
+        size: u16,
+    },
+}
+
+impl QueueSetup {
+    /// Checks everything and makes the queue, which starts without asking for notifications.
+    ///
+    /// # Errors
+    /// [`SetupError`].
+    pub fn activate(self, memory: Arc<GuestMemory>) -> Result<Queue, SetupError> {
+        let QueueSetup { layout, size, .. } = self;
+        if size == 0 || size > QUEUE_SIZE_MAX || (layout == Layout::Split && !size.is_power_of_two()) {
+            return Err(SetupError::Size { size, layout });
+        }
+        let reach = Reach {
+            memory,
+            window: Window::default(),
+            store: PartStore::new(PART_LISTS),
+            size,
+            indirect: self.has(VIRTIO_F_INDIRECT_DESC),
+            outstanding: 0,
+        };
+        Ok(match layout {
+            Layout::Split => Queue::Split(split::Queue::new(self, reach)?),
+            Layout::Packed => Queue::Packed(packed::Queue::new(self, reach)?),
+        })
+    }
+
+    pub(crate) fn has(&self, feature: u32) -> bool {
+        self.features & 1 << feature != 0
+    }
+
+    /// The error for one of the three areas, by index.
+    pub(crate) fn area_error(&self, index: usize, align_bytes: u64) -> SetupError {
+        let QueueAddresses { descriptor_area, driver_area, device_area } = self.addresses;
+        SetupError::Area {
+            area: ["descriptor", "driver", "device"][index],
+            gpa: [descriptor_area, driver_area, device_area][index],
+            len_bytes: QueueAddresses::area_sizes_bytes(self.layout, self.size)[index],
+            align_bytes,
+        }
+    }
+}

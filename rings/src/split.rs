@@ -1,0 +1,247 @@
+//! "Split Virtqueues", the device's side. Read beside [`crate::packed`]: the same functions in the same order.
+
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use crate::chain::{Chain, PartList, Parts, Reach};
+use crate::memory::area::{Descriptor, DescriptorArea, UsedElements, WordArea};
+use crate::memory::{DirtyLog, GuestMemory, Span};
+use crate::notify::{Notifier, passed_event};
+use crate::setup::{QueueSetup, SetupError};
+use crate::spec::virtq::*;
+use crate::violation::Violation;
+use crate::virtqueue::{Used, Virtqueue};
+
+/// Words of the available ring: flags, idx, ring, used_event.
+const FLAGS: u32 = 0;
+const IDX: u32 = 1;
+const RING: u32 = 2;
+
+/// A split queue.
+#[derive(Debug)]
+pub struct Queue {
+    descriptors: DescriptorArea,
+    available: WordArea,
+    used: WordArea,
+    used_elements: UsedElements,
+    /// The next available entry to take.
+    next_available: u16,
+    /// The driver's index as last read.
+    available_idx: u16,
+    /// The next used entry to write; everything before it is published.
+    next_used: u16,
+    /// The used index when a notification was last decided on.
+    decided_at: u16,
+    event_idx: bool,
+    reach: Reach,
+    call: Notifier,
+    kick: Notifier,
+    log: Option<Arc<DirtyLog>>,
+    device_area: u64,
+}
+
+impl Queue {
+    pub(crate) fn new(setup: QueueSetup, reach: Reach) -> Result<Self, SetupError> {
+        let size = setup.size;
+        let at = setup.addresses;
+        let words = u32::from(size);
+        let descriptors =
+            DescriptorArea::new(&reach.memory, at.descriptor_area, size).ok_or(setup.area_error(0, 16))?;
+        let available = WordArea::new(&reach.memory, at.driver_area, words + 3, 2).ok_or(setup.area_error(1, 2))?;
+        let used = WordArea::new(&reach.memory, at.device_area, 4 * words + 3, 4);
+        let elements = UsedElements::new(&reach.memory, at.device_area, size);
+        let (used, used_elements) = used.zip(elements).ok_or(setup.area_error(2, 4))?;
+        // Whatever the base says: what the ring shows as used is used, and what follows is not.
+        let next_used = used.load(IDX, Ordering::Acquire);
+        let mut queue = Queue {
+            descriptors,
+            available,
+            used,
+            used_elements,
+            next_available: next_used,
+            available_idx: next_used,
+            next_used,
+            decided_at: next_used,
+            event_idx: setup.has(VIRTIO_F_EVENT_IDX),
+            reach,
+            call: setup.call,
+            kick: setup.kick,
+            log: setup.log,
+            device_area: at.device_area,
+        };
+        queue.disarm();
+        Ok(queue)
+    }
+
+    /// Chains that are available, from the cached index as long as it has some.
+    #[inline(always)]
+    fn available(&mut self, room: usize) -> Result<u16, Violation> {
+        let mut ahead = self.available_idx.wrapping_sub(self.next_available);
+        if usize::from(ahead) < room {
+            // Acquire: entries and descriptors below the index are seen after it.
+            self.available_idx = self.available.load(IDX, Ordering::Acquire);
+            ahead = self.available_idx.wrapping_sub(self.next_available);
+            if u32::from(ahead) + self.reach.outstanding > u32::from(self.reach.size) {
+                return Err(Violation::AvailableIndexTooFar { ahead, size: self.reach.size });
+            }
+        }
+        Ok(ahead)
+    }
+
+    #[inline(always)]
+    fn head(&self, index: u16) -> u16 {
+        let slot = u32::from(index & (self.reach.size - 1));
+        self.available.load(RING + slot, Ordering::Relaxed)
+    }
+
+    /// Walks a chain that is more than one plain descriptor.
+    #[inline(never)]
+    fn walk(&mut self, chain: &mut Chain, mut descriptor: Descriptor) -> Result<(), Violation> {
+        let size = self.reach.size;
+        for _ in 0..size {
+            let [flags, next] = descriptor.halves;
+            if flags & VIRTQ_DESC_F_INDIRECT != 0 {
+                return self.reach.table(chain, descriptor.addr, descriptor.len, flags, true);
+            }
+            self.reach.add(chain, descriptor.addr, descriptor.len, flags);
+            if flags & VIRTQ_DESC_F_NEXT == 0 {
+                return Ok(());
+            }
+            descriptor = self.descriptors.load(next).ok_or(Violation::NextPastTable { next, size })?;
+        }
+        Err(Violation::ChainTooLong { limit: size })
+    }
+}
+
+impl Virtqueue for Queue {
+    #[inline]
+    fn take_available(&mut self, room: usize, mut put: impl FnMut(Chain)) -> Result<(), Violation> {
+        let size = self.reach.size;
+        let count = usize::from(self.available(room)?).min(room);
+        for _ in 0..count {
+            let head = self.head(self.next_available);
+            let descriptor = self.descriptors.load(head).ok_or(Violation::HeadPastTable { head, size })?;
+            let mut chain = Chain { id: head, descriptors: 1, ..Chain::default() };
+            let flags = descriptor.halves[0];
+            let span = self.reach.memory.translate(descriptor.addr, descriptor.len, &mut self.reach.window);
+            match span {
+                Some(span)
+                    if flags & (VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_INDIRECT) == 0
+                        && span.len_bytes() == descriptor.len
+                        && !span.is_empty() =>
+                {
+                    span.prefetch();
+                    chain.parts = Parts::one(span);
+                    chain.readable = u16::from(flags & VIRTQ_DESC_F_WRITE == 0);
+                }
+                _ => {
+                    if self.reach.store.available() == 0 {
+                        return Ok(());
+                    }
+                    if let Err(violation) = self.walk(&mut chain, descriptor) {
+                        self.give_back(chain.parts.take_list());
+                        return Err(violation);
+                    }
+                    chain.parts.get(0).unwrap_or_default().prefetch();
+                }
+            }
+            self.next_available = self.next_available.wrapping_add(1);
+            self.reach.outstanding += 1;
+            put(chain);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn return_used(&mut self, used: &[Used]) {
+        if used.is_empty() {
+            return;
+        }
+        for &Used { id, len_bytes, .. } in used {
+            self.used_elements.store(self.next_used, id, len_bytes);
+            self.next_used = self.next_used.wrapping_add(1);
+        }
+        // Release: elements, and what was copied into the buffers, are seen before the index.
+        self.used.store(IDX, self.next_used, Ordering::Release);
+        debug_assert!(self.reach.outstanding >= used.len() as u32);
+        self.reach.outstanding -= used.len() as u32;
+        if let Some(log) = &self.log {
+            log.mark(self.device_area, 6 + 8 * u64::from(self.reach.size));
+        }
+    }
+
+    #[inline]
+    fn wants_notification(&mut self) -> bool {
+        let old = std::mem::replace(&mut self.decided_at, self.next_used);
+        if old == self.next_used {
+            return false;
+        }
+        // The index must be seen by the driver before we read whether it wants to hear of it; it does the reverse.
+        fence(Ordering::SeqCst);
+        if self.event_idx {
+            let used_event = self.available.load(RING + u32::from(self.reach.size), Ordering::Relaxed);
+            passed_event(used_event, self.next_used, old)
+        } else {
+            self.available.load(FLAGS, Ordering::Relaxed) & VIRTQ_AVAIL_F_NO_INTERRUPT == 0
+        }
+    }
+
+    fn arm(&mut self) -> bool {
+        if self.event_idx {
+            let avail_event = RING + 4 * u32::from(self.reach.size);
+            self.used.store(avail_event, self.next_available, Ordering::Relaxed);
+        }
+        self.used.store(FLAGS, 0, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        self.available.load(IDX, Ordering::Relaxed) != self.next_available
+    }
+
+    fn disarm(&mut self) {
+        // With event indices the flag means nothing, and an event that stays behind is reached once in 65536 chains.
+        self.used.store(FLAGS, VIRTQ_USED_F_NO_NOTIFY, Ordering::Relaxed);
+        if self.event_idx {
+            let avail_event = RING + 4 * u32::from(self.reach.size);
+            self.used.store(avail_event, self.next_available.wrapping_sub(1), Ordering::Relaxed);
+        }
+    }
+
+    fn base(&self) -> u32 {
+        u32::from(self.next_used)
+    }
+
+    fn outstanding(&self) -> u32 {
+        self.reach.outstanding
+    }
+
+    fn size(&self) -> u16 {
+        self.reach.size
+    }
+
+    #[inline]
+    fn give_back(&mut self, list: Option<PartList>) {
+        self.reach.store.give_back(list);
+    }
+
+    fn memory(&self) -> &GuestMemory {
+        &self.reach.memory
+    }
+
+    fn log_written(&self, part: Span) {
+        if let Some((log, gpa)) = self.log.as_ref().zip(self.reach.memory.gpa_of(part)) {
+            log.mark(gpa, u64::from(part.len_bytes()));
+        }
+    }
+
+    #[inline]
+    fn is_logging(&self) -> bool {
+        self.log.is_some()
+    }
+
+    fn call(&mut self) -> &mut Notifier {
+        &mut self.call
+    }
+
+    fn kick(&self) -> &Notifier {
+        &self.kick
+    }
+}

@@ -1,0 +1,133 @@
+//! What a queue can do, and the queue of either layout.
+
+use crate::chain::{Chain, PartList};
+use crate::memory::{GuestMemory, Span};
+use crate::notify::Notifier;
+use crate::violation::Violation;
+use crate::{packed, split};
+
+/// One chain on its way back to the driver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// As in the chain.
+    pub id: u16,
+    /// As in the chain.
+    pub descriptors: u16,
+    /// How many bytes the device wrote, from the front.
+    pub len_bytes: u32,
+}
+
+/// The device's side of a virtqueue. Chains are returned in the order they were taken, all of them.
+pub trait Virtqueue {
+    /// Takes up to `room` available chains, in order, each walked and checked.
+    ///
+    /// # Errors
+    /// A [`Violation`]: the chains before it were taken and are good. The queue must not be asked again.
+    fn take_available(&mut self, room: usize, put: impl FnMut(Chain)) -> Result<(), Violation>;
+
+    /// Returns chains and publishes them at once.
+    fn return_used(&mut self, used: &[Used]);
+
+    /// Whether the driver wants a notification for what [`Self::return_used`] published since this was last asked
+    /// ("Used Buffer Notification Suppression").
+    fn wants_notification(&mut self) -> bool;
+
+    /// Asks the driver for available buffer notifications; `true` if more was made available meanwhile, which no
+    /// notification will tell of.
+    fn arm(&mut self) -> bool;
+
+    /// Asks for none.
+    fn disarm(&mut self);
+
+    /// Where a successor goes on, as in [`crate::QueueSetup::base`]: after the last chain that was returned.
+    fn base(&self) -> u32;
+
+    /// Chains or, for a packed queue, ring slots that were taken and not returned.
+    fn outstanding(&self) -> u32;
+
+    /// Queue size.
+    fn size(&self) -> u16;
+
+    /// Gives back the room of a long chain.
+    fn give_back(&mut self, list: Option<PartList>);
+
+    /// The memory that this queue lives in.
+    fn memory(&self) -> &GuestMemory;
+
+    /// Notes that a part of guest memory was written, where a dirty log is kept.
+    fn log_written(&self, part: Span);
+
+    /// Whether a dirty log is kept.
+    fn is_logging(&self) -> bool;
+
+    /// Used buffer notifications go here.
+    fn call(&mut self) -> &mut Notifier;
+
+    /// Available buffer notifications come from here.
+    fn kick(&self) -> &Notifier;
+}
+
+/// A queue of either layout. Hot paths match once a burst and go on with the layout's own type.
+#[derive(Debug)]
+pub enum Queue {
+    /// "Split Virtqueues".
+    Split(split::Queue),
+    /// "Packed Virtqueues".
+    Packed(packed::Queue),
+}
+
+/// Runs one expression for the queue of whichever layout.
+#[macro_export]
+macro_rules! with_queue {
+    ($queue:expr, $name:ident => $body:expr) => {
+        match $queue {
+            $crate::Queue::Split($name) => $body,
+            $crate::Queue::Packed($name) => $body,
+        }
+    };
+}
+
+impl Virtqueue for Queue {
+    fn take_available(&mut self, room: usize, put: impl FnMut(Chain)) -> Result<(), Violation> {
+        with_queue!(self, q => q.take_available(room, put))
+    }
+    fn return_used(&mut self, used: &[Used]) {
+        with_queue!(self, q => q.return_used(used))
+    }
+    fn wants_notification(&mut self) -> bool {
+        with_queue!(self, q => q.wants_notification())
+    }
+    fn arm(&mut self) -> bool {
+        with_queue!(self, q => q.arm())
+    }
+    fn disarm(&mut self) {
+        with_queue!(self, q => q.disarm())
+    }
+    fn base(&self) -> u32 {
+        with_queue!(self, q => q.base())
+    }
+    fn outstanding(&self) -> u32 {
+        with_queue!(self, q => q.outstanding())
+    }
+    fn size(&self) -> u16 {
+        with_queue!(self, q => q.size())
+    }
+    fn give_back(&mut self, list: Option<PartList>) {
+        with_queue!(self, q => q.give_back(list))
+    }
+    fn memory(&self) -> &GuestMemory {
+        with_queue!(self, q => q.memory())
+    }
+    fn log_written(&self, part: Span) {
+        with_queue!(self, q => q.log_written(part))
+    }
+    fn is_logging(&self) -> bool {
+        with_queue!(self, q => q.is_logging())
+    }
+    fn call(&mut self) -> &mut Notifier {
+        with_queue!(self, q => q.call())
+    }
+    fn kick(&self) -> &Notifier {
+        with_queue!(self, q => q.kick())
+    }
+}
