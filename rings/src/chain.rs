@@ -9,7 +9,7 @@ use crate::violation::{Fault, Violation};
 /// The most parts a chain may have to be used; longer ones are a [`Fault::TooManyParts`].
 pub const PARTS_MAX: usize = 64;
 
-/// Room for the parts of a long chain, lent by a queue's [`PartStore`].
+/// Room for the parts of a long chain, lent by a [`PartStore`].
 pub type PartList = Box<[Span; PARTS_MAX]>;
 
 /// Stretches of memory, in order. Two are kept in place, which is all that most chains have.
@@ -189,12 +189,11 @@ pub struct Chain {
     pub fault: Fault,
 }
 
-/// What a queue can reach: guest memory, room for long chains, and the rules of a walk.
+/// What a queue can reach: guest memory, and the rules of a walk.
 #[derive(Debug)]
 pub(crate) struct Reach {
     pub memory: Arc<GuestMemory>,
     pub window: Window,
-    pub store: PartStore,
     /// Queue size: no chain is longer.
     pub size: u16,
     pub indirect: bool,
@@ -214,7 +213,7 @@ impl Drop for Reach {
 impl Reach {
     /// Adds what one descriptor points at. Whatever is wrong with it is a fault of the chain.
     #[inline]
-    pub(crate) fn add(&mut self, chain: &mut Chain, addr: u64, len: u32, flags: u16) {
+    pub(crate) fn add(&mut self, store: &mut PartStore, chain: &mut Chain, addr: u64, len: u32, flags: u16) {
         let writable = flags & VIRTQ_DESC_F_WRITE != 0;
         let mut gpa = addr;
         let mut left = len;
@@ -229,7 +228,7 @@ impl Reach {
                     }
                     chain.readable += 1;
                 }
-                if !chain.parts.push(span, &mut self.store) {
+                if !chain.parts.push(span, store) {
                     return set_fault(chain, Fault::TooManyParts);
                 }
             }
@@ -250,6 +249,7 @@ impl Reach {
     #[cold]
     pub(crate) fn table(
         &mut self,
+        store: &mut PartStore,
         chain: &mut Chain,
         addr: u64,
         len: u32,
@@ -283,7 +283,7 @@ impl Reach {
             if flags & VIRTQ_DESC_F_INDIRECT != 0 {
                 return Err(Violation::IndirectNested);
             }
-            self.add(chain, addr, len, flags);
+            self.add(store, chain, addr, len, flags);
             if linked {
                 if flags & VIRTQ_DESC_F_NEXT == 0 {
                     return Ok(());

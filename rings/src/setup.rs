@@ -4,15 +4,12 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::chain::{PartStore, Reach};
+use crate::chain::Reach;
 use crate::memory::{DirtyLog, GuestMemory, Window};
 use crate::notify::Notifier;
 use crate::spec::virtq::*;
 use crate::virtqueue::Queue;
 use crate::{packed, split};
-
-/// How many long chains a queue can have in its hands at once; one burst.
-const PART_LISTS: usize = 32;
 
 /// The two layouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +110,6 @@ impl QueueSetup {
         let reach = Reach {
             memory,
             window: Window::default(),
-            store: PartStore::new(PART_LISTS),
             size,
             indirect: self.has(VIRTIO_F_INDIRECT_DESC),
             outstanding: 0,

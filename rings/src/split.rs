@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use crate::chain::{Chain, PartList, Parts, Reach};
+use crate::chain::{Chain, PartStore, Parts, Reach};
 use crate::memory::area::{Descriptor, DescriptorArea, UsedElements, WordArea};
 use crate::memory::{DirtyLog, GuestMemory, Span};
 use crate::notify::{Notifier, passed_event};
@@ -96,14 +96,14 @@ impl Queue {
 
     /// Walks a chain that is more than one plain descriptor.
     #[inline(never)]
-    fn walk(&mut self, chain: &mut Chain, mut descriptor: Descriptor) -> Result<(), Violation> {
+    fn walk(&mut self, store: &mut PartStore, chain: &mut Chain, mut descriptor: Descriptor) -> Result<(), Violation> {
         let size = self.reach.size;
         for _ in 0..size {
             let [flags, next] = descriptor.halves;
             if flags & VIRTQ_DESC_F_INDIRECT != 0 {
-                return self.reach.table(chain, descriptor.addr, descriptor.len, flags, true);
+                return self.reach.table(store, chain, descriptor.addr, descriptor.len, flags, true);
             }
-            self.reach.add(chain, descriptor.addr, descriptor.len, flags);
+            self.reach.add(store, chain, descriptor.addr, descriptor.len, flags);
             if flags & VIRTQ_DESC_F_NEXT == 0 {
                 return Ok(());
             }
@@ -115,7 +115,12 @@ impl Queue {
 
 impl Virtqueue for Queue {
     #[inline]
-    fn take_available(&mut self, room: usize, mut put: impl FnMut(Chain)) -> Result<(), Violation> {
+    fn take_available(
+        &mut self,
+        room: usize,
+        store: &mut PartStore,
+        mut put: impl FnMut(Chain),
+    ) -> Result<(), Violation> {
         let size = self.reach.size;
         let count = usize::from(self.available(room)?).min(room);
         for _ in 0..count {
@@ -135,11 +140,11 @@ impl Virtqueue for Queue {
                     chain.readable = u16::from(flags & VIRTQ_DESC_F_WRITE == 0);
                 }
                 _ => {
-                    if self.reach.store.available() == 0 {
+                    if store.available() == 0 {
                         return Ok(());
                     }
-                    if let Err(violation) = self.walk(&mut chain, descriptor) {
-                        self.give_back(chain.parts.take_list());
+                    if let Err(violation) = self.walk(store, &mut chain, descriptor) {
+                        store.give_back(chain.parts.take_list());
                         return Err(violation);
                     }
                     chain.parts.get(0).unwrap_or_default().prefetch();
@@ -217,9 +222,8 @@ impl Virtqueue for Queue {
         self.reach.size
     }
 
-    #[inline]
-    fn give_back(&mut self, list: Option<PartList>) {
-        self.reach.store.give_back(list);
+    fn abandon(&mut self, _chain: &Chain) {
+        self.reach.outstanding -= 1;
     }
 
     fn memory(&self) -> &GuestMemory {

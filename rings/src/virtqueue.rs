@@ -1,6 +1,6 @@
 //! What a queue can do, and the queue of either layout.
 
-use crate::chain::{Chain, PartList};
+use crate::chain::{Chain, PartStore};
 use crate::memory::{GuestMemory, Span};
 use crate::notify::Notifier;
 use crate::violation::Violation;
@@ -19,11 +19,12 @@ pub struct Used {
 
 /// The device's side of a virtqueue. Chains are returned in the order they were taken, all of them.
 pub trait Virtqueue {
-    /// Takes up to `room` available chains, in order, each walked and checked.
+    /// Takes up to `room` available chains, in order, each walked and checked; long ones borrow from `store`, and wait
+    /// while it has nothing to lend.
     ///
     /// # Errors
     /// A [`Violation`]: the chains before it were taken and are good. The queue must not be asked again.
-    fn take_available(&mut self, room: usize, put: impl FnMut(Chain)) -> Result<(), Violation>;
+    fn take_available(&mut self, room: usize, store: &mut PartStore, put: impl FnMut(Chain)) -> Result<(), Violation>;
 
     /// Returns chains and publishes them at once.
     fn return_used(&mut self, used: &[Used]);
@@ -48,8 +49,8 @@ pub trait Virtqueue {
     /// Queue size.
     fn size(&self) -> u16;
 
-    /// Gives back the room of a long chain.
-    fn give_back(&mut self, list: Option<PartList>);
+    /// Lets go of a chain untouched, because the queue is at its end: a successor will take it again.
+    fn abandon(&mut self, chain: &Chain);
 
     /// The memory that this queue lives in.
     fn memory(&self) -> &GuestMemory;
@@ -88,8 +89,8 @@ macro_rules! with_queue {
 }
 
 impl Virtqueue for Queue {
-    fn take_available(&mut self, room: usize, put: impl FnMut(Chain)) -> Result<(), Violation> {
-        with_queue!(self, q => q.take_available(room, put))
+    fn take_available(&mut self, room: usize, store: &mut PartStore, put: impl FnMut(Chain)) -> Result<(), Violation> {
+        with_queue!(self, q => q.take_available(room, store, put))
     }
     fn return_used(&mut self, used: &[Used]) {
         with_queue!(self, q => q.return_used(used))
@@ -112,8 +113,8 @@ impl Virtqueue for Queue {
     fn size(&self) -> u16 {
         with_queue!(self, q => q.size())
     }
-    fn give_back(&mut self, list: Option<PartList>) {
-        with_queue!(self, q => q.give_back(list))
+    fn abandon(&mut self, chain: &Chain) {
+        with_queue!(self, q => q.abandon(chain))
     }
     fn memory(&self) -> &GuestMemory {
         with_queue!(self, q => q.memory())
