@@ -1,1 +1,5 @@
 //! virtnet-engine
+
+pub mod frame;
+pub mod port;
+mod sync;

@@ -1,0 +1,3 @@
+//! Frames: what rides in a chain.
+
+pub mod steer;

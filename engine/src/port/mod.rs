@@ -1,0 +1,3 @@
+//! How bits reach the wire.
+
+pub mod switch;

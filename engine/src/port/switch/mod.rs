@@ -1,0 +1,3 @@
+//! The switch: SFs and uplinks meet in it.
+
+pub mod fdb;
