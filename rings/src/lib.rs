@@ -10,6 +10,8 @@
 //! May use: nothing of ours.
 
 mod chain;
+#[cfg(feature = "guest")]
+pub mod guest;
 pub mod memory;
 mod notify;
 pub mod packed;

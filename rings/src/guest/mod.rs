@@ -18,6 +18,7 @@ mod tests;
 
 use std::sync::Arc;
 
+pub use crate::Layout;
 pub use ram::{OutOfMemory, Ram};
 
 /// Longest indirect table that an honest driver makes, in descriptors; also never longer than the queue's size.
@@ -25,15 +26,6 @@ pub const INDIRECT_MAX: u16 = 64;
 
 /// Largest queue, in descriptors, of either layout.
 pub const SIZE_MAX: u16 = 32768;
-
-/// The two ways to lay out a virtqueue. ("Split Virtqueues", "Packed Virtqueues")
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Layout {
-    /// Descriptor table, available ring, used ring.
-    Split,
-    /// One descriptor ring written by both sides.
-    Packed,
-}
 
 /// What was negotiated for a queue, and how it is placed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -70,7 +70,9 @@ impl Ram {
     fn map(len_bytes: usize, gpa: u64, kind: MemfdFlags) -> io::Result<Self> {
         let refuse = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         if len_bytes == 0 || !gpa.is_multiple_of(4096) || gpa.checked_add(len_bytes as u64).is_none() {
-            return refuse("guest memory: a size above 0 and a page-aligned address that it does not overflow are needed");
+            return refuse(
+                "guest memory: a size above 0 and a page-aligned address that it does not overflow are needed",
+            );
         }
         let file = memfd_create("virtnet-guest", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | kind)?;
         ftruncate(&file, len_bytes as u64)?;

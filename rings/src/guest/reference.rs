@@ -116,7 +116,11 @@ impl Device {
                 assert!(len_bytes > 0 && len_bytes % 16 == 0, "a table of {len_bytes} bytes");
                 for gpa in (address..address + u64::from(len_bytes)).step_by(16) {
                     let writable = self.u16(gpa + 14) & 2 != 0;
-                    taken.elements.push(Buffer { gpa: self.ram.read_u64(gpa), len_bytes: self.ram.read_u32(gpa + 8), writable });
+                    taken.elements.push(Buffer {
+                        gpa: self.ram.read_u64(gpa),
+                        len_bytes: self.ram.read_u32(gpa + 8),
+                        writable,
+                    });
                 }
             } else {
                 taken.elements.push(Buffer { gpa: address, len_bytes, writable: flags & 2 != 0 });

@@ -8,7 +8,8 @@ use std::sync::atomic::fence;
 use super::flight::{Batch, Chain, Free};
 use super::ram::Words;
 use super::{
-    Addresses, Buffer, Completed, Descriptor, Fault, INDIRECT_MAX, Layout, Options, Ram, Refused, SIZE_MAX, SetupError, place,
+    Addresses, Buffer, Completed, Descriptor, Fault, INDIRECT_MAX, Layout, Options, Ram, Refused, SIZE_MAX, SetupError,
+    place,
 };
 
 const DESCRIPTOR_BYTES: u64 = 16;

@@ -77,7 +77,11 @@ impl Pair {
         let readable = self.draw.below(count + 1);
         let gpa = u64::from(self.next_token) << 20;
         (0..count)
-            .map(|i| Buffer { gpa: gpa + i as u64, len_bytes: 1 + self.draw.below(5000) as u32, writable: i >= readable })
+            .map(|i| Buffer {
+                gpa: gpa + i as u64,
+                len_bytes: 1 + self.draw.below(5000) as u32,
+                writable: i >= readable,
+            })
             .collect()
     }
 
@@ -195,7 +199,11 @@ impl Pair {
         let count = self.driver.collect(&mut out).unwrap();
         assert_eq!(count, out.len().min(self.written.len()));
         for completed in &out[..count] {
-            assert_eq!(self.written.remove(&completed.token), Some(completed.len_bytes), "given back, with that length");
+            assert_eq!(
+                self.written.remove(&completed.token),
+                Some(completed.len_bytes),
+                "given back, with that length"
+            );
             let i = self.out.iter().position(|(token, _)| *token == completed.token).unwrap();
             assert!(i == 0 || !self.driver.options().in_order);
             self.out.remove(i);
@@ -283,7 +291,9 @@ fn indices_wrap_past_65536() {
 
 #[test]
 fn large_queues_fill_and_empty() {
-    for (layout, size) in [(Layout::Split, 32768), (Layout::Packed, 32768), (Layout::Packed, 32767), (Layout::Packed, 300)] {
+    for (layout, size) in
+        [(Layout::Split, 32768), (Layout::Packed, 32768), (Layout::Packed, 32767), (Layout::Packed, 300)]
+    {
         let ram = Arc::new(Ram::new(4 << 20, 0).unwrap());
         let mut driver = Driver::new(&ram, layout, size, Options { event_idx: true, ..Options::default() }).unwrap();
         let mut device = Device::of(&driver, &ram);
