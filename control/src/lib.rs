@@ -1,1 +1,6 @@
-//! virtnet-control
+//! The virtio-net controller: what decides. Configuration, devices, and the sockets their guests come to.
+//!
+//! May use: virtnet-engine, virtnet-rings.
+#![forbid(unsafe_code)]
+
+pub mod vhost_user;

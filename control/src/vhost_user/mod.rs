@@ -1,0 +1,9 @@
+//! vhost-user, both ends: a front end shares a guest's rings over a Unix socket, a back end serves them.
+//!
+//! * [`message`]: the words. * [`socket`]: framing, descriptors passed. * [`listener`]: sockets in the file
+//!   system. * [`frontend`]: the asking end, for load generators and tests.
+
+pub mod frontend;
+pub mod listener;
+pub mod message;
+pub mod socket;
