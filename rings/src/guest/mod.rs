@@ -1,13 +1,15 @@
 //! The driver's side of a virtqueue: a simulated guest for unit tests, engine tests, fuzzing and benchmarks.
 //!
 //! It lays its rings from the numbers that the specification's tables print, not from `crate::spec`: if one of our constants is
-//! wrong, the two sides no longer understand each other and a test fails. Honest by default; `Mischief` breaks one promise at a
+//! wrong, the two sides no longer understand each other and a test fails. Honest by default; `mischief::Mischief` breaks one promise at a
 //! time. What the device writes is checked too: a `Fault` says what it got wrong.
 //!
-//! `Ram` is the guest's memory, `Driver` one virtqueue in it, `Nic` a receiveq and a transmitq with buffers for frames.
+//! `Ram` is the guest's memory, `Driver` one virtqueue in it, `net::Nic` a receiveq and a transmitq with buffers for frames.
 //! `split` and `packed` have the same functions in the same order, to be read in two columns.
 
 mod flight;
+pub mod mischief;
+pub mod net;
 mod packed;
 mod ram;
 #[cfg(test)]
@@ -300,6 +302,11 @@ impl Driver {
     /// Tells the device to notify of the next chain used. True if one is there already, for which no notification may come.
     pub fn enable_interrupts(&mut self) -> bool {
         either!(self, driver => driver.enable_interrupts())
+    }
+
+    /// What the next chain's head or id will be.
+    fn next_id(&self) -> u16 {
+        either!(self, driver => driver.next_id())
     }
 
     /// Where the next descriptor, or available ring entry, goes: the available index, or on the packed layout the offset in the

@@ -284,6 +284,11 @@ impl Driver {
         self.batch.is_some() || self.in_flight() > 0 && self.used_here().is_some()
     }
 
+    /// What the next chain's head or id will be.
+    pub(super) fn next_id(&self) -> u16 {
+        self.free_ids.first()
+    }
+
     pub(super) fn available_index(&self) -> u16 {
         self.avail.encode()
     }

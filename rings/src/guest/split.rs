@@ -254,6 +254,11 @@ impl Driver {
         self.used.load(1, Acquire) != self.last_used
     }
 
+    /// What the next chain's head or id will be.
+    pub(super) fn next_id(&self) -> u16 {
+        self.free.first()
+    }
+
     pub(super) fn available_index(&self) -> u16 {
         self.avail_idx
     }

@@ -1,0 +1,618 @@
+//! A network card's driver: a receiveq kept stocked with buffers, a transmitq, and the buffers of both. ("Network Device")
+//!
+//! `send` and `receive` are for tests, one frame at a time. `send_burst` and `receive_burst` are for load: frames are
+//! written and read where they lie, one publication a burst. None of them notifies the device: ask the queue's
+//! `needs_kick` after it.
+
+use std::sync::Arc;
+
+use super::{Buffer, Completed, Driver, Fault, Layout, Options, OutOfMemory, Ram, Refused, SetupError};
+
+/// Length of the header before each frame.
+pub const HEADER_BYTES: u32 = 12;
+
+/// Most places at which a buffer can be cut into descriptors.
+pub const CUTS_MAX: usize = 7;
+
+const BURST: usize = 64;
+const LINE_BYTES: u64 = 64;
+
+/// The header before each frame. ("Device Operation" of the network device)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// 1: a checksum is to be filled in; 2: the checksum is good.
+    pub flags: u8,
+    /// 0: none, 1: TCPv4, 3: UDP fragments, 4: TCPv6, 5: UDP; 0x80 added: with ECN.
+    pub gso_type: u8,
+    /// Length of the headers before what is to be cut, in bytes.
+    pub hdr_len: u16,
+    /// Payload bytes per segment.
+    pub gso_size: u16,
+    /// Where summing starts, in bytes from the frame's start.
+    pub csum_start: u16,
+    /// Where the sum goes, in bytes after that.
+    pub csum_offset: u16,
+    /// Chains that hold the frame.
+    pub num_buffers: u16,
+}
+
+impl Header {
+    /// As it lies in memory.
+    pub fn to_bytes(self) -> [u8; HEADER_BYTES as usize] {
+        let mut bytes = [self.flags, self.gso_type, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let words = [self.hdr_len, self.gso_size, self.csum_start, self.csum_offset, self.num_buffers];
+        for (at, word) in bytes[2..].chunks_exact_mut(2).zip(words) {
+            at.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// From memory.
+    pub fn from_bytes(bytes: [u8; HEADER_BYTES as usize]) -> Self {
+        let word = |at| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        Self {
+            flags: bytes[0],
+            gso_type: bytes[1],
+            hdr_len: word(2),
+            gso_size: word(4),
+            csum_start: word(6),
+            csum_offset: word(8),
+            num_buffers: word(10),
+        }
+    }
+}
+
+/// What a card is made with.
+#[derive(Clone, Debug)]
+pub struct NicOptions {
+    /// Of both queues.
+    pub layout: Layout,
+    /// Of both queues, in descriptors.
+    pub size: u16,
+    /// Of both queues. With `indirect`, a chain of more than one descriptor is laid in a table.
+    pub queue: Options,
+    /// VIRTIO_NET_F_MRG_RXBUF: a frame may arrive in several buffers.
+    pub mergeable: bool,
+    /// Frame bytes that a buffer has room for, besides the header.
+    pub frame_bytes_max: u32,
+    /// Receive buffers kept on offer, as far as the queue has room for them.
+    pub receive_buffers: u16,
+    /// Lengths of the first descriptors of each receive buffer; what is left is the last one. At most `CUTS_MAX`.
+    pub receive_cuts: Vec<u32>,
+    /// The same of each frame sent, its header included.
+    pub transmit_cuts: Vec<u32>,
+}
+
+impl Default for NicOptions {
+    /// A split queue of 256 with one descriptor a chain, for frames of up to 1522 bytes.
+    fn default() -> Self {
+        Self {
+            layout: Layout::Split,
+            size: 256,
+            queue: Options::default(),
+            mergeable: false,
+            frame_bytes_max: 1522,
+            receive_buffers: 256,
+            receive_cuts: vec![],
+            transmit_cuts: vec![],
+        }
+    }
+}
+
+/// What a network device got wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NicFault {
+    /// The ring.
+    #[error(transparent)]
+    Ring(#[from] Fault),
+    /// A receive buffer came back with something in it, but less than a header.
+    #[error("{len_bytes} bytes received, a header has {HEADER_BYTES}")]
+    HeaderShort {
+        /// Bytes written.
+        len_bytes: u32,
+    },
+    /// A header that says that its frame is in no buffer at all.
+    #[error("num_buffers is 0")]
+    NoBuffers,
+}
+
+/// A frame's place in guest memory, to be written and sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Which of the card's transmit buffers it is: below the queue's size.
+    pub index: u32,
+    /// Guest physical address of the frame, a multiple of 64; the header is before it.
+    pub gpa: u64,
+}
+
+/// A buffer with a frame in it, or with the part of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Guest physical address of the frame's bytes, after the header if this is the first part.
+    pub gpa: u64,
+    /// How many they are.
+    pub len_bytes: u32,
+    /// Which part, from 0.
+    pub part: u16,
+    /// Of how many.
+    pub parts: u16,
+}
+
+/// Buffers of one queue, side by side. Each begins on a cache line boundary less a header, so that the frame begins on
+/// one; they are an odd number of lines apart, so that they do not all fall into the same few sets of a cache.
+#[derive(Debug)]
+struct Slots {
+    gpa: u64,
+    stride_bytes: u64,
+    /// Header and frame.
+    len_bytes: u32,
+}
+
+impl Slots {
+    fn new(ram: &Ram, count: u16, frame_bytes_max: u32) -> Result<Self, OutOfMemory> {
+        let lines = (LINE_BYTES + u64::from(frame_bytes_max)).div_ceil(LINE_BYTES) | 1;
+        let gpa = ram.alloc(u64::from(count) * lines * LINE_BYTES, LINE_BYTES)?;
+        Ok(Self { gpa, stride_bytes: lines * LINE_BYTES, len_bytes: HEADER_BYTES + frame_bytes_max })
+    }
+
+    /// Where the header is.
+    #[inline]
+    fn at(&self, index: u32) -> u64 {
+        self.gpa + u64::from(index) * self.stride_bytes + LINE_BYTES - u64::from(HEADER_BYTES)
+    }
+}
+
+/// A card: one pair of queues.
+#[derive(Debug)]
+pub struct Nic {
+    /// Queue of arriving frames.
+    pub receiveq: Driver,
+    /// Queue of leaving frames.
+    pub transmitq: Driver,
+    ram: Arc<Ram>,
+    options: NicOptions,
+    receive_slots: Slots,
+    transmit_slots: Slots,
+    free_transmit: Vec<u32>,
+    /// Buffers to be offered again.
+    idle_receive: Vec<u32>,
+    /// Where we are in a frame of several buffers.
+    part: u16,
+    parts: u16,
+    /// What `receive` has of it.
+    joined: Vec<u8>,
+    header: Header,
+    empty_buffers: u64,
+    foreign_chains: u64,
+}
+
+impl Nic {
+    /// Makes a card in `ram` and stocks its receiveq.
+    ///
+    /// # Panics
+    /// If more than `CUTS_MAX` cuts are asked for.
+    pub fn new(ram: &Arc<Ram>, options: NicOptions) -> Result<Self, SetupError> {
+        assert!(options.receive_cuts.len() <= CUTS_MAX && options.transmit_cuts.len() <= CUTS_MAX, "too many cuts");
+        let mut nic = Self {
+            receiveq: Driver::new(ram, options.layout, options.size, options.queue)?,
+            transmitq: Driver::new(ram, options.layout, options.size, options.queue)?,
+            ram: Arc::clone(ram),
+            receive_slots: Slots::new(ram, options.size, options.frame_bytes_max)?,
+            transmit_slots: Slots::new(ram, options.size, options.frame_bytes_max)?,
+            free_transmit: (0..u32::from(options.size)).rev().collect(),
+            idle_receive: (0..u32::from(options.receive_buffers.min(options.size))).collect(),
+            part: 0,
+            parts: 0,
+            joined: vec![],
+            header: Header::default(),
+            empty_buffers: 0,
+            foreign_chains: 0,
+            options,
+        };
+        nic.restock();
+        Ok(nic)
+    }
+
+    /// The memory it is in.
+    pub fn ram(&self) -> &Arc<Ram> {
+        &self.ram
+    }
+
+    /// What it was made with.
+    pub fn options(&self) -> &NicOptions {
+        &self.options
+    }
+
+    /// The header of the frame received last.
+    pub fn header(&self) -> Header {
+        self.header
+    }
+
+    /// Receive buffers that came back with nothing in them.
+    pub fn empty_buffers(&self) -> u64 {
+        self.empty_buffers
+    }
+
+    /// Chains that came back and were not ours: offered straight on a queue, with a token not below the queue's size.
+    pub fn foreign_chains(&self) -> u64 {
+        self.foreign_chains
+    }
+
+    /// Sends a frame with an empty header. False if there is no room now.
+    ///
+    /// # Panics
+    /// If the frame is longer than `frame_bytes_max`.
+    pub fn send(&mut self, frame: &[u8]) -> Result<bool, NicFault> {
+        let cuts = std::mem::take(&mut self.options.transmit_cuts);
+        let sent = self.send_with(Header::default(), frame, &cuts);
+        self.options.transmit_cuts = cuts;
+        sent
+    }
+
+    /// Sends a frame with this header, cut into descriptors of these lengths and one for what is left.
+    ///
+    /// # Panics
+    /// If the frame is longer than `frame_bytes_max`, or there are more than `CUTS_MAX` cuts.
+    pub fn send_with(&mut self, header: Header, frame: &[u8], cuts: &[u32]) -> Result<bool, NicFault> {
+        assert!(frame.len() <= self.options.frame_bytes_max as usize, "a frame of {} bytes", frame.len());
+        self.reap()?;
+        let Some(index) = self.free_transmit.pop() else { return Ok(false) };
+        let gpa = self.transmit_slots.at(index);
+        self.ram.write(gpa, &header.to_bytes());
+        self.ram.write(gpa + u64::from(HEADER_BYTES), frame);
+        let whole = Buffer::readable(gpa, HEADER_BYTES + frame.len() as u32);
+        let sent = offer_cut(&mut self.transmitq, whole, cuts, index);
+        if !sent {
+            self.free_transmit.push(index);
+        }
+        self.transmitq.publish();
+        Ok(sent)
+    }
+
+    /// Sends up to `count` frames: `fill` writes each into its slot and says how long it is, at most `frame_bytes_max`.
+    /// A slot keeps its contents from one time to the next. Returns how many there was room for.
+    #[inline]
+    pub fn send_burst(&mut self, count: usize, mut fill: impl FnMut(&Ram, Slot) -> u32) -> Result<usize, NicFault> {
+        if self.free_transmit.len() < count {
+            self.reap()?;
+        }
+        let Self { transmitq, transmit_slots: slots, free_transmit: free, ram, options, .. } = self;
+        let mut write = |index: u32| {
+            let gpa = slots.at(index);
+            ram.write(gpa, &[0; HEADER_BYTES as usize]);
+            let frame_bytes = fill(ram, Slot { index, gpa: gpa + u64::from(HEADER_BYTES) });
+            debug_assert!(frame_bytes <= options.frame_bytes_max);
+            Buffer::readable(gpa, HEADER_BYTES + frame_bytes)
+        };
+        let mut sent = 0;
+        if options.transmit_cuts.is_empty() {
+            let room = count.min(transmitq.free());
+            let burst = std::iter::from_fn(|| free.pop().map(|index| (write(index), index)));
+            sent = transmitq.offer_burst(burst.take(room));
+        } else {
+            while sent < count {
+                let Some(index) = free.pop() else { break };
+                if !offer_cut(transmitq, write(index), &options.transmit_cuts, index) {
+                    free.push(index);
+                    break;
+                }
+                sent += 1;
+            }
+        }
+        transmitq.publish();
+        Ok(sent)
+    }
+
+    /// Takes back the buffers of frames that the device has sent. Returns how many.
+    #[inline]
+    pub fn reap(&mut self) -> Result<usize, NicFault> {
+        let mut done = [Completed::default(); BURST];
+        let mut reaped = 0;
+        loop {
+            let count = self.transmitq.collect(&mut done)?;
+            for completed in &done[..count] {
+                if completed.token < u32::from(self.options.size) {
+                    self.free_transmit.push(completed.token);
+                } else {
+                    self.foreign_chains += 1;
+                }
+            }
+            reaped += count;
+            if count < BURST {
+                return Ok(reaped);
+            }
+        }
+    }
+
+    /// Frames sent that the device still has.
+    pub fn unreaped(&self) -> usize {
+        usize::from(self.options.size) - self.free_transmit.len()
+    }
+
+    /// Receives a frame into `frame`, in place of what was there; `header` has what came with it. False if none is
+    /// there yet.
+    pub fn receive(&mut self, frame: &mut Vec<u8>) -> Result<bool, NicFault> {
+        loop {
+            let mut joined = std::mem::take(&mut self.joined);
+            let mut whole = false;
+            let visited = self.receive_parts(1, |ram, received| {
+                let start = joined.len();
+                joined.resize(start + received.len_bytes as usize, 0);
+                ram.read(received.gpa, &mut joined[start..]);
+                whole = received.part + 1 == received.parts;
+            });
+            if whole {
+                std::mem::swap(frame, &mut joined);
+                joined.clear();
+            }
+            self.joined = joined;
+            if visited? == 0 || whole {
+                return Ok(whole);
+            }
+        }
+    }
+
+    /// Visits up to 64 buffers of frames that have arrived, in order, then offers them again. Returns how many they were.
+    #[inline]
+    pub fn receive_burst(&mut self, visit: impl FnMut(&Ram, Received)) -> Result<usize, NicFault> {
+        self.receive_parts(BURST, visit)
+    }
+
+    /// Visits up to `room` buffers, `BURST` at most.
+    #[inline]
+    fn receive_parts(&mut self, room: usize, mut visit: impl FnMut(&Ram, Received)) -> Result<usize, NicFault> {
+        let mut done = [Completed::default(); BURST];
+        let count = self.receiveq.collect(&mut done[..room])?;
+        for completed in &done[..count] {
+            if completed.token >= u32::from(self.options.size) {
+                self.foreign_chains += 1;
+                continue;
+            }
+            self.idle_receive.push(completed.token);
+            if completed.len_bytes == 0 {
+                self.empty_buffers += 1;
+                continue;
+            }
+            let gpa = self.receive_slots.at(completed.token);
+            let (gpa, len_bytes) = if self.part == self.parts {
+                if completed.len_bytes < HEADER_BYTES {
+                    return Err(NicFault::HeaderShort { len_bytes: completed.len_bytes });
+                }
+                let mut header = [0; HEADER_BYTES as usize];
+                self.ram.read(gpa, &mut header);
+                self.header = Header::from_bytes(header);
+                self.part = 0;
+                self.parts = if self.options.mergeable { self.header.num_buffers } else { 1 };
+                if self.parts == 0 {
+                    return Err(NicFault::NoBuffers);
+                }
+                (gpa + u64::from(HEADER_BYTES), completed.len_bytes - HEADER_BYTES)
+            } else {
+                (gpa, completed.len_bytes)
+            };
+            visit(&self.ram, Received { gpa, len_bytes, part: self.part, parts: self.parts });
+            self.part += 1;
+        }
+        if count > 0 {
+            self.restock();
+        }
+        Ok(count)
+    }
+
+    /// Offers what receive buffers there are.
+    #[inline]
+    fn restock(&mut self) {
+        let Self { receiveq, receive_slots: slots, idle_receive: idle, options, .. } = self;
+        let whole = |index: u32| Buffer::writable(slots.at(index), slots.len_bytes);
+        if options.receive_cuts.is_empty() {
+            let room = idle.len().min(receiveq.free());
+            receiveq.offer_burst(idle.drain(..room).map(|index| (whole(index), index)));
+        } else {
+            let offered = idle
+                .iter()
+                .take_while(|&&index| offer_cut(receiveq, whole(index), &options.receive_cuts, index))
+                .count();
+            idle.drain(..offered);
+        }
+        receiveq.publish();
+    }
+}
+
+/// Offers `whole` as descriptors of the lengths `cuts` and one for what is left. False if there is no room.
+fn offer_cut(queue: &mut Driver, whole: Buffer, cuts: &[u32], token: u32) -> bool {
+    assert!(cuts.len() <= CUTS_MAX, "too many cuts");
+    let mut chain = [whole; CUTS_MAX + 1];
+    let mut count = 0;
+    let mut rest = whole;
+    for &cut in cuts.iter().chain([&u32::MAX]) {
+        let len_bytes = cut.min(rest.len_bytes);
+        if len_bytes > 0 {
+            chain[count] = Buffer { len_bytes, ..rest };
+            count += 1;
+        }
+        rest.gpa += u64::from(len_bytes);
+        rest.len_bytes -= len_bytes;
+    }
+    let chain = &chain[..count];
+    let offered = match queue.options().indirect && count > 1 {
+        true => queue.offer_indirect(chain, token),
+        false => queue.offer(chain, token),
+    };
+    match offered {
+        Ok(()) => true,
+        Err(Refused::Full { .. }) => false,
+        Err(refused) => panic!("these cuts do not fit this queue: {refused}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reference::Device;
+    use super::*;
+
+    /// Both ends of a card on reference devices that send back what they get, joined and cut as asked.
+    struct Loop {
+        nic: Nic,
+        transmit: Device,
+        receive: Device,
+    }
+
+    impl Loop {
+        fn new(options: NicOptions) -> Self {
+            let ram = Arc::new(Ram::new(8 << 20, 1 << 30).unwrap());
+            let nic = Nic::new(&ram, options).unwrap();
+            let (transmit, receive) = (Device::of(&nic.transmitq, &ram), Device::of(&nic.receiveq, &ram));
+            Self { nic, transmit, receive }
+        }
+
+        /// What the device reads of the next frame sent.
+        fn sent(&mut self) -> Vec<u8> {
+            assert!(self.transmit.take(), "a frame was sent");
+            let taken = self.transmit.held.pop_front().unwrap();
+            let mut bytes = vec![];
+            for element in &taken.elements {
+                assert!(!element.writable);
+                let start = bytes.len();
+                bytes.resize(start + element.len_bytes as usize, 0);
+                self.nic.ram.read(element.gpa, &mut bytes[start..]);
+            }
+            self.transmit.give_back(&[(taken, 0)], false);
+            bytes
+        }
+
+        /// Puts a frame, with header, into as many receive buffers as it takes.
+        fn deliver(&mut self, mut bytes: Vec<u8>) {
+            let room = (HEADER_BYTES + self.nic.options.frame_bytes_max) as usize;
+            let buffers = bytes.len().div_ceil(room);
+            bytes[10..12].copy_from_slice(&(buffers as u16).to_le_bytes());
+            let mut chains = vec![];
+            for part in bytes.chunks(room) {
+                assert!(self.receive.take(), "a receive buffer is there");
+                let taken = self.receive.held.pop_front().unwrap();
+                let mut rest = part;
+                for element in &taken.elements {
+                    assert!(element.writable);
+                    let (now, later) = rest.split_at(rest.len().min(element.len_bytes as usize));
+                    self.nic.ram.write(element.gpa, now);
+                    rest = later;
+                }
+                assert!(rest.is_empty());
+                chains.push((taken, part.len() as u32));
+            }
+            self.receive.give_back(&chains, false);
+        }
+    }
+
+    fn frame(seed: usize, len_bytes: usize) -> Vec<u8> {
+        (0..len_bytes).map(|i| (seed * 31 + i * 7) as u8).collect()
+    }
+
+    #[test]
+    fn a_header_is_laid_as_the_specification_prints_it() {
+        let header = Header {
+            flags: 1,
+            gso_type: 2,
+            hdr_len: 0x0403,
+            gso_size: 0x0605,
+            csum_start: 0x0807,
+            csum_offset: 0x0a09,
+            num_buffers: 0x0c0b,
+        };
+        assert_eq!(header.to_bytes(), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+        assert_eq!(Header::from_bytes(header.to_bytes()), header);
+    }
+
+    #[test]
+    fn frames_go_out_and_come_in_whole_however_they_are_cut() {
+        for layout in [Layout::Split, Layout::Packed] {
+            for bits in 0..16 {
+                let queue = Options { indirect: bits & 1 != 0, in_order: bits & 2 != 0, ..Options::default() };
+                let cuts = |on: bool, cuts: &[u32]| if on { cuts.to_vec() } else { vec![] };
+                let options = NicOptions {
+                    layout,
+                    size: 16,
+                    queue,
+                    mergeable: true,
+                    frame_bytes_max: 1000,
+                    receive_buffers: 16,
+                    receive_cuts: cuts(bits & 4 != 0, &[12, 64]),
+                    transmit_cuts: cuts(bits & 8 != 0, &[5, 5, 5, 60]),
+                };
+                let mut pair = Loop::new(options);
+                let mut received = vec![0xaa];
+                for round in 0..100 {
+                    let sent = frame(round, 14 + round * 9);
+                    assert!(pair.nic.send(&sent).unwrap());
+                    let seen = pair.sent();
+                    assert_eq!(seen[..12], [0; 12]);
+                    assert_eq!(seen[12..], sent);
+                    assert!(!pair.nic.receive(&mut received).unwrap());
+                    let whole = frame(round, 12 + 14 + round * 29 % 3000);
+                    pair.deliver(whole.clone());
+                    assert!(pair.nic.receive(&mut received).unwrap());
+                    assert_eq!(received, whole[12..]);
+                    assert_eq!(usize::from(pair.nic.header().num_buffers), whole.len().div_ceil(1012));
+                    assert_eq!(pair.nic.header().flags, whole[0]);
+                }
+                assert_eq!(pair.nic.reap(), Ok(1));
+                assert_eq!(pair.nic.unreaped(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn bursts_fill_the_queue_and_no_more() {
+        for layout in [Layout::Split, Layout::Packed] {
+            for transmit_cuts in [vec![], vec![12]] {
+                let mut pair = Loop::new(NicOptions { layout, size: 8, transmit_cuts, ..NicOptions::default() });
+                let room = 8 / (1 + pair.nic.options.transmit_cuts.len());
+                for round in 0..50 {
+                    let mut written = vec![];
+                    let fill = |ram: &Ram, slot: Slot| {
+                        assert!(slot.index < 8 && slot.gpa % 64 == 0);
+                        let bytes = frame(round * 8 + written.len(), 60 + written.len());
+                        ram.write(slot.gpa, &bytes);
+                        written.push(bytes);
+                        written.len() as u32 + 59
+                    };
+                    let sent = pair.nic.send_burst(20, fill).unwrap();
+                    assert_eq!(sent, room);
+                    assert_eq!(pair.nic.send_burst(1, |_, _| 60), Ok(0));
+                    assert!(!pair.nic.send(&[0; 60]).unwrap());
+                    for bytes in &written[..room] {
+                        assert_eq!(pair.sent()[12..], *bytes);
+                    }
+                    let mut arrivals = vec![];
+                    for bytes in &written[..room] {
+                        pair.deliver([&[0; 12], &bytes[..]].concat());
+                    }
+                    let visit = |ram: &Ram, received: Received| {
+                        assert_eq!((received.part, received.parts), (0, 1));
+                        let mut bytes = vec![0; received.len_bytes as usize];
+                        ram.read(received.gpa, &mut bytes);
+                        arrivals.push(bytes);
+                    };
+                    assert_eq!(pair.nic.receive_burst(visit), Ok(room));
+                    assert_eq!(arrivals, written[..room]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_device_that_misdescribes_a_frame_is_found_out() {
+        let mut pair = Loop::new(NicOptions { mergeable: true, ..NicOptions::default() });
+        let give = |pair: &mut Loop, len_bytes| {
+            assert!(pair.receive.take());
+            let taken = pair.receive.held.pop_front().unwrap();
+            pair.receive.give_back(&[(taken, len_bytes)], false);
+            pair.nic.receive(&mut vec![])
+        };
+        assert_eq!(give(&mut pair, 0), Ok(false));
+        assert_eq!(pair.nic.empty_buffers(), 1);
+        assert_eq!(give(&mut pair, 11), Err(NicFault::HeaderShort { len_bytes: 11 }));
+        assert_eq!(give(&mut pair, 12), Err(NicFault::NoBuffers));
+        let fault = Fault::LengthBeyondChain { id: 3, len_bytes: 1535, writable_bytes: 1534 };
+        assert_eq!(give(&mut pair, 1535), Err(NicFault::Ring(fault)));
+    }
+}
