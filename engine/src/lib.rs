@@ -1,5 +1,30 @@
-//! virtnet-engine
+//! The polling datapath: moves packets between virtqueues and SF queues.
+//!
+//! An [`Engine`] starts one worker an lcore. A device is a number of queue pairs, each with a [`port::Port`] to the wire; its
+//! queues are attached and detached one by one. Workers own what they serve outright: control moves it to them in a command
+//! and gets it back in a reply. Counters are read beside them, without asking.
+//!
+//! No sockets, no files, no logger, and no allocation on the packet's way: [`journey`] tells it from top to bottom.
+//!
+//! May use: rings.
 
+pub mod bench;
+pub mod command;
+pub mod counters;
+mod engine;
 pub mod frame;
+pub mod hand;
+mod idle;
+pub mod journey;
+pub mod pair;
 pub mod port;
 mod sync;
+mod wake;
+pub mod window;
+pub mod worker;
+
+pub use engine::{
+    DeviceConfig, DeviceId, Engine, EngineConfig, EngineError, PAIRS_MAX, PortConfig, QueueCountsOf, REPLY_TIMEOUT,
+    ViolationEvent,
+};
+pub use idle::IdlePolicy;

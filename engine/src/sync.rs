@@ -4,7 +4,13 @@
 //! stands in and explores every interleaving. Memory shared with a guest is not ours and is no business of this file.
 
 #[cfg(not(loom))]
-pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+pub(crate) use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering, fence},
+    thread::yield_now,
+};
 
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
+pub(crate) use loom::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering, fence},
+    thread::yield_now,
+};

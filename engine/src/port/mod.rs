@@ -1,3 +1,33 @@
-//! How bits reach the wire.
+//! A port: the wire's end of a queue pair, the SF's two queues.
 
+pub mod loopback;
+pub mod sink;
+pub mod source;
 pub mod switch;
+
+use crate::frame::Frame;
+use crate::window::Window;
+
+/// What a queue pair asks of the wire. Frames are lent, not copied: whoever takes one gives it back.
+pub trait Port {
+    /// How many frames [`Self::send`] will take now.
+    fn room(&self) -> usize;
+
+    /// Takes every frame; there was room. What is finished with at once is settled in the window.
+    fn send(&mut self, frames: &mut Vec<Frame>, window: &mut Window);
+
+    /// Settles what the wire has finished with since.
+    fn reap(&mut self, window: &mut Window);
+
+    /// Appends up to `room` frames that have arrived by `now_ns`, on the worker's clock.
+    fn receive(&mut self, now_ns: u64, room: usize, frames: &mut Vec<Frame>);
+
+    /// Takes back a frame that [`Self::receive`] gave.
+    fn release(&mut self, frame: Frame);
+
+    /// How long an arrived frame waits for a receive buffer before it is dropped, in nanoseconds. A frame that waits
+    /// keeps what its sender lent.
+    fn patience_ns(&self) -> u64 {
+        50_000
+    }
+}

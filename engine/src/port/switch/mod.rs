@@ -1,3 +1,395 @@
-//! The switch: SFs and uplinks meet in it.
+//! The switch: SFs and uplinks meet in it. It learns addresses, knows VLANs, floods what it does not know, and hands frames
+//! from sender to receiver as references: the receiver copies them straight out of the sender's memory.
+//!
+//! A [`Lane`] is one worker's part of it. Within a worker a frame goes into the receiver's inbox; between workers it travels
+//! on a single-producer single-consumer ring, and what the receiver has finished with comes back on another. No more
+//! frames are out to a worker than its ring holds, so the way back always has room.
 
 pub mod fdb;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use self::fdb::{Fdb, Learned, Mac, PortId, TICK_SECONDS};
+use super::Port;
+use crate::frame::steer::Steering;
+use crate::frame::{Frame, Lender, Loan};
+use crate::window::Window;
+
+/// How many frames wait for one receiver.
+const INBOX: usize = 256;
+/// How many frames are on their way from one worker to another.
+const LINK: usize = 2048;
+/// The most workers there may be: one bit each in a word.
+pub const WORKERS_MAX: usize = 64;
+/// How much of a frame is looked at to steer it.
+const HEAD_BYTES: usize = 128;
+
+const NANOS_PER_TICK: u64 = TICK_SECONDS * 1_000_000_000;
+
+/// Where a queue of a port is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Which worker.
+    pub worker: u16,
+    /// Which of its slots.
+    pub slot: u16,
+}
+
+/// A port as every lane knows it. A new state of it is a new value.
+#[derive(Clone)]
+pub struct PortMap {
+    /// Which port.
+    pub id: PortId,
+    /// One a queue pair; not empty.
+    pub places: Box<[Place]>,
+    /// Which pair a frame belongs to.
+    pub steering: Steering,
+}
+
+impl std::fmt::Debug for PortMap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PortMap").field("id", &self.id).field("places", &self.places).finish_non_exhaustive()
+    }
+}
+
+/// A frame between two workers.
+#[derive(Debug)]
+struct Envelope {
+    slot: u16,
+    frame: Frame,
+}
+
+/// A loan on its way home.
+#[derive(Debug)]
+struct Homebound {
+    slot: u16,
+    loan: Loan,
+}
+
+/// One worker's ends of the rings to another.
+#[derive(Debug)]
+pub struct Link {
+    frames_out: Producer<Envelope>,
+    frames_in: Consumer<Envelope>,
+    loans_out: Producer<Homebound>,
+    loans_in: Consumer<Homebound>,
+    /// Frames that the other worker has of ours.
+    lent: usize,
+}
+
+impl Link {
+    /// Both ends of the rings between two workers.
+    pub fn pair() -> (Link, Link) {
+        let (frames_ab, frames_from_a) = RingBuffer::new(LINK);
+        let (frames_ba, frames_from_b) = RingBuffer::new(LINK);
+        let (loans_ab, loans_from_a) = RingBuffer::new(LINK);
+        let (loans_ba, loans_from_b) = RingBuffer::new(LINK);
+        let end =
+            |frames_out, frames_in, loans_out, loans_in| Link { frames_out, frames_in, loans_out, loans_in, lent: 0 };
+        (end(frames_ab, frames_from_b, loans_ab, loans_from_b), end(frames_ba, frames_from_a, loans_ba, loans_from_a))
+    }
+}
+
+/// What waits for one slot.
+#[derive(Debug, Default)]
+struct Mailbox {
+    open: bool,
+    inbox: VecDeque<Frame>,
+    loans: Vec<Loan>,
+    /// Frames that found the inbox full.
+    overflows: u64,
+    /// Frames from this slot that could not be delivered.
+    undelivered: u64,
+}
+
+/// One worker's part of the switch.
+#[derive(Debug)]
+pub struct Lane {
+    me: u16,
+    fdb: Arc<Fdb>,
+    ports: Vec<Option<PortMap>>,
+    mailboxes: Vec<Mailbox>,
+    /// By worker; `None` at our own place.
+    links: Vec<Option<Link>>,
+    /// Workers that were sent something in this turn, a bit each.
+    sent_to: u64,
+    tick: u64,
+    /// The last address learned, and where an address was last found: most frames repeat them.
+    learned: Option<(Mac, u16, PortId, u64)>,
+    /// Addresses that moved from one port to another.
+    pub moves: u64,
+}
+
+impl Lane {
+    /// The lane of worker `me`; `links` has one entry a worker.
+    pub fn new(me: u16, fdb: Arc<Fdb>, links: Vec<Option<Link>>) -> Self {
+        Lane { me, fdb, ports: Vec::new(), mailboxes: Vec::new(), links, sent_to: 0, tick: 0, learned: None, moves: 0 }
+    }
+
+    /// Makes a port known, or a new state of it.
+    pub fn set_port(&mut self, map: PortMap) {
+        let index = usize::from(map.id.0);
+        if self.ports.len() <= index {
+            self.ports.resize_with(index + 1, || None);
+        }
+        self.ports[index] = Some(map);
+    }
+
+    /// Forgets a port; nothing is delivered to it from now on.
+    pub fn forget_port(&mut self, id: PortId) {
+        if let Some(port) = self.ports.get_mut(usize::from(id.0)) {
+            *port = None;
+        }
+        self.learned = None;
+    }
+
+    /// Opens the mailbox of a slot, with all the room it will need.
+    pub fn open_mailbox(&mut self, slot: u16) {
+        let index = usize::from(slot);
+        if self.mailboxes.len() <= index {
+            self.mailboxes.resize_with(index + 1, Mailbox::default);
+        }
+        let mailbox = &mut self.mailboxes[index];
+        mailbox.open = true;
+        mailbox.inbox.reserve_exact(INBOX);
+        mailbox.loans.reserve(4 * INBOX);
+    }
+
+    /// Closes it and lets go of its frames.
+    pub fn close_mailbox(&mut self, slot: u16) {
+        let Some(mailbox) = self.mailboxes.get_mut(usize::from(slot)) else { return };
+        mailbox.open = false;
+        while let Some(frame) = self.mailboxes[usize::from(slot)].inbox.pop_front() {
+            self.release(frame);
+        }
+        self.mailboxes[usize::from(slot)].inbox = VecDeque::new();
+    }
+
+    /// How many frames a slot's full inbox has turned away; counted from the last time this was asked.
+    pub fn take_overflows(&mut self, slot: u16) -> u64 {
+        std::mem::take(&mut self.mailboxes[usize::from(slot)].overflows)
+    }
+
+    /// How many of a slot's own frames could not be delivered; counted from the last time this was asked.
+    pub fn take_undelivered(&mut self, slot: u16) -> u64 {
+        std::mem::take(&mut self.mailboxes[usize::from(slot)].undelivered)
+    }
+
+    /// Brings in what other workers have sent, and lets time pass. Returns how many things came.
+    pub fn gather(&mut self, now_ns: u64) -> usize {
+        self.tick = now_ns / NANOS_PER_TICK;
+        let mut count = 0;
+        for worker in 0..self.links.len() {
+            while let Some(envelope) = self.links[worker].as_mut().and_then(|link| link.frames_in.pop().ok()) {
+                count += 1;
+                if let Err(frame) = self.put(envelope.slot, envelope.frame) {
+                    self.release(frame);
+                }
+            }
+            while let Some(home) = self.links[worker].as_mut().and_then(|link| link.loans_in.pop().ok()) {
+                count += 1;
+                if let Some(link) = &mut self.links[worker] {
+                    link.lent -= 1;
+                }
+                self.mailboxes[usize::from(home.slot)].loans.push(home.loan);
+            }
+        }
+        count
+    }
+
+    /// Whether another worker has sent something.
+    pub fn has_mail(&self) -> bool {
+        self.links.iter().flatten().any(|link| !link.frames_in.is_empty() || !link.loans_in.is_empty())
+    }
+
+    /// The workers that were sent something since this was last asked.
+    #[inline]
+    pub fn take_sent_to(&mut self) -> impl Iterator<Item = u16> + use<> {
+        let mut left = std::mem::take(&mut self.sent_to);
+        std::iter::from_fn(move || {
+            let worker = left.trailing_zeros();
+            left &= left.wrapping_sub(1);
+            (worker < u64::BITS).then_some(worker as u16)
+        })
+    }
+
+    /// One slot's end of the switch.
+    #[inline]
+    pub fn end(&mut self, slot: u16, port: PortId) -> End<'_> {
+        End { lane: self, slot, port }
+    }
+
+    #[inline]
+    fn put(&mut self, slot: u16, frame: Frame) -> Result<(), Frame> {
+        match self.mailboxes.get_mut(usize::from(slot)) {
+            Some(mailbox) if mailbox.open => {
+                if mailbox.inbox.len() == INBOX {
+                    mailbox.overflows += 1;
+                    return Err(frame);
+                }
+                mailbox.inbox.push_back(frame);
+                Ok(())
+            }
+            _ => Err(frame),
+        }
+    }
+
+    /// Sends a frame to one port, or gives it back.
+    #[inline]
+    fn deliver(&mut self, to: PortId, frame: Frame) -> Result<(), Frame> {
+        let Some(Some(map)) = self.ports.get(usize::from(to.0)) else { return Err(frame) };
+        let queue = if map.places.len() > 1 {
+            let mut head = [0; HEAD_BYTES];
+            let count = frame.parts.read(&mut head);
+            usize::from(map.steering.pair(&head[..count])).min(map.places.len() - 1)
+        } else {
+            0
+        };
+        let Place { worker, slot } = map.places[queue];
+        if worker == self.me {
+            return self.put(slot, frame);
+        }
+        let Some(Some(link)) = self.links.get_mut(usize::from(worker)) else { return Err(frame) };
+        if link.lent == LINK {
+            return Err(frame);
+        }
+        match link.frames_out.push(Envelope { slot, frame }) {
+            Ok(()) => {
+                link.lent += 1;
+                self.sent_to |= 1 << worker;
+                Ok(())
+            }
+            Err(rtrb::PushError::Full(envelope)) => Err(envelope.frame),
+        }
+    }
+
+    /// Gives a frame back to who lent it.
+    #[inline]
+    fn release(&mut self, frame: Frame) {
+        let Lender { worker, slot } = frame.lender;
+        let loan = frame.into_loan();
+        if worker == self.me {
+            return self.mailboxes[usize::from(slot)].loans.push(loan);
+        }
+        let link = self.links[usize::from(worker)].as_mut().expect("a frame comes from another worker over its link");
+        let sent = link.loans_out.push(Homebound { slot, loan });
+        self.sent_to |= 1 << worker;
+        assert!(sent.is_ok(), "no more frames are out than the way back has room for");
+    }
+
+    #[inline]
+    fn learn(&mut self, mac: Mac, vlan: u16, port: PortId) {
+        let seen = Some((mac, vlan, port, self.tick));
+        if self.learned != seen {
+            self.learned = seen;
+            if let Learned::Moved(_) = self.fdb.learn(mac, vlan, port, self.tick) {
+                self.moves += 1;
+            }
+        }
+    }
+}
+
+/// What the switch reads of a frame.
+struct Addresses {
+    destination: Mac,
+    source: Mac,
+    vlan: u16,
+}
+
+impl Addresses {
+    #[inline]
+    fn of(frame: &Frame) -> Self {
+        const ETHERTYPE_VLAN: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
+        let mut head = [0; 16];
+        if let Some(bytes) = frame.parts.only().and_then(|span| span.read_array()) {
+            head = bytes;
+        } else {
+            frame.parts.read(&mut head);
+        }
+        let mac = |at: usize| head[at..at + 6].try_into().expect("six bytes");
+        let tagged = ETHERTYPE_VLAN.contains(&[head[12], head[13]]);
+        let vlan = if tagged { u16::from_be_bytes([head[14], head[15]]) & 0xfff } else { 0 };
+        Addresses { destination: mac(0), source: mac(6), vlan }
+    }
+}
+
+/// One slot's end of the switch, for the time of a burst.
+pub struct End<'l> {
+    lane: &'l mut Lane,
+    slot: u16,
+    port: PortId,
+}
+
+impl End<'_> {
+    #[inline]
+    fn forward(&mut self, frame: Frame, window: &mut Window) {
+        let Addresses { destination, source, vlan } = Addresses::of(&frame);
+        self.lane.learn(source, vlan, self.port);
+        if destination[0] & 1 == 0
+            && let Some(to) = self.lane.fdb.lookup(destination, vlan)
+        {
+            let delivered = if to == self.port { Err(frame) } else { self.lane.deliver(to, frame) };
+            if let Err(frame) = delivered {
+                self.lane.mailboxes[usize::from(self.slot)].undelivered += 1;
+                window.settle(frame.into_loan());
+            }
+        } else {
+            self.flood(frame, window);
+        }
+    }
+
+    /// To every port but the one it came from. Each copy is a reader of its own; a frame in many parts reaches as many ports
+    /// as there are lists for its parts.
+    #[cold]
+    fn flood(&mut self, frame: Frame, window: &mut Window) {
+        for index in 0..self.lane.ports.len() {
+            let to = PortId(index as u16);
+            if to == self.port || self.lane.ports[index].is_none() {
+                continue;
+            }
+            let Some(parts) = frame.parts.duplicate(&mut window.store) else { break };
+            window.lend_again(frame.ticket);
+            let copy = Frame { parts, ..Frame { parts: Default::default(), refused: None, ..frame } };
+            if let Err(copy) = self.lane.deliver(to, copy) {
+                window.settle(copy.into_loan());
+            }
+        }
+        window.settle(frame.into_loan());
+    }
+}
+
+impl Port for End<'_> {
+    #[inline]
+    fn room(&self) -> usize {
+        usize::MAX
+    }
+
+    #[inline]
+    fn send(&mut self, frames: &mut Vec<Frame>, window: &mut Window) {
+        for frame in frames.drain(..) {
+            self.forward(frame, window);
+        }
+    }
+
+    #[inline]
+    fn reap(&mut self, window: &mut Window) {
+        for loan in self.lane.mailboxes[usize::from(self.slot)].loans.drain(..) {
+            window.settle(loan);
+        }
+    }
+
+    #[inline]
+    fn receive(&mut self, _now_ns: u64, room: usize, frames: &mut Vec<Frame>) {
+        let inbox = &mut self.lane.mailboxes[usize::from(self.slot)].inbox;
+        let count = room.min(inbox.len());
+        frames.extend(inbox.drain(..count));
+    }
+
+    #[inline]
+    fn release(&mut self, frame: Frame) {
+        self.lane.release(frame);
+    }
+}

@@ -1,0 +1,49 @@
+//! A worker's bench: room for the one burst it is working on, shared by all its queues.
+
+use virtnet_rings::Used;
+
+use crate::counters::QueueCounts;
+use crate::frame::{Frame, Lender};
+
+/// The largest burst that can be asked for.
+pub const BURST_MAX: usize = 256;
+
+/// How many chains one burst may complete.
+const USED_MAX: usize = 2 * BURST_MAX;
+
+/// Room for one burst of one queue. Empty between queues, and never grown.
+#[derive(Debug)]
+pub struct Bench {
+    /// How many frames a burst has at most.
+    pub burst: usize,
+    /// Nanoseconds on the worker's clock.
+    pub now_ns: u64,
+    /// Whose frames these are.
+    pub lender: Lender,
+    /// Frames on their way.
+    pub frames: Vec<Frame>,
+    /// Chains on their way back.
+    pub used: Vec<Used>,
+    /// What this burst adds to the queue's counters.
+    pub counts: QueueCounts,
+}
+
+impl Bench {
+    /// A bench for bursts of up to `burst` frames, 1 to [`BURST_MAX`].
+    pub fn new(burst: usize) -> Self {
+        Bench {
+            burst: burst.clamp(1, BURST_MAX),
+            now_ns: 0,
+            lender: Lender::default(),
+            frames: Vec::with_capacity(2 * BURST_MAX),
+            used: Vec::with_capacity(USED_MAX),
+            counts: QueueCounts::default(),
+        }
+    }
+
+    /// How many more chains this burst can complete.
+    #[inline]
+    pub fn used_room(&self) -> usize {
+        self.used.capacity() - self.used.len()
+    }
+}

@@ -1,0 +1,56 @@
+//! All that can be asked of a worker. Every command is answered, once.
+
+use virtnet_rings::{Notifier, Violation};
+
+use crate::pair::{Attachment, Pair, Side};
+use crate::port::switch::PortMap;
+use crate::port::switch::fdb::PortId;
+
+/// A question or an order.
+#[derive(Debug)]
+pub enum Command {
+    /// Takes a pair; answered by [`Reply::Slot`].
+    AddPair(Box<Pair>),
+    /// Gives a pair without queues back; answered by [`Reply::Pair`].
+    RemovePair(u16),
+    /// Starts a queue; answered by [`Reply::Done`] or [`Reply::Refused`].
+    Attach(u16, Attachment),
+    /// Stops a queue; answered by [`Reply::Detached`], when nothing of it is out.
+    Detach(u16, Side),
+    /// Enables or disables a queue; answered by [`Reply::Done`].
+    SetEnabled(u16, Side, bool),
+    /// Changes a queue's used buffer notifications; answered by [`Reply::Done`].
+    SetCall(u16, Side, Notifier),
+    /// Makes a port of the switch known; answered by [`Reply::Done`].
+    SetPort(PortMap),
+    /// Makes it unknown; answered by [`Reply::Done`].
+    ForgetPort(PortId),
+    /// Ends the worker when all slots are empty; answered by [`Reply::Done`].
+    Stop,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub enum Reply {
+    /// It is so.
+    Done,
+    /// It was put there.
+    Slot(u16),
+    /// The pair, or nothing where there was none.
+    Pair(Option<Box<Pair>>),
+    /// The queue, or nothing where there was none.
+    Detached(Option<Attachment>),
+    /// It cannot be done; what came with the command comes back.
+    Refused(Option<Attachment>),
+}
+
+/// What a worker says of its own accord.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Which of its slots.
+    pub slot: u16,
+    /// Which queue.
+    pub side: Side,
+    /// What the driver did.
+    pub violation: Violation,
+}

@@ -1,0 +1,414 @@
+//! What a queue has done, counted always.
+//!
+//! A burst is added up in a [`QueueCounts`] of the worker's own, and goes into the queue's shared words once, as plain stores on cache
+//! lines that no other core writes. Anybody may read them at any time through a [`CountersReader`], without the worker taking
+//! notice: a sequence number, odd while the words are in motion, tells the reader whether what it has read belongs together.
+//! Nothing is ever set back: a reader that wants to start at zero keeps a base and takes [`QueueCounts::since`] it.
+
+use crate::sync::{AtomicU64, Ordering, fence, yield_now};
+use std::{ops::AddAssign, sync::Arc};
+
+/// How many sizes of frames are told apart.
+pub const SIZE_BINS: usize = 11;
+
+/// The bins of [`QueueCounts::size_bins`], in octets of a frame without its check sequence.
+pub const SIZE_BIN_NAMES: [&str; SIZE_BINS] = [
+    "64_or_less",
+    "65_to_127",
+    "128_to_255",
+    "256_to_511",
+    "512_to_1023",
+    "1024_to_1522",
+    "1523_to_2047",
+    "2048_to_4095",
+    "4096_to_8191",
+    "8192_to_9022",
+    "9023_or_more",
+];
+
+/// The bin of a frame of this length.
+#[inline]
+pub fn size_bin(len_bytes: u32) -> usize {
+    // A bin a power of two, except for the three limits that Ethernet has put elsewhere.
+    let power = len_bytes.clamp(32, 16383).ilog2() as usize;
+    let bin = power - 5 + usize::from(len_bytes >= 1523) + usize::from(len_bytes >= 9023);
+    bin - usize::from(len_bytes == 64)
+}
+
+/// Why a frame went no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum DropReason {
+    /// No whole net header, or one that contradicts itself.
+    MalformedHeader,
+    /// Less than an Ethernet header.
+    TooShort,
+    /// More than the device takes, or than a receive buffer holds where buffers are not merged.
+    TooLong,
+    /// A buffer that is not in guest memory, wholly or in part.
+    OutsideMemory,
+    /// A writable buffer where a readable one belongs, or the reverse.
+    WrongDirection,
+    /// In more parts than a chain may have.
+    TooManyParts,
+    /// An offload that was not negotiated, or that does not fit the frame.
+    OffloadRefused,
+    /// The guest had offered no receive buffers.
+    NoBuffers,
+    /// The port, or the way to another worker, had no room.
+    PortFull,
+    /// The queue was not enabled, or its driver not ready.
+    QueueDisabled,
+    /// A filter of the port or of the device said no.
+    Filtered,
+    /// There was nowhere to go but where it came from.
+    NoDestination,
+    /// The port said that it could not be sent or read.
+    PortError,
+}
+
+impl DropReason {
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+    /// All of them, each at its own index.
+    pub const ALL: [Self; 13] = [
+        Self::MalformedHeader,
+        Self::TooShort,
+        Self::TooLong,
+        Self::OutsideMemory,
+        Self::WrongDirection,
+        Self::TooManyParts,
+        Self::OffloadRefused,
+        Self::NoBuffers,
+        Self::PortFull,
+        Self::QueueDisabled,
+        Self::Filtered,
+        Self::NoDestination,
+        Self::PortError,
+    ];
+
+    /// The name that reports use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MalformedHeader => "malformed_header",
+            Self::TooShort => "too_short",
+            Self::TooLong => "too_long",
+            Self::OutsideMemory => "outside_memory",
+            Self::WrongDirection => "wrong_direction",
+            Self::TooManyParts => "too_many_parts",
+            Self::OffloadRefused => "offload_refused",
+            Self::NoBuffers => "no_buffers",
+            Self::PortFull => "port_full",
+            Self::QueueDisabled => "queue_disabled",
+            Self::Filtered => "filtered",
+            Self::NoDestination => "no_destination",
+            Self::PortError => "port_error",
+        }
+    }
+}
+
+/// Counts of a receiveq or a transmitq: of one burst in a worker's hand, of all time in a reader's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueCounts {
+    /// Frames that went through.
+    pub packets: u64,
+    /// Their bytes, net headers left out.
+    pub bytes: u64,
+    /// The same frames by size; [`SIZE_BIN_NAMES`] says which is which.
+    pub size_bins: [u64; SIZE_BINS],
+    /// Descriptors taken from the driver.
+    pub descriptors: u64,
+    /// Chains given back to the driver, used or empty.
+    pub completed: u64,
+    /// Used-buffer notifications sent.
+    pub notifications_sent: u64,
+    /// Those the driver did not want.
+    pub notifications_suppressed: u64,
+    /// Those put off and joined with a later one.
+    pub notifications_coalesced: u64,
+    /// Available-buffer notifications seen.
+    pub kicks: u64,
+    /// Violations: the queue was retired.
+    pub violations: u64,
+    /// Frames that went no further; [`DropReason::ALL`] says which is which.
+    pub drops: [u64; DropReason::COUNT],
+}
+
+/// The words that every burst adds to; those of the drops follow.
+const COMMON_WORDS: usize = 2 + SIZE_BINS + 7;
+const WORDS: usize = COMMON_WORDS + DropReason::COUNT;
+
+impl QueueCounts {
+    /// Counts a frame that went through.
+    #[inline]
+    pub fn frame(&mut self, len_bytes: u32) {
+        self.packets += 1;
+        self.bytes += u64::from(len_bytes);
+        self.size_bins[size_bin(len_bytes)] += 1;
+    }
+
+    /// Counts one that did not.
+    #[inline]
+    pub fn drop(&mut self, reason: DropReason) {
+        self.drops[reason as usize] += 1;
+    }
+
+    /// How many were dropped, for whatever reason.
+    pub fn dropped(&self) -> u64 {
+        self.drops.iter().sum()
+    }
+
+    /// What was added since `base` was read.
+    pub fn since(&self, base: &Self) -> Self {
+        let (mut words, base) = (self.words(), base.words());
+        words.iter_mut().zip(base).for_each(|(word, base)| *word = word.wrapping_sub(base));
+        Self::from_words(&words)
+    }
+
+    fn words(&self) -> [u64; WORDS] {
+        let mut words = [0; WORDS];
+        let (common, drops) = words.split_at_mut(COMMON_WORDS);
+        common[0] = self.packets;
+        common[1] = self.bytes;
+        common[2..2 + SIZE_BINS].copy_from_slice(&self.size_bins);
+        common[2 + SIZE_BINS..].copy_from_slice(&[
+            self.descriptors,
+            self.completed,
+            self.notifications_sent,
+            self.notifications_suppressed,
+            self.notifications_coalesced,
+            self.kicks,
+            self.violations,
+        ]);
+        drops.copy_from_slice(&self.drops);
+        words
+    }
+
+    fn from_words(words: &[u64; WORDS]) -> Self {
+        let (common, drops) = words.split_at(COMMON_WORDS);
+        let (sizes, rest) = common[2..].split_at(SIZE_BINS);
+        Self {
+            packets: common[0],
+            bytes: common[1],
+            size_bins: std::array::from_fn(|bin| sizes[bin]),
+            descriptors: rest[0],
+            completed: rest[1],
+            notifications_sent: rest[2],
+            notifications_suppressed: rest[3],
+            notifications_coalesced: rest[4],
+            kicks: rest[5],
+            violations: rest[6],
+            drops: std::array::from_fn(|reason| drops[reason]),
+        }
+    }
+}
+
+impl AddAssign<&QueueCounts> for QueueCounts {
+    fn add_assign(&mut self, more: &QueueCounts) {
+        let mut words = self.words();
+        words.iter_mut().zip(more.words()).for_each(|(word, more)| *word = word.wrapping_add(more));
+        *self = Self::from_words(&words);
+    }
+}
+
+/// Words that one thread writes and any may read as a whole. Aligned so that no neighbour shares a line, or the pair of lines that
+/// the hardware fetches together.
+#[repr(align(128))]
+#[derive(Debug)]
+struct Sequenced<const N: usize> {
+    sequence: AtomicU64,
+    words: [AtomicU64; N],
+}
+
+impl<const N: usize> Sequenced<N> {
+    fn new() -> Self {
+        Self { sequence: AtomicU64::new(0), words: std::array::from_fn(|_| AtomicU64::new(0)) }
+    }
+
+    /// Adds to the front words. Only one thread may do so.
+    #[inline]
+    fn add(&self, more: &[u64]) {
+        let sequence = self.sequence.load(Ordering::Relaxed);
+        self.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
+        // A reader that sees one of the stores below must see the odd number above.
+        fence(Ordering::Release);
+        for (word, more) in self.words.iter().zip(more) {
+            word.store(word.load(Ordering::Relaxed).wrapping_add(*more), Ordering::Relaxed);
+        }
+        // A reader that sees the even number must see all the stores before it.
+        self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
+    }
+
+    /// All words as they were between two additions, or `None` if one was under way.
+    fn try_read(&self) -> Option<[u64; N]> {
+        let before = self.sequence.load(Ordering::Acquire);
+        let words = std::array::from_fn(|n| self.words[n].load(Ordering::Relaxed));
+        // Keeps the loads above from sinking below the second look at the number.
+        fence(Ordering::Acquire);
+        let after = self.sequence.load(Ordering::Relaxed);
+        (before == after && before.is_multiple_of(2)).then_some(words)
+    }
+}
+
+/// The writing half of a queue's counters; the worker's that owns the queue.
+#[derive(Debug)]
+pub struct QueueCounters(Arc<Sequenced<WORDS>>);
+
+impl QueueCounters {
+    /// New counters at zero, and a reader of them.
+    pub fn new() -> (Self, CountersReader) {
+        let shared = Arc::new(Sequenced::new());
+        (Self(shared.clone()), CountersReader(shared))
+    }
+
+    /// Adds a burst's counts.
+    #[inline]
+    pub fn add(&mut self, burst: &QueueCounts) {
+        let words = burst.words();
+        let dropped = burst.drops.iter().fold(0, |any, drops| any | drops) != 0;
+        self.0.add(if dropped { &words } else { &words[..COMMON_WORDS] });
+    }
+
+    /// Another reader.
+    pub fn reader(&self) -> CountersReader {
+        CountersReader(self.0.clone())
+    }
+}
+
+/// The reading half; as many as you like.
+#[derive(Clone, Debug)]
+pub struct CountersReader(Arc<Sequenced<WORDS>>);
+
+impl CountersReader {
+    const ATTEMPTS_MAX: usize = 1000;
+
+    /// The counts as they were between two bursts.
+    ///
+    /// `None` if the writer was in the middle of an addition at every attempt, which takes a worker that lost its core right
+    /// there and does not get it back; the last counts read are then the best there is.
+    pub fn read(&self) -> Option<QueueCounts> {
+        (0..Self::ATTEMPTS_MAX).find_map(|attempt| {
+            if attempt > 0 {
+                yield_now();
+            }
+            self.0.try_read().map(|words| QueueCounts::from_words(&words))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(loom)]
+    #[test]
+    fn what_a_reader_gets_belongs_together() {
+        loom::model(|| {
+            let shared = loom::sync::Arc::new(Sequenced::<2>::new());
+            let writer = {
+                let shared = shared.clone();
+                loom::thread::spawn(move || {
+                    shared.add(&[1, 10]);
+                    shared.add(&[1, 10]);
+                })
+            };
+            let reader = {
+                let shared = shared.clone();
+                loom::thread::spawn(move || {
+                    let (first, second) = (shared.try_read(), shared.try_read());
+                    for [packets, bytes] in [first, second].into_iter().flatten() {
+                        assert_eq!(packets * 10, bytes);
+                    }
+                    if let (Some(first), Some(second)) = (first, second) {
+                        assert!(first[0] <= second[0]);
+                    }
+                })
+            };
+            reader.join().unwrap();
+            writer.join().unwrap();
+            assert_eq!(shared.try_read(), Some([2, 20]));
+        });
+    }
+
+    #[cfg(not(loom))]
+    mod sequential {
+        use super::*;
+        use proptest::prelude::*;
+        use std::sync::atomic::AtomicBool;
+
+        #[test]
+        fn each_size_has_its_bin() {
+            let limits = [64, 127, 255, 511, 1023, 1522, 2047, 4095, 8191, 9022, u32::MAX];
+            for len_bytes in (0..=70_000).chain([u32::MAX]) {
+                let slow = limits.iter().position(|&limit| len_bytes <= limit).unwrap();
+                assert_eq!(size_bin(len_bytes), slow, "{len_bytes} bytes");
+            }
+        }
+
+        #[test]
+        fn reasons_stand_at_their_own_index_under_names_of_their_own() {
+            let mut names = std::collections::HashSet::new();
+            for (index, reason) in DropReason::ALL.into_iter().enumerate() {
+                assert_eq!(reason as usize, index);
+                assert!(names.insert(reason.name()));
+            }
+        }
+
+        proptest! {
+            #[test]
+            fn bursts_add_up(bursts in prop::collection::vec((prop::collection::vec(0..70_000u32, 0..32),
+                             prop::collection::vec(0..DropReason::COUNT, 0..4), any::<[u16; 7]>()), 0..20)) {
+                let (mut counters, reader) = QueueCounters::new();
+                let mut sum = QueueCounts::default();
+                let mut base = QueueCounts::default();
+                for (n, (frames, drops, rest)) in bursts.iter().enumerate() {
+                    let mut burst = QueueCounts::default();
+                    frames.iter().for_each(|&len_bytes| burst.frame(len_bytes));
+                    drops.iter().for_each(|&reason| burst.drop(DropReason::ALL[reason]));
+                    let [descriptors, completed, sent, suppressed, coalesced, kicks, violations] = rest.map(u64::from);
+                    burst = QueueCounts { descriptors, completed, notifications_sent: sent, notifications_suppressed: suppressed,
+                                          notifications_coalesced: coalesced, kicks, violations, ..burst };
+                    counters.add(&burst);
+                    sum += &burst;
+                    prop_assert_eq!(reader.read(), Some(sum));
+                    prop_assert_eq!(sum.since(&base), burst);
+                    prop_assert_eq!(sum.size_bins.iter().sum::<u64>(), sum.packets);
+                    prop_assert_eq!(sum.dropped(), bursts[..=n].iter().map(|b| b.1.len() as u64).sum::<u64>());
+                    base = counters.reader().read().unwrap();
+                }
+                let frames = || bursts.iter().flat_map(|b| &b.0);
+                prop_assert_eq!(sum.packets, frames().count() as u64);
+                prop_assert_eq!(sum.bytes, frames().map(|&len| u64::from(len)).sum::<u64>());
+                let sent: u64 = bursts.iter().map(|b| u64::from(b.2[2])).sum();
+                prop_assert_eq!(sum.notifications_sent, sent);
+            }
+        }
+
+        #[test]
+        fn readers_on_other_threads_never_see_half_a_burst() {
+            let (mut counters, reader) = QueueCounters::new();
+            let stop = Arc::new(AtomicBool::new(false));
+            let readers = [(); 2].map(|()| {
+                let (reader, stop) = (reader.clone(), stop.clone());
+                std::thread::spawn(move || {
+                    let mut last = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        let Some(counts) = reader.read() else { continue };
+                        assert_eq!(counts.bytes, counts.packets * 100);
+                        assert_eq!(counts.kicks, counts.packets);
+                        assert_eq!(counts.drops[12], counts.packets);
+                        assert!(counts.packets >= last);
+                        last = counts.packets;
+                    }
+                })
+            });
+            let mut burst = QueueCounts { kicks: 1, ..QueueCounts::default() };
+            burst.frame(100);
+            burst.drop(DropReason::PortError);
+            (0..200_000).for_each(|_| counters.add(&burst));
+            stop.store(true, Ordering::Relaxed);
+            readers.into_iter().for_each(|reader| reader.join().unwrap());
+            assert_eq!(reader.read().unwrap().packets, 200_000);
+        }
+    }
+}

@@ -1,0 +1,509 @@
+//! The engine as control sees it: workers on lcores, devices on workers. One thread owns it; it never waits for a worker
+//! longer than [`REPLY_TIMEOUT`].
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use virtnet_rings::{Notifier, Queue, Violation};
+
+use crate::command::{Broken, Command, Reply};
+use crate::counters::{CountersReader, QueueCounters, QueueCounts};
+use crate::frame::steer::Steering;
+use crate::idle::IdlePolicy;
+use crate::pair::{AnyPort, Attachment, Pair, Side};
+use crate::port::loopback::Loopback;
+use crate::port::sink::Sink;
+use crate::port::source::{Source, SourceConfig, SourceError};
+use crate::port::switch::fdb::{Fdb, PortId};
+use crate::port::switch::{Lane, Link, Place, PortMap, WORKERS_MAX};
+use crate::worker::{Desk, Worker};
+
+/// How long a worker may take to answer. A turn takes microseconds; a queue that leaves waits for what is out of it.
+pub const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The most queue pairs a device may have.
+pub const PAIRS_MAX: u16 = 128;
+/// Bits of the forwarding database's buckets: 16384 addresses, 4096 ports.
+const FDB_BUCKET_BITS: u32 = 12;
+
+/// How an engine starts.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// One worker on each; a worker that is not to be pinned has `None`.
+    pub lcores: Vec<Option<usize>>,
+    /// What workers do when there is nothing to do.
+    pub idle: IdlePolicy,
+    /// Frames a burst, 1 to 256.
+    pub burst: usize,
+}
+
+/// What a device is connected to.
+#[derive(Clone, Debug)]
+pub enum PortConfig {
+    /// A port of the engine's switch.
+    Switch,
+    /// Itself.
+    Loopback,
+    /// Nothing: frames are fetched and forgotten.
+    Sink,
+    /// A generator.
+    Source(SourceConfig),
+}
+
+/// What a device is.
+#[derive(Clone, Debug)]
+pub struct DeviceConfig {
+    /// Queue pairs, 1 to 128.
+    pub pairs: u16,
+    /// What it is connected to.
+    pub port: PortConfig,
+    /// Which workers serve its pairs, in turn; empty is whichever has least to do.
+    pub workers: Vec<usize>,
+}
+
+/// Names a device for as long as the engine runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeviceId(u32);
+
+/// What can go wrong.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// Too few or too many workers.
+    #[error("{found} lcores; allowed are 1 to {WORKERS_MAX}")]
+    Workers {
+        /// How many were asked for.
+        found: usize,
+    },
+    /// A thread or a bell could not be made.
+    #[error("starting a worker: {0}")]
+    Start(#[from] std::io::Error),
+    /// The lcore does not exist or is not ours to use.
+    #[error("lcore {lcore} is not one of those this process may run on")]
+    Lcore {
+        /// Its number.
+        lcore: usize,
+    },
+    /// No such device.
+    #[error("there is no such device")]
+    NoDevice,
+    /// Too few or too many pairs.
+    #[error("{found} queue pairs; allowed are 1 to {PAIRS_MAX}")]
+    Pairs {
+        /// How many were asked for.
+        found: u16,
+    },
+    /// No queue of that index.
+    #[error("queue index {index}: the device has {queues} queues")]
+    QueueIndex {
+        /// As found.
+        index: u16,
+        /// How many there are.
+        queues: u16,
+    },
+    /// The queue is attached already, or is not attached.
+    #[error("queue {index} is {}attached", if *.attached { "" } else { "not " })]
+    QueueState {
+        /// Which queue.
+        index: u16,
+        /// What it is.
+        attached: bool,
+    },
+    /// All ports of the switch are in use.
+    #[error("the switch has no free port; it has {ports_max}")]
+    NoPort {
+        /// How many there are.
+        ports_max: usize,
+    },
+    /// The source's configuration.
+    #[error("source: {0}")]
+    Source(#[from] SourceError),
+    /// A worker did not answer.
+    #[error("worker {worker} has not answered for {} s", REPLY_TIMEOUT.as_secs())]
+    Silent {
+        /// Which one.
+        worker: u16,
+    },
+}
+
+/// The counters of one queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueCountsOf {
+    /// In vhost-user's order: receiveqs even, transmitqs odd.
+    pub queue_index: u16,
+    /// What it has done.
+    pub counts: QueueCounts,
+}
+
+/// A queue that broke a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ViolationEvent {
+    /// Whose.
+    pub device: DeviceId,
+    /// In vhost-user's order.
+    pub queue_index: u16,
+    /// What its driver did.
+    pub violation: Violation,
+}
+
+#[derive(Debug)]
+struct Device {
+    places: Vec<Place>,
+    port: Option<PortId>,
+    /// By queue index.
+    counters: Vec<(CountersReader, QueueCounts)>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    desk: Arc<Desk>,
+    thread: Option<JoinHandle<()>>,
+    slots_used: usize,
+}
+
+/// Workers, and what they serve.
+#[derive(Debug)]
+pub struct Engine {
+    workers: Vec<Handle>,
+    devices: std::collections::BTreeMap<DeviceId, Device>,
+    fdb: Arc<Fdb>,
+    ports_used: Vec<bool>,
+    next_number: u64,
+    next_id: u32,
+    started: Instant,
+}
+
+impl Engine {
+    /// Starts one worker an lcore and pins it there.
+    ///
+    /// # Errors
+    /// [`EngineError::Workers`], [`EngineError::Lcore`] and [`EngineError::Start`].
+    pub fn start(config: EngineConfig) -> Result<Self, EngineError> {
+        let count = config.lcores.len();
+        if count == 0 || count > WORKERS_MAX {
+            return Err(EngineError::Workers { found: count });
+        }
+        let known = core_affinity::get_core_ids().unwrap_or_default();
+        if let Some(lcore) = config.lcores.iter().flatten().find(|&&lcore| !known.iter().any(|core| core.id == lcore)) {
+            return Err(EngineError::Lcore { lcore: *lcore });
+        }
+        let fdb = Arc::new(Fdb::new(FDB_BUCKET_BITS));
+        let desks = (0..count).map(|_| Desk::new()).collect::<Result<Vec<_>, _>>()?;
+        let mut engine = Engine {
+            workers: Vec::with_capacity(count),
+            devices: Default::default(),
+            fdb: fdb.clone(),
+            ports_used: Vec::new(),
+            next_number: 0,
+            next_id: 0,
+            started: Instant::now(),
+        };
+        for (me, links) in links(count).into_iter().enumerate() {
+            let lane = Lane::new(me as u16, fdb.clone(), links);
+            let worker = Worker::new(me as u16, desks.clone(), lane, config.burst, config.idle);
+            let lcore = config.lcores[me].map(|id| core_affinity::CoreId { id });
+            let name = config.lcores[me].map_or_else(|| format!("worker-{me}"), |lcore| format!("lcore-{lcore}"));
+            let thread = std::thread::Builder::new().name(name).spawn(move || {
+                if let Some(lcore) = lcore {
+                    core_affinity::set_for_current(lcore);
+                }
+                worker.run();
+            })?;
+            engine.workers.push(Handle { desk: desks[me].clone(), thread: Some(thread), slots_used: 0 });
+        }
+        Ok(engine)
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Makes a device without queues.
+    ///
+    /// # Errors
+    /// Whatever its configuration, its port or a worker objects to; nothing is left of it then.
+    pub fn add_device(&mut self, config: DeviceConfig) -> Result<DeviceId, EngineError> {
+        if config.pairs == 0 || config.pairs > PAIRS_MAX {
+            return Err(EngineError::Pairs { found: config.pairs });
+        }
+        if let Some(&worker) = config.workers.iter().find(|&&worker| worker >= self.workers.len()) {
+            return Err(EngineError::Workers { found: worker + 1 });
+        }
+        let port = match config.port {
+            PortConfig::Switch => Some(self.free_port()?),
+            _ => None,
+        };
+        let mut device = Device { places: Vec::new(), port, counters: Vec::new() };
+        for (index, any_port) in any_ports(&config, port)?.into_iter().enumerate() {
+            let worker = match config.workers.as_slice() {
+                [] => self.least_loaded(),
+                workers => workers[index % workers.len()],
+            };
+            let (receive, receive_reader) = QueueCounters::new();
+            let (transmit, transmit_reader) = QueueCounters::new();
+            let pair = Box::new(Pair::new(any_port, receive, transmit));
+            let placed = self.place(worker, Command::AddPair(pair));
+            match placed {
+                Ok(place) => device.places.push(place),
+                Err(error) => {
+                    self.take_apart(&device)?;
+                    return Err(error);
+                }
+            }
+            device.counters.extend([receive_reader, transmit_reader].map(|reader| (reader, QueueCounts::default())));
+        }
+        if let Some(port) = port {
+            self.connect(port, &device.places)?;
+        }
+        let id = DeviceId(self.next_id());
+        self.devices.insert(id, device);
+        Ok(id)
+    }
+
+    /// Stops a device's queues and forgets it. Queues come back in order of index, those that were attached.
+    ///
+    /// # Errors
+    /// [`EngineError::NoDevice`] and [`EngineError::Silent`].
+    pub fn remove_device(&mut self, id: DeviceId) -> Result<Vec<Queue>, EngineError> {
+        let queues = self.device(id)?.counters.len() as u16;
+        let mut left = Vec::new();
+        for index in 0..queues {
+            match self.detach(id, index) {
+                Ok(queue) => left.push(queue),
+                Err(EngineError::QueueState { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(device) = self.devices.remove(&id) {
+            self.take_apart(&device)?;
+        }
+        Ok(left)
+    }
+
+    /// Starts serving a queue; `queue_index` counts as vhost-user does, receiveqs even, transmitqs odd. `features` are
+    /// those that the driver accepted.
+    ///
+    /// # Errors
+    /// [`EngineError`]; the queue is dropped then.
+    pub fn attach(
+        &mut self,
+        id: DeviceId,
+        queue_index: u16,
+        queue: Queue,
+        features: u64,
+        enabled: bool,
+    ) -> Result<(), EngineError> {
+        let (place, side) = self.locate(id, queue_index)?;
+        let attachment = Attachment::new(side, queue, features, enabled);
+        match self.ask(place.worker, Command::Attach(place.slot, attachment))? {
+            Reply::Done => Ok(()),
+            _ => Err(EngineError::QueueState { index: queue_index, attached: true }),
+        }
+    }
+
+    /// Stops serving a queue, once nothing of it is out, and gives it back: its base says where it stopped.
+    ///
+    /// # Errors
+    /// [`EngineError::QueueState`] where it is not attached, and others.
+    pub fn detach(&mut self, id: DeviceId, queue_index: u16) -> Result<Queue, EngineError> {
+        let (place, side) = self.locate(id, queue_index)?;
+        match self.ask(place.worker, Command::Detach(place.slot, side))? {
+            Reply::Detached(Some(attachment)) => Ok(attachment.into_queue()),
+            _ => Err(EngineError::QueueState { index: queue_index, attached: false }),
+        }
+    }
+
+    /// Enables or disables a queue (vhost-user, "Ring states"): a disabled receiveq is given nothing, what a disabled
+    /// transmitq sends is discarded.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn set_enabled(&mut self, id: DeviceId, queue_index: u16, enabled: bool) -> Result<(), EngineError> {
+        let (place, side) = self.locate(id, queue_index)?;
+        self.ask(place.worker, Command::SetEnabled(place.slot, side, enabled)).map(drop)
+    }
+
+    /// Changes where a queue's used buffer notifications go.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn set_call(&mut self, id: DeviceId, queue_index: u16, call: Notifier) -> Result<(), EngineError> {
+        let (place, side) = self.locate(id, queue_index)?;
+        self.ask(place.worker, Command::SetCall(place.slot, side, call)).map(drop)
+    }
+
+    /// What each queue of a device has done since it was made. Asks no worker.
+    ///
+    /// # Errors
+    /// [`EngineError::NoDevice`].
+    pub fn counters(&mut self, id: DeviceId) -> Result<Vec<QueueCountsOf>, EngineError> {
+        let device = self.devices.get_mut(&id).ok_or(EngineError::NoDevice)?;
+        Ok(read_counters(&mut device.counters))
+    }
+
+    /// Queues that broke a rule since this was last asked, and the passing of time in the switch.
+    pub fn watch(&mut self) -> Vec<ViolationEvent> {
+        use crate::port::switch::fdb::TICK_SECONDS;
+        self.fdb.expire(self.started.elapsed().as_secs() / TICK_SECONDS);
+        let mut events = Vec::new();
+        for (worker, handle) in self.workers.iter().enumerate() {
+            while let Some(Broken { slot, side, violation }) = handle.desk.broken.pop() {
+                let place = Place { worker: worker as u16, slot };
+                let found = self.devices.iter().find_map(|(&device, entry)| {
+                    let pair = entry.places.iter().position(|&other| other == place)?;
+                    Some((device, 2 * pair as u16 + u16::from(side == Side::Transmitq)))
+                });
+                if let Some((device, queue_index)) = found {
+                    events.push(ViolationEvent { device, queue_index, violation });
+                }
+            }
+        }
+        events
+    }
+
+    fn device(&self, id: DeviceId) -> Result<&Device, EngineError> {
+        self.devices.get(&id).ok_or(EngineError::NoDevice)
+    }
+
+    fn locate(&self, id: DeviceId, queue_index: u16) -> Result<(Place, Side), EngineError> {
+        let device = self.device(id)?;
+        let queues = device.counters.len() as u16;
+        let place = device.places.get(usize::from(queue_index / 2));
+        let place = *place.ok_or(EngineError::QueueIndex { index: queue_index, queues })?;
+        Ok((place, if queue_index.is_multiple_of(2) { Side::Receiveq } else { Side::Transmitq }))
+    }
+
+    fn next_id(&mut self) -> u32 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn least_loaded(&self) -> usize {
+        (0..self.workers.len()).min_by_key(|&worker| self.workers[worker].slots_used).unwrap_or_default()
+    }
+
+    fn free_port(&mut self) -> Result<PortId, EngineError> {
+        let ports_max = self.fdb.ports_max();
+        let index = self.ports_used.iter().position(|used| !used).unwrap_or(self.ports_used.len());
+        if index == ports_max {
+            return Err(EngineError::NoPort { ports_max });
+        }
+        Ok(PortId(index as u16))
+    }
+
+    fn connect(&mut self, port: PortId, places: &[Place]) -> Result<(), EngineError> {
+        let index = usize::from(port.0);
+        if self.ports_used.len() <= index {
+            self.ports_used.resize(index + 1, false);
+        }
+        self.ports_used[index] = true;
+        let steering = Steering::over(places.len() as u16);
+        let map = PortMap { id: port, places: places.into(), steering };
+        (0..self.workers.len()).try_for_each(|worker| self.ask(worker as u16, Command::SetPort(map.clone())).map(drop))
+    }
+
+    fn disconnect(&mut self, port: PortId) -> Result<(), EngineError> {
+        (0..self.workers.len()).try_for_each(|worker| self.ask(worker as u16, Command::ForgetPort(port)).map(drop))?;
+        self.fdb.forget_port(port);
+        self.ports_used[usize::from(port.0)] = false;
+        Ok(())
+    }
+
+    fn place(&mut self, worker: usize, command: Command) -> Result<Place, EngineError> {
+        let worker = worker as u16;
+        match self.ask(worker, command)? {
+            Reply::Slot(slot) => {
+                self.workers[usize::from(worker)].slots_used += 1;
+                Ok(Place { worker, slot })
+            }
+            _ => Err(EngineError::Silent { worker }),
+        }
+    }
+
+    fn take_apart(&mut self, device: &Device) -> Result<(), EngineError> {
+        if let Some(port) = device.port.filter(|port| self.ports_used.get(usize::from(port.0)) == Some(&true)) {
+            self.disconnect(port)?;
+        }
+        for place in &device.places {
+            self.ask(place.worker, Command::RemovePair(place.slot))?;
+            self.workers[usize::from(place.worker)].slots_used -= 1;
+        }
+        Ok(())
+    }
+
+    /// Sends a command and waits for its answer.
+    fn ask(&mut self, worker: u16, command: Command) -> Result<Reply, EngineError> {
+        self.next_number += 1;
+        let number = self.next_number;
+        let desk = &self.workers[usize::from(worker)].desk;
+        desk.commands.push((number, command)).map_err(|_| EngineError::Silent { worker })?;
+        desk.wake.call();
+        let deadline = Instant::now() + REPLY_TIMEOUT;
+        let mut tries = 0;
+        loop {
+            // An older number is the late answer to a command that was given up.
+            while let Some((answered, reply)) = desk.replies.pop() {
+                if answered == number {
+                    return Ok(reply);
+                }
+            }
+            tries += 1;
+            if tries < 1000 {
+                std::thread::yield_now();
+            } else if Instant::now() < deadline {
+                std::thread::sleep(Duration::from_micros(20));
+            } else {
+                return Err(EngineError::Silent { worker });
+            }
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        for worker in 0..self.workers.len() {
+            let stopped = self.ask(worker as u16, Command::Stop);
+            if let (Ok(_), Some(thread)) = (stopped, self.workers[worker].thread.take()) {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn read_counters(counters: &mut [(CountersReader, QueueCounts)]) -> Vec<QueueCountsOf> {
+    let read = |(index, (reader, last)): (usize, &mut (CountersReader, QueueCounts))| {
+        // A writer caught in the middle again and again: what was read last is the best there is.
+        *last = reader.read().unwrap_or(*last);
+        QueueCountsOf { queue_index: index as u16, counts: *last }
+    };
+    counters.iter_mut().enumerate().map(read).collect()
+}
+
+/// The ends of the rings between all workers, by worker and then by the other worker.
+fn links(workers: usize) -> Vec<Vec<Option<Link>>> {
+    let mut all: Vec<Vec<Option<Link>>> =
+        (0..workers).map(|_| std::iter::repeat_with(|| None).take(workers).collect()).collect();
+    for (one, other) in (0..workers).flat_map(|one| (one + 1..workers).map(move |other| (one, other))) {
+        let (near, far) = Link::pair();
+        all[one][other] = Some(near);
+        all[other][one] = Some(far);
+    }
+    all
+}
+
+/// The ports of a device's pairs.
+fn any_ports(config: &DeviceConfig, port: Option<PortId>) -> Result<Vec<AnyPort>, EngineError> {
+    let pairs = usize::from(config.pairs);
+    Ok(match &config.port {
+        PortConfig::Switch => {
+            let port = port.expect("a port of the switch was found for it");
+            (0..pairs).map(|_| AnyPort::Switch(port)).collect()
+        }
+        PortConfig::Loopback => (0..pairs).map(|_| AnyPort::Loopback(Loopback::default())).collect(),
+        PortConfig::Sink => (0..pairs).map(|_| AnyPort::Sink(Sink::default())).collect(),
+        PortConfig::Source(source) => {
+            (0..pairs).map(|_| Source::new(source).map(AnyPort::Source)).collect::<Result<_, _>>()?
+        }
+    })
+}

@@ -1,0 +1,326 @@
+//! A queue pair: receiveq, transmitq, the port between them and the wire, and one burst each way.
+
+use virtnet_rings::{Notifier, Queue, Violation, Virtqueue, with_queue};
+
+use crate::bench::Bench;
+use crate::counters::{DropReason, QueueCounters, QueueCounts};
+use crate::hand::Hand;
+use crate::journey;
+use crate::port::Port;
+use crate::port::loopback::Loopback;
+use crate::port::sink::Sink;
+use crate::port::source::Source;
+use crate::port::switch::Lane;
+use crate::port::switch::fdb::PortId;
+use crate::window::Window;
+
+/// The most chains of a transmitq that can be out at once.
+const WINDOW_CHAINS_MAX: usize = 1024;
+
+/// Which of a pair's queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// To the guest.
+    Receiveq,
+    /// From the guest.
+    Transmitq,
+}
+
+/// The wire's end of a pair, of whichever kind.
+#[derive(Debug)]
+pub enum AnyPort {
+    /// [`crate::port::loopback`].
+    Loopback(Loopback),
+    /// [`crate::port::sink`].
+    Sink(Sink),
+    /// [`crate::port::source`].
+    Source(Source),
+    /// [`crate::port::switch`]: this port of it.
+    Switch(PortId),
+}
+
+/// Runs one expression with the port of whichever kind.
+macro_rules! with_port {
+    ($pair:expr, $lane:expr, $slot:expr, $port:ident => $body:expr) => {
+        match $pair {
+            AnyPort::Loopback($port) => $body,
+            AnyPort::Sink($port) => $body,
+            AnyPort::Source($port) => $body,
+            AnyPort::Switch(id) => {
+                let $port = &mut $lane.end($slot, *id);
+                $body
+            }
+        }
+    };
+}
+
+/// A queue while it is attached, with room for what is out or on hand. Made by control, moved to the worker and back.
+#[derive(Debug)]
+pub struct Attached<T> {
+    queue: Queue,
+    /// Negotiated feature bits.
+    features: u64,
+    enabled: bool,
+    /// It broke a rule, and is served no more.
+    broken: bool,
+    /// It is to go as soon as nothing of it is out.
+    leaving: bool,
+    held: T,
+}
+
+impl<T> Attached<T> {
+    fn new(queue: Queue, features: u64, enabled: bool, held: T) -> Box<Self> {
+        Box::new(Attached { queue, features, enabled, broken: false, leaving: false, held })
+    }
+
+    /// Whether more may be taken from it.
+    fn is_served(&self) -> bool {
+        !self.broken && !self.leaving
+    }
+}
+
+/// A queue on its way to or from a pair.
+#[derive(Debug)]
+pub enum Attachment {
+    /// To the guest.
+    Receiveq(Box<Attached<Hand>>),
+    /// From the guest.
+    Transmitq(Box<Attached<Window>>),
+}
+
+impl Attachment {
+    /// Makes the room that a queue needs.
+    pub fn new(side: Side, queue: Queue, features: u64, enabled: bool) -> Self {
+        let size = queue.size();
+        match side {
+            Side::Receiveq => Self::Receiveq(Attached::new(queue, features, enabled, Hand::new(size))),
+            Side::Transmitq => {
+                let window = Window::new(usize::from(size).min(WINDOW_CHAINS_MAX));
+                Self::Transmitq(Attached::new(queue, features, enabled, window))
+            }
+        }
+    }
+
+    /// The queue, which goes on where it is.
+    pub fn into_queue(self) -> Queue {
+        match self {
+            Self::Receiveq(attached) => attached.queue,
+            Self::Transmitq(attached) => attached.queue,
+        }
+    }
+}
+
+/// One queue pair of a device. A worker owns it outright.
+#[derive(Debug)]
+pub struct Pair {
+    port: AnyPort,
+    receiveq: Option<Box<Attached<Hand>>>,
+    transmitq: Option<Box<Attached<Window>>>,
+    receive_counters: QueueCounters,
+    transmit_counters: QueueCounters,
+}
+
+/// What a turn has to tell.
+#[derive(Debug, Default)]
+pub struct Turned {
+    /// Frames and chains that moved.
+    pub moved: usize,
+    /// A queue that broke a rule in this turn.
+    pub violation: Option<(Side, Violation)>,
+}
+
+impl Pair {
+    /// A pair without queues.
+    pub fn new(port: AnyPort, receive_counters: QueueCounters, transmit_counters: QueueCounters) -> Self {
+        Pair { port, receiveq: None, transmitq: None, receive_counters, transmit_counters }
+    }
+
+    /// Starts serving a queue; given back if there is one already.
+    pub fn attach(&mut self, attachment: Attachment) -> Result<(), Attachment> {
+        match attachment {
+            Attachment::Receiveq(attached) if self.receiveq.is_none() => self.receiveq = Some(attached),
+            Attachment::Transmitq(attached) if self.transmitq.is_none() => self.transmitq = Some(attached),
+            taken => return Err(taken),
+        }
+        Ok(())
+    }
+
+    /// Asks a queue to leave; [`Self::take_left`] gives it back when nothing of it is out any more.
+    pub fn detach(&mut self, side: Side) {
+        match (side, &mut self.receiveq, &mut self.transmitq) {
+            (Side::Receiveq, Some(attached), _) => attached.leaving = true,
+            (Side::Transmitq, _, Some(attached)) => attached.leaving = true,
+            _ => {}
+        }
+    }
+
+    /// The queue that was asked to leave: `Err` while it cannot yet, `None` if there is none.
+    pub fn take_left(&mut self, side: Side) -> Result<Option<Attachment>, StillOut> {
+        match (side, &self.receiveq, &self.transmitq) {
+            (Side::Receiveq, Some(attached), _) if !attached.leaving || !attached.held.is_empty() => Err(StillOut),
+            (Side::Transmitq, _, Some(attached)) if !attached.leaving || !attached.held.is_empty() => Err(StillOut),
+            (Side::Receiveq, ..) => Ok(self.receiveq.take().map(Attachment::Receiveq)),
+            (Side::Transmitq, ..) => Ok(self.transmitq.take().map(Attachment::Transmitq)),
+        }
+    }
+
+    /// Whether neither side has a queue.
+    pub fn is_bare(&self) -> bool {
+        self.receiveq.is_none() && self.transmitq.is_none()
+    }
+
+    /// Enables or disables a queue (vhost-user, "Ring states").
+    pub fn set_enabled(&mut self, side: Side, enabled: bool) {
+        match (side, &mut self.receiveq, &mut self.transmitq) {
+            (Side::Receiveq, Some(attached), _) => attached.enabled = enabled,
+            (Side::Transmitq, _, Some(attached)) => attached.enabled = enabled,
+            _ => {}
+        }
+    }
+
+    /// Changes where used buffer notifications go, and sends one there: what was used while nobody could be told is told now.
+    pub fn set_call(&mut self, side: Side, call: Notifier) {
+        if let Some(queue) = self.queue(side) {
+            *queue.call() = call;
+            queue.call().notify();
+        }
+    }
+
+    fn queue(&mut self, side: Side) -> Option<&mut Queue> {
+        match side {
+            Side::Receiveq => self.receiveq.as_mut().map(|attached| &mut attached.queue),
+            Side::Transmitq => self.transmitq.as_mut().map(|attached| &mut attached.queue),
+        }
+    }
+
+    /// One burst each way.
+    #[inline]
+    pub fn turn(&mut self, lane: &mut Lane, bench: &mut Bench) -> Turned {
+        let mut turned = Turned::default();
+        if self.transmitq.is_some() {
+            self.turn_transmitq(lane, bench, &mut turned);
+        }
+        self.turn_receiveq(lane, bench, &mut turned);
+        turned
+    }
+
+    #[inline]
+    fn turn_transmitq(&mut self, lane: &mut Lane, bench: &mut Bench, turned: &mut Turned) {
+        let Some(attached) = &mut self.transmitq else { return };
+        let stopped = !attached.is_served();
+        let Attached { queue, enabled, broken, held, .. } = &mut **attached;
+        let slot = bench.lender.slot;
+        let burst = bench.burst;
+        if stopped {
+            // Nothing more is taken, what is out comes home.
+            bench.burst = 0;
+        }
+        let result = if *enabled || stopped {
+            with_queue!(queue, queue => with_port!(&mut self.port, lane, slot, port => {
+                journey::from_guest(queue, held, port, bench)
+            }))
+        } else {
+            journey::discard(queue, held, bench)
+        };
+        bench.burst = burst;
+        if let AnyPort::Switch(_) = self.port {
+            bench.counts.drops[DropReason::PortFull as usize] += lane.take_undelivered(slot);
+        }
+        if let Err(violation) = result {
+            *broken = true;
+            bench.counts.violations += 1;
+            turned.violation = Some((Side::Transmitq, violation));
+        }
+        turned.moved += account(bench, &mut self.transmit_counters);
+    }
+
+    #[inline]
+    fn turn_receiveq(&mut self, lane: &mut Lane, bench: &mut Bench, turned: &mut Turned) {
+        let slot = bench.lender.slot;
+        let port = &mut self.port;
+        if let Some(attached) = &mut self.receiveq
+            && attached.enabled
+            && attached.is_served()
+        {
+            let Attached { queue, features, held, broken, .. } = &mut **attached;
+            let features = *features;
+            let result = with_queue!(queue, queue => with_port!(port, lane, slot, port => {
+                journey::to_guest(queue, held, port, bench, features)
+            }));
+            if let Err(violation) = result {
+                *broken = true;
+                bench.counts.violations += 1;
+                turned.violation = Some((Side::Receiveq, violation));
+            }
+        } else {
+            if let Some(attached) = &mut self.receiveq
+                && attached.leaving
+            {
+                attached.held.abandon(&mut attached.queue, bench);
+            }
+            // Nobody is there to receive: what arrives goes back to its sender at once.
+            with_port!(port, lane, slot, port => {
+                if port.patience_ns() < u64::MAX {
+                    let waiting = bench.frames.len();
+                    port.receive(bench.now_ns, bench.burst, &mut bench.frames);
+                    bench.frames[waiting..].iter().for_each(|_| bench.counts.drop(DropReason::QueueDisabled));
+                }
+                bench.frames.drain(..).for_each(|frame| port.release(frame));
+            })
+        }
+        if let AnyPort::Switch(_) = self.port {
+            bench.counts.drops[DropReason::NoBuffers as usize] += lane.take_overflows(slot);
+        }
+        turned.moved += account(bench, &mut self.receive_counters);
+    }
+
+    /// Asks for available buffer notifications on both queues; `true` if there is something to do already.
+    pub fn arm(&mut self) -> bool {
+        let mut busy = matches!(self.port, AnyPort::Source(_));
+        if let Some(attached) = self.transmitq.as_mut().filter(|attached| attached.is_served()) {
+            busy |= attached.queue.arm();
+        }
+        if let Some(attached) = self.receiveq.as_mut().filter(|attached| attached.is_served()) {
+            // Buffers matter only to frames that wait for them.
+            busy |= attached.queue.arm() && attached.held.is_waiting();
+        }
+        busy
+    }
+
+    /// Asks for none, and takes those that came; tells how many queues had one.
+    pub fn disarm(&mut self) {
+        for side in [Side::Receiveq, Side::Transmitq] {
+            if let Some(queue) = self.queue(side) {
+                queue.disarm();
+                queue.kick().drain();
+            }
+        }
+    }
+
+    /// The queues' kicks, to sleep on.
+    pub fn kicks(&self) -> impl Iterator<Item = &Notifier> {
+        let receiveq = self.receiveq.as_ref().filter(|attached| attached.is_served());
+        let transmitq = self.transmitq.as_ref().filter(|attached| attached.is_served());
+        receiveq
+            .map(|attached| attached.queue.kick())
+            .into_iter()
+            .chain(transmitq.map(|attached| attached.queue.kick()))
+    }
+}
+
+/// Something of a queue is still out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StillOut;
+
+/// Moves a burst's counts to the queue's counters; tells how much moved.
+#[inline]
+pub(crate) fn account(bench: &mut Bench, counters: &mut QueueCounters) -> usize {
+    let counts = &mut bench.counts;
+    if *counts == QueueCounts::default() {
+        return 0;
+    }
+    let moved = counts.descriptors + counts.completed + counts.packets;
+    counters.add(counts);
+    *counts = QueueCounts::default();
+    moved as usize
+}

@@ -1,0 +1,161 @@
+//! A wire that sends by itself: frames from templates, in turn, as fast as the guest takes them or at a rate.
+
+use thiserror::Error;
+use virtnet_rings::Parts;
+use virtnet_rings::memory::OwnedMemory;
+
+use super::Port;
+use crate::bench::BURST_MAX;
+use crate::frame::{FRAME_LEN_MAX, FRAME_LEN_MIN, Frame};
+use crate::window::Window;
+
+/// The most templates there may be.
+pub const TEMPLATES_MAX: usize = 4096;
+
+/// What a source sends.
+#[derive(Clone, Debug, Default)]
+pub struct SourceConfig {
+    /// Whole frames, sent in turn. At least one.
+    pub templates: Vec<Vec<u8>>,
+    /// Frames a second and queue pair; `None` is as fast as they are taken.
+    pub rate_fps: Option<f64>,
+    /// Where in each frame to put its number, from 0 on, as a little-endian u64.
+    pub stamp_offset: Option<u16>,
+    /// How many frames to send in all; `None` is without end.
+    pub count: Option<u64>,
+}
+
+/// Why a source was refused.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum SourceError {
+    /// None, or too many.
+    #[error("{found} templates; allowed are 1 to {TEMPLATES_MAX}")]
+    Templates {
+        /// How many.
+        found: usize,
+    },
+    /// A template that is no frame, or too short for the stamp.
+    #[error("template {index} has {len_bytes} bytes; allowed are {min} to {FRAME_LEN_MAX}")]
+    Length {
+        /// Which one.
+        index: usize,
+        /// Its length.
+        len_bytes: usize,
+        /// The least, with the stamp in it.
+        min: usize,
+    },
+    /// Not above zero.
+    #[error("a rate must be above 0 frames a second")]
+    Rate,
+}
+
+/// The source of one pair.
+#[derive(Debug)]
+pub struct Source {
+    /// Copies of the templates, one after another, as many as can be lent at once.
+    slots: OwnedMemory,
+    stride_bytes: usize,
+    lens_bytes: Box<[u32]>,
+    next_slot: usize,
+    sent: u64,
+    count: u64,
+    stamp_offset: Option<usize>,
+    rate: Option<Rate>,
+}
+
+/// An open-loop schedule.
+#[derive(Debug)]
+struct Rate {
+    interval_ns: f64,
+    /// When the first frame was due.
+    start_ns: Option<u64>,
+}
+
+impl Source {
+    /// A source of its own for one pair.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub fn new(config: &SourceConfig) -> Result<Self, SourceError> {
+        let templates = &config.templates;
+        if templates.is_empty() || templates.len() > TEMPLATES_MAX {
+            return Err(SourceError::Templates { found: templates.len() });
+        }
+        let min = config.stamp_offset.map_or(0, |at| usize::from(at) + 8).max(FRAME_LEN_MIN as usize);
+        for (index, template) in templates.iter().enumerate() {
+            if template.len() < min || template.len() > FRAME_LEN_MAX as usize {
+                return Err(SourceError::Length { index, len_bytes: template.len(), min });
+            }
+        }
+        if config.rate_fps.is_some_and(|rate| rate.is_nan() || rate <= 0.0) {
+            return Err(SourceError::Rate);
+        }
+        let longest = templates.iter().map(Vec::len).max().unwrap_or_default();
+        let stride_bytes = longest.next_multiple_of(64);
+        // Whole rounds of the templates, and enough slots that none is stamped again while it is lent.
+        let rounds = (2 * BURST_MAX).div_ceil(templates.len());
+        let slots = OwnedMemory::new(rounds * templates.len() * stride_bytes);
+        let lens_bytes = std::iter::repeat_n(templates, rounds).flatten().map(|t| t.len() as u32).collect();
+        for (slot, template) in std::iter::repeat_n(templates, rounds).flatten().enumerate() {
+            slots.span(slot * stride_bytes, template.len()).write(template);
+        }
+        Ok(Source {
+            slots,
+            stride_bytes,
+            lens_bytes,
+            next_slot: 0,
+            sent: 0,
+            count: config.count.unwrap_or(u64::MAX),
+            stamp_offset: config.stamp_offset.map(usize::from),
+            rate: config.rate_fps.map(|rate| Rate { interval_ns: 1e9 / rate, start_ns: None }),
+        })
+    }
+}
+
+impl Rate {
+    /// How many frames are due in all by now.
+    fn due(&mut self, now_ns: u64) -> u64 {
+        let start_ns = *self.start_ns.get_or_insert(now_ns);
+        (now_ns.saturating_sub(start_ns) as f64 / self.interval_ns) as u64 + 1
+    }
+}
+
+impl Port for Source {
+    fn room(&self) -> usize {
+        usize::MAX
+    }
+
+    /// Nobody listens at this end.
+    fn send(&mut self, frames: &mut Vec<Frame>, window: &mut Window) {
+        frames.drain(..).for_each(|frame| window.settle(frame.into_loan()));
+    }
+
+    fn reap(&mut self, _window: &mut Window) {}
+
+    #[inline]
+    fn receive(&mut self, now_ns: u64, room: usize, frames: &mut Vec<Frame>) {
+        let due = self.rate.as_mut().map_or(u64::MAX, |rate| rate.due(now_ns)).min(self.count);
+        let room = (room as u64).min(due.saturating_sub(self.sent));
+        for _ in 0..room {
+            let len_bytes = self.lens_bytes[self.next_slot];
+            let span = self.slots.span(self.next_slot * self.stride_bytes, len_bytes as usize);
+            if let Some(at) = self.stamp_offset {
+                span.skip(at as u32).write_array(self.sent.to_le_bytes());
+            }
+            self.next_slot += 1;
+            if self.next_slot == self.lens_bytes.len() {
+                self.next_slot = 0;
+            }
+            self.sent += 1;
+            frames.push(Frame { parts: Parts::one(span), len_bytes, ..Frame::default() });
+        }
+    }
+
+    #[inline]
+    fn release(&mut self, _frame: Frame) {}
+
+    /// The schedule does not slip because the guest is slow: what is due waits at the source.
+    fn patience_ns(&self) -> u64 {
+        u64::MAX
+    }
+}

@@ -1,0 +1,224 @@
+//! Real drivers on real workers: frames go out and come back whole, on both layouts.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use virtnet_engine::port::source::SourceConfig;
+use virtnet_engine::{DeviceConfig, DeviceId, Engine, EngineConfig, IdlePolicy, PortConfig};
+use virtnet_rings::guest::net::{Nic, NicOptions};
+use virtnet_rings::guest::{Driver, Options, Ram};
+use virtnet_rings::memory::{GuestMemory, RegionSpec};
+use virtnet_rings::spec::net::VIRTIO_NET_F_MRG_RXBUF;
+use virtnet_rings::spec::virtq::{VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC};
+use virtnet_rings::{Layout, Notifier, Queue, QueueAddresses, QueueSetup, Virtqueue};
+
+const LAYOUTS: [Layout; 2] = [Layout::Split, Layout::Packed];
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A guest with one card, and the features it accepted.
+struct Guest {
+    nic: Nic,
+    memory: Arc<GuestMemory>,
+    features: u64,
+}
+
+impl Guest {
+    fn new(options: NicOptions) -> Self {
+        let ram = Arc::new(Ram::new(64 << 20, 0x10_0000).unwrap());
+        let region = RegionSpec {
+            gpa: ram.gpa(),
+            len_bytes: ram.len_bytes(),
+            frontend_address: ram.user_address(),
+            fd: ram.fd().try_clone_to_owned().unwrap(),
+            offset_bytes: 0,
+        };
+        let memory = GuestMemory::new(vec![region]).unwrap();
+        let queue = options.queue;
+        let bits = [
+            (queue.event_idx, VIRTIO_F_EVENT_IDX),
+            (queue.in_order, VIRTIO_F_IN_ORDER),
+            (queue.indirect, VIRTIO_F_INDIRECT_DESC),
+            (options.mergeable, VIRTIO_NET_F_MRG_RXBUF),
+        ];
+        let features = bits.iter().filter(|(on, _)| *on).map(|(_, bit)| 1 << bit).sum();
+        Guest { nic: Nic::new(&ram, options).unwrap(), memory, features }
+    }
+
+    fn queue(&self, driver: &Driver, base: u32) -> Queue {
+        let at = driver.addresses();
+        QueueSetup {
+            layout: driver.layout(),
+            size: driver.size(),
+            addresses: QueueAddresses {
+                descriptor_area: at.descriptor,
+                driver_area: at.driver,
+                device_area: at.device,
+            },
+            base,
+            features: self.features,
+            call: Notifier::default(),
+            kick: Notifier::default(),
+            log: None,
+        }
+        .activate(self.memory.clone())
+        .unwrap()
+    }
+
+    /// The base of a ring that nobody has used yet.
+    fn fresh_base(&self) -> u32 {
+        if self.nic.options().layout == Layout::Packed { 0x8000_8000 } else { 0 }
+    }
+
+    fn plug(&self, engine: &mut Engine, device: DeviceId, bases: [u32; 2]) {
+        let receiveq = self.queue(&self.nic.receiveq, bases[0]);
+        let transmitq = self.queue(&self.nic.transmitq, bases[1]);
+        engine.attach(device, 0, receiveq, self.features, true).unwrap();
+        engine.attach(device, 1, transmitq, self.features, true).unwrap();
+    }
+}
+
+fn start(workers: usize) -> Engine {
+    let lcores = vec![None; workers];
+    Engine::start(EngineConfig { lcores, idle: IdlePolicy::Adaptive, burst: 32 }).unwrap()
+}
+
+fn add(engine: &mut Engine, port: PortConfig) -> DeviceId {
+    engine.add_device(DeviceConfig { pairs: 1, port, workers: vec![] }).unwrap()
+}
+
+fn frame(number: u32, len_bytes: usize) -> Vec<u8> {
+    let mut frame: Vec<u8> = (0..len_bytes).map(|at| (at as u32 * 7 + number) as u8).collect();
+    frame[..6].copy_from_slice(&[2, 0, 0, 0, 0, 9]);
+    frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
+    frame[12..14].copy_from_slice(&[0x08, 0x00]);
+    frame
+}
+
+/// Sends frames by one card and expects each, whole and in order, at the other (or the same one).
+fn exchange(sender: &mut Guest, mut receiver: Option<&mut Guest>, count: u32, len_bytes: impl Fn(u32) -> usize) {
+    let (mut sent, mut received) = (0, 0);
+    let mut got = Vec::new();
+    let deadline = Instant::now() + PATIENCE;
+    while received < count {
+        assert!(Instant::now() < deadline, "{sent} sent, {received} received of {count}");
+        // No more on the way than any port keeps.
+        while sent < count && sent - received < 32 && sender.nic.send(&frame(sent, len_bytes(sent))).unwrap() {
+            sent += 1;
+        }
+        let nic = receiver.as_mut().map_or(&mut sender.nic, |receiver| &mut receiver.nic);
+        while nic.receive(&mut got).unwrap() {
+            assert!(got == frame(received, len_bytes(received)), "frame {received} has changed on its way");
+            received += 1;
+        }
+    }
+}
+
+fn options(layout: Layout) -> impl Iterator<Item = NicOptions> {
+    let all = [false, true];
+    all.into_iter().flat_map(move |mergeable| {
+        all.into_iter().flat_map(move |in_order| {
+            all.into_iter().map(move |event_idx| NicOptions {
+                layout,
+                mergeable,
+                queue: Options { in_order, event_idx, ..Options::default() },
+                ..NicOptions::default()
+            })
+        })
+    })
+}
+
+#[test]
+fn every_frame_comes_back_over_the_loop_in_order_and_whole() {
+    for layout in LAYOUTS {
+        for options in options(layout) {
+            let mut engine = start(1);
+            let device = add(&mut engine, PortConfig::Loopback);
+            let mut guest = Guest::new(options);
+            guest.plug(&mut engine, device, [guest.fresh_base(); 2]);
+            exchange(&mut guest, None, 3000, |number| 14 + number as usize % 1500);
+            let counters = engine.counters(device).unwrap();
+            assert_eq!(counters.iter().map(|queue| queue.counts.packets).collect::<Vec<_>>(), [3000, 3000]);
+            assert!(counters.iter().all(|queue| queue.counts.dropped() == 0));
+        }
+    }
+}
+
+#[test]
+fn long_frames_fill_several_mergeable_buffers_and_long_chains_are_walked() {
+    for layout in LAYOUTS {
+        for indirect in [false, true] {
+            let mut engine = start(1);
+            let device = add(&mut engine, PortConfig::Loopback);
+            let mut guest = Guest::new(NicOptions {
+                layout,
+                mergeable: true,
+                frame_bytes_max: 9000,
+                receive_cuts: vec![1, 100],
+                transmit_cuts: vec![5, 7, 30, 1],
+                queue: Options { indirect, ..Options::default() },
+                ..NicOptions::default()
+            });
+            guest.plug(&mut engine, device, [guest.fresh_base(); 2]);
+            exchange(&mut guest, None, 500, |number| 60 + number as usize * 17 % 8900);
+        }
+    }
+}
+
+#[test]
+fn guests_meet_in_the_switch_on_one_worker_and_on_two() {
+    for layout in LAYOUTS {
+        for workers in [1, 2] {
+            let mut engine = start(workers);
+            let devices = [add(&mut engine, PortConfig::Switch), add(&mut engine, PortConfig::Switch)];
+            let mut guests = [layout, LAYOUTS[0]].map(|layout| Guest::new(NicOptions { layout, ..Default::default() }));
+            for (guest, device) in guests.iter().zip(devices) {
+                guest.plug(&mut engine, device, [guest.fresh_base(); 2]);
+            }
+            let [one, other] = &mut guests;
+            exchange(one, Some(other), 2000, |number| 60 + number as usize % 1000);
+            exchange(other, Some(one), 2000, |number| 60 + number as usize % 1000);
+            for device in devices {
+                engine.remove_device(device).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_queue_goes_on_where_it_was_stopped() {
+    for layout in LAYOUTS {
+        let mut engine = start(1);
+        let device = add(&mut engine, PortConfig::Loopback);
+        let mut guest = Guest::new(NicOptions { layout, ..Default::default() });
+        let mut bases = [guest.fresh_base(); 2];
+        for _ in 0..20 {
+            guest.plug(&mut engine, device, bases);
+            exchange(&mut guest, None, 333, |number| 60 + number as usize % 1000);
+            bases = [0, 1].map(|index| {
+                let queue = engine.detach(device, index).unwrap();
+                assert_eq!(queue.outstanding(), 0);
+                queue.base()
+            });
+        }
+    }
+}
+
+#[test]
+fn a_source_sends_its_templates_in_turn_and_numbers_them() {
+    let mut engine = start(1);
+    let templates = vec![frame(0, 60), frame(0, 500)];
+    let config = SourceConfig { templates, stamp_offset: Some(20), count: Some(1001), rate_fps: Some(100_000.0) };
+    let device = add(&mut engine, PortConfig::Source(config));
+    let mut guest = Guest::new(NicOptions { layout: Layout::Packed, ..Default::default() });
+    guest.plug(&mut engine, device, [guest.fresh_base(); 2]);
+    let deadline = Instant::now() + PATIENCE;
+    let (mut next, mut got) = (0u64, Vec::new());
+    while next < 1001 {
+        assert!(Instant::now() < deadline, "{next} received");
+        while guest.nic.receive(&mut got).unwrap() {
+            assert_eq!(got.len(), if next % 2 == 0 { 60 } else { 500 });
+            assert_eq!(got[20..28], next.to_le_bytes());
+            next += 1;
+        }
+    }
+}
