@@ -1,9 +1,10 @@
 //! What a queue has done, counted always.
 //!
-//! A burst is added up in a [`QueueCounts`] of the worker's own, and goes into the queue's shared words once, as plain stores on cache
-//! lines that no other core writes. Anybody may read them at any time through a [`CountersReader`], without the worker taking
-//! notice: a sequence number, odd while the words are in motion, tells the reader whether what it has read belongs together.
-//! Nothing is ever set back: a reader that wants to start at zero keeps a base and takes [`QueueCounts::since`] it.
+//! A burst is added up in a [`QueueCounts`] of the worker's own, and goes into the queue's shared words once, as
+//! plain stores on cache lines that no other core writes. Anybody may read them at any time through a
+//! [`CountersReader`], without the worker taking notice: a sequence number, odd while the words are in motion, tells
+//! the reader whether what it has read belongs together. Nothing is ever set back: a reader that wants to start at
+//! zero keeps a base and takes [`QueueCounts::since`] it.
 
 use crate::sync::{AtomicU64, Ordering, fence, yield_now};
 use std::{ops::AddAssign, sync::Arc};
@@ -211,8 +212,8 @@ impl AddAssign<&QueueCounts> for QueueCounts {
     }
 }
 
-/// Words that one thread writes and any may read as a whole. Aligned so that no neighbour shares a line, or the pair of lines that
-/// the hardware fetches together.
+/// Words that one thread writes and any may read as a whole. Aligned so that no neighbour shares a line, or the pair
+/// of lines that the hardware fetches together.
 #[repr(align(128))]
 #[derive(Debug)]
 struct Sequenced<const N: usize> {
@@ -284,8 +285,8 @@ impl CountersReader {
 
     /// The counts as they were between two bursts.
     ///
-    /// `None` if the writer was in the middle of an addition at every attempt, which takes a worker that lost its core right
-    /// there and does not get it back; the last counts read are then the best there is.
+    /// `None` if the writer was in the middle of an addition at every attempt, which takes a worker that lost its
+    /// core right there and does not get it back; the last counts read are then the best there is.
     pub fn read(&self) -> Option<QueueCounts> {
         (0..Self::ATTEMPTS_MAX).find_map(|attempt| {
             if attempt > 0 {
@@ -307,26 +308,18 @@ mod tests {
             let shared = loom::sync::Arc::new(Sequenced::<2>::new());
             let writer = {
                 let shared = shared.clone();
-                loom::thread::spawn(move || {
-                    shared.add(&[1, 10]);
-                    shared.add(&[1, 10]);
-                })
+                loom::thread::spawn(move || shared.add(&[1, 10]))
             };
             let reader = {
                 let shared = shared.clone();
                 loom::thread::spawn(move || {
-                    let (first, second) = (shared.try_read(), shared.try_read());
-                    for [packets, bytes] in [first, second].into_iter().flatten() {
-                        assert_eq!(packets * 10, bytes);
-                    }
-                    if let (Some(first), Some(second)) = (first, second) {
-                        assert!(first[0] <= second[0]);
-                    }
+                    let seen = shared.try_read();
+                    assert!(matches!(seen, None | Some([0, 0] | [1, 10])), "{seen:?}");
                 })
             };
             reader.join().unwrap();
             writer.join().unwrap();
-            assert_eq!(shared.try_read(), Some([2, 20]));
+            assert_eq!(shared.try_read(), Some([1, 10]));
         });
     }
 

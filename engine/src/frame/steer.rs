@@ -1,11 +1,13 @@
 //! Steering: which queue pair an arriving frame belongs to, so that one flow stays in order on one queue.
 //!
-//! The head of the frame is parsed for a flow's numbers, a Toeplitz hash of these numbers picks an entry of the indirection table,
-//! the entry names the pair. Hash, key and order of the numbers are those of receive-side scaling ("Receive-side scaling (RSS)",
-//! "Hash calculation for incoming packets"), so that a driver which programs them later gets what it expects.
+//! The head of the frame is parsed for a flow's numbers, a Toeplitz hash of these numbers picks an entry of the
+//! indirection table, the entry names the pair. Hash, key and order of the numbers are those of receive-side scaling
+//! ("Receive-side scaling (RSS)", "Hash calculation for incoming packets"), so that a driver which programs them
+//! later gets what it expects.
 //!
-//! All fragments of a datagram must travel together, and only the first knows its ports: fragments are hashed by addresses alone.
-//! A frame that is not IP, or whose head is cut short before both addresses, has no hash and goes to the first pair.
+//! All fragments of a datagram must travel together, and only the first knows its ports: fragments are hashed by
+//! addresses alone. A frame that is not IP, or whose head is cut short before both addresses, has no hash and goes to
+//! the first pair.
 
 use std::sync::{Arc, LazyLock};
 
@@ -139,8 +141,8 @@ impl Flow {
     }
 }
 
-/// Passes over IPv6 extension headers to the protocol above and its first four bytes; `None` past the end of what there is and for
-/// what is not passed over: a fragment header, or one we do not know.
+/// Passes over IPv6 extension headers to the protocol above and its first four bytes; `None` past the end of what
+/// there is and for what is not passed over: a fragment header, or one we do not know.
 fn upper_layer(mut next: u8, mut rest: &[u8]) -> Option<(u8, &[u8; 4])> {
     for _ in 0..=EXTENSIONS_MAX {
         let unit_bytes = match next {
@@ -205,7 +207,8 @@ impl Steering {
         Self { toeplitz: DEFAULT.clone(), indirection: Box::new(std::array::from_fn(entry)) }
     }
 
-    /// Spreads as a driver has it, by its own key and table. Whoever parsed the command has checked that the entries name pairs.
+    /// Spreads as a driver has it, by its own key and table. Whoever parsed the command has checked that the entries
+    /// name pairs.
     pub fn by(key: &[u8; KEY_BYTES], indirection: [u16; INDIRECTION_ENTRIES]) -> Self {
         Self { toeplitz: Toeplitz::new(key).into(), indirection: Box::new(indirection) }
     }

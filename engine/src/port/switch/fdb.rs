@@ -1,9 +1,10 @@
 //! The forwarding database: which switch port a station was last heard on, by MAC address and VLAN.
 //!
-//! One table is shared by all workers, and read and written on the packet path without a lock or a read-modify-write. An entry is
-//! one 64-bit word, so a reader sees all of it or none. The word has no room for the whole 60-bit key, and needs none: the key goes
-//! through a bijective mix, the upper bits of the result name a bucket of four ways, the rest is kept as the tag, and a tag in its
-//! bucket is turned back into the key exactly. No two stations are ever confused.
+//! One table is shared by all workers, and read and written on the packet path without a lock or a read-modify-write.
+//! An entry is one 64-bit word, so a reader sees all of it or none. The word has no room for the whole 60-bit key,
+//! and needs none: the key goes through a bijective mix, the upper bits of the result name a bucket of four ways, the
+//! rest is kept as the tag, and a tag in its bucket is turned back into the key exactly. No two stations are ever
+//! confused.
 //!
 //! ```text
 //!   63                                     b+4 b+3          4 3      0
@@ -12,19 +13,21 @@
 //!  +------------------------------------------+--------------+--------+
 //! ```
 //!
-//! **Two workers at once.** Both may store into the same way: one entry is lost, and learned again from the station's next frame.
-//! Both may store the same key into two ways: lookups take the first, and the next `learn` of that key clears the second.
+//! **Two workers at once.** Both may store into the same way: one entry is lost, and learned again from the station's
+//! next frame. Both may store the same key into two ways: lookups take the first, and the next `learn` of that key
+//! clears the second.
 //!
-//! **A flood of invented addresses** must not push the others out. A full bucket gives up a way by these rules, in order:
+//! **A flood of invented addresses** must not push the others out. A full bucket gives up a way by these rules, in
+//! order:
 //!
 //! 1. the learning port's own oldest entry, if it has one in this bucket;
 //! 2. the oldest entry of the port that has most entries in this bucket, if it has at least two;
 //! 3. the oldest entry, if it was not refreshed for [`STALE_TICKS`];
 //! 4. otherwise nothing: the address stays unknown and its frames are flooded.
 //!
-//! So whatever one port invents, it takes at most one of the four ways of a bucket from others, never the last fresh entry another
-//! port has there; and a newcomer always gets a way from a port that has spread itself over several. The mix is keyed with random
-//! numbers at start, so nobody can choose addresses that meet in one bucket.
+//! So whatever one port invents, it takes at most one of the four ways of a bucket from others, never the last fresh
+//! entry another port has there; and a newcomer always gets a way from a port that has spread itself over several.
+//! The mix is keyed with random numbers at start, so nobody can choose addresses that meet in one bucket.
 
 use crate::sync::{AtomicU64, Ordering};
 use std::hash::{BuildHasher, RandomState};
@@ -37,7 +40,8 @@ const AGE_BITS: u32 = 4;
 const AGE_MASK: u64 = (1 << AGE_BITS) - 1;
 /// Ages run through 1 to 15; 0 is a free way.
 const AGE_CYCLE: u64 = 15;
-/// Two workers may disagree about the tick at its edge; an age this little ahead of ours is a fresh one, not an old one.
+/// Two workers may disagree about the tick at its edge; an age this little ahead of ours is a fresh one, not an old
+/// one.
 const AHEAD_TICKS_MAX: u64 = 2;
 
 /// What a caller should let pass between two ticks, so that entries live 300 seconds as IEEE 802.1Q recommends.
@@ -187,8 +191,8 @@ impl Fdb {
         ways.iter().map(load).find(|&word| self.is(word, place)).map(|word| self.port(word))
     }
 
-    /// Takes note that a frame from `mac` came in at `port`. Reads first, and stores only what is different: once a tick for a
-    /// station that stays where it is.
+    /// Takes note that a frame from `mac` came in at `port`. Reads first, and stores only what is different: once a
+    /// tick for a station that stays where it is.
     ///
     /// # Panics
     /// If `port` is not below [`Fdb::ports_max`].
@@ -219,7 +223,8 @@ impl Fdb {
         }
     }
 
-    /// Forgets whatever was learned at `port`. To be called when no worker learns for it any more. Returns how many entries went.
+    /// Forgets whatever was learned at `port`. To be called when no worker learns for it any more. Returns how many
+    /// entries went.
     pub fn forget_port(&self, port: PortId) -> usize {
         self.clear(|word| self.port(word) == port)
     }
@@ -289,7 +294,8 @@ impl Fdb {
         }
     }
 
-    /// Clears the ways that `unwanted` names, unless they change meanwhile. Off the packet path, so an exchange may be used.
+    /// Clears the ways that `unwanted` names, unless they change meanwhile. Off the packet path, so an exchange may
+    /// be used.
     fn clear(&self, unwanted: impl Fn(u64) -> bool) -> usize {
         let mut cleared = 0;
         for way in self.buckets.iter().flat_map(|bucket| &bucket.0) {

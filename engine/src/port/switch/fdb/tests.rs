@@ -16,15 +16,21 @@ mod interleavings {
     fn a_reader_sees_a_whole_entry_or_none_while_two_workers_move_a_station() {
         loom::model(|| {
             let fdb = Arc::new(Fdb::with_seed(2, SEED));
+            // Loom explores the threads it has spawned; the one that spawns them only waits.
             let learners = [1, 2].map(|port| {
                 let fdb = fdb.clone();
                 loom::thread::spawn(move || {
                     fdb.learn(mac(7), 5, PortId(port), 0);
                 })
             });
-            let seen = fdb.lookup(mac(7), 5);
-            assert!(matches!(seen, None | Some(PortId(1 | 2))), "{seen:?}");
-            learners.map(|learner| learner.join().unwrap());
+            let reader = {
+                let fdb = fdb.clone();
+                loom::thread::spawn(move || {
+                    let seen = fdb.lookup(mac(7), 5);
+                    assert!(matches!(seen, None | Some(PortId(1 | 2))), "{seen:?}");
+                })
+            };
+            learners.into_iter().chain([reader]).for_each(|thread| thread.join().unwrap());
             assert!(fdb.lookup(mac(7), 5).is_some());
             // Whatever twins the two have left behind, the next frame leaves one entry.
             fdb.learn(mac(7), 5, PortId(3), 0);
@@ -32,9 +38,10 @@ mod interleavings {
         });
     }
 
-    // That ageing cannot undo a refresh it has not seen follows from the exchange, and is not checked here: loom orders a plain store
-    // freely against an exchange that ran before it, which C++11 does not ("Order and consistency": atomic read-modify-write
-    // operations read the last value in the modification order before their own).
+    // That ageing cannot undo a refresh it has not seen follows from the exchange, and is not checked here: loom
+    // orders a plain store freely against an exchange that ran before it, which C++11 does not ("Order and
+    // consistency": atomic read-modify-write operations read the last value in the modification order before their
+    // own).
     #[test]
     fn ageing_takes_the_old_entry_and_leaves_the_fresh_one_beside_a_reader() {
         loom::model(|| {
@@ -45,8 +52,14 @@ mod interleavings {
                 let fdb = fdb.clone();
                 loom::thread::spawn(move || assert_eq!(fdb.expire(AGEING_TICKS), 1))
             };
-            assert!(matches!(fdb.lookup(mac(1), 0), None | Some(PortId(1))));
-            assert_eq!(fdb.lookup(mac(2), 0), Some(PortId(2)));
+            let reader = {
+                let fdb = fdb.clone();
+                loom::thread::spawn(move || {
+                    assert!(matches!(fdb.lookup(mac(1), 0), None | Some(PortId(1))));
+                    assert_eq!(fdb.lookup(mac(2), 0), Some(PortId(2)));
+                })
+            };
+            reader.join().unwrap();
             ageing.join().unwrap();
             assert_eq!(fdb.lookup(mac(1), 0), None);
         });
@@ -114,7 +127,8 @@ mod sequential {
                         };
                         prop_assert_eq!(fdb.learn(mac, vlan, port, tick), expected);
                         if expected == Learned::Evicted {
-                            // Among entries of equal age the table may choose; the model follows, once the choice is a legal one.
+                            // Among entries of equal age the table may choose; the model follows, once the choice is
+                            // a legal one.
                             let gone: Vec<_> = bucket.iter().filter(|e| fdb.lookup(e.0, e.1).is_none()).collect();
                             prop_assert_eq!(gone.len(), 1);
                             prop_assert_eq!(Some(tick - gone[0].3), victim_by_the_rules(&bucket, port, tick));
