@@ -264,7 +264,15 @@ impl Driver {
     /// Returns how many; none is drawn from `burst` that is not offered.
     #[inline]
     pub fn offer_burst(&mut self, burst: impl IntoIterator<Item = (Buffer, u32)>) -> usize {
-        either!(self, driver => driver.offer_burst(burst))
+        let mut burst = burst.into_iter();
+        self.offer_each(usize::MAX, |_| burst.next())
+    }
+
+    /// Offers up to `max` chains of one descriptor each: `make` is told the id of the next one, which no chain in flight
+    /// has, and gives its buffer and token, or `None` to end the burst. Returns how many.
+    #[inline]
+    pub fn offer_each(&mut self, max: usize, make: impl FnMut(u16) -> Option<(Buffer, u32)>) -> usize {
+        either!(self, driver => driver.offer_each(max, make))
     }
 
     /// Makes available all that was offered.
@@ -291,7 +299,20 @@ impl Driver {
     /// What the device got wrong; whatever came before it has been collected by earlier calls.
     #[inline]
     pub fn collect(&mut self, out: &mut [Completed]) -> Result<usize, Fault> {
-        either!(self, driver => driver.collect(out))
+        let mut count = 0;
+        self.collect_each(out.len(), |completed| {
+            out[count] = completed;
+            count += 1;
+        })
+    }
+
+    /// As `collect`, up to `max`, each given to `each`.
+    ///
+    /// # Errors
+    /// As `collect`.
+    #[inline]
+    pub fn collect_each(&mut self, max: usize, each: impl FnMut(Completed)) -> Result<usize, Fault> {
+        either!(self, driver => driver.collect_each(max, each))
     }
 
     /// Tells the device that no used buffer notifications are needed.

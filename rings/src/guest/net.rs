@@ -120,7 +120,7 @@ pub enum NicFault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
     /// Which of the card's transmit buffers it is: below the queue's size.
-    pub index: u32,
+    pub index: u16,
     /// Guest physical address of the frame, a multiple of 64; the header is before it.
     pub gpa: u64,
 }
@@ -138,7 +138,7 @@ pub struct Received {
     pub parts: u16,
 }
 
-/// Buffers of one queue, side by side. Each begins on a cache line boundary less a header, so that the frame begins on
+/// Buffers of one queue, side by side, one for each id that a chain can have: a chain's buffer goes by its id. Each begins on a cache line boundary less a header, so that the frame begins on
 /// one; they are an odd number of lines apart, so that they do not all fall into the same few sets of a cache.
 #[derive(Debug)]
 struct Slots {
@@ -157,8 +157,21 @@ impl Slots {
 
     /// Where the header is.
     #[inline]
-    fn at(&self, index: u32) -> u64 {
-        self.gpa + u64::from(index) * self.stride_bytes + LINE_BYTES - u64::from(HEADER_BYTES)
+    fn at(&self, id: u16) -> u64 {
+        self.gpa + u64::from(id) * self.stride_bytes + LINE_BYTES - u64::from(HEADER_BYTES)
+    }
+
+    /// Has a frame written, with an empty header before it.
+    #[inline(always)]
+    fn fill(&self, id: u16, ram: &Ram, fill: &mut impl FnMut(&Ram, Slot) -> u32) -> Buffer {
+        let gpa = self.at(id);
+        // As drivers do: a header that stays as it was stays in the device's cache.
+        if ram.read_u64(gpa) != 0 || ram.read_u32(gpa + 8) != 0 {
+            ram.write(gpa, &[0; HEADER_BYTES as usize]);
+        }
+        let frame_bytes = fill(ram, Slot { index: id, gpa: gpa + u64::from(HEADER_BYTES) });
+        debug_assert!(frame_bytes <= self.len_bytes - HEADER_BYTES);
+        Buffer::readable(gpa, HEADER_BYTES + frame_bytes)
     }
 }
 
@@ -173,9 +186,8 @@ pub struct Nic {
     options: NicOptions,
     receive_slots: Slots,
     transmit_slots: Slots,
-    free_transmit: Vec<u32>,
-    /// Buffers to be offered again.
-    idle_receive: Vec<u32>,
+    /// Receive buffers to be offered.
+    unstocked: usize,
     /// Where we are in a frame of several buffers.
     part: u16,
     parts: u16,
@@ -199,8 +211,7 @@ impl Nic {
             ram: Arc::clone(ram),
             receive_slots: Slots::new(ram, options.size, options.frame_bytes_max)?,
             transmit_slots: Slots::new(ram, options.size, options.frame_bytes_max)?,
-            free_transmit: (0..u32::from(options.size)).rev().collect(),
-            idle_receive: (0..u32::from(options.receive_buffers.min(options.size))).collect(),
+            unstocked: usize::from(options.receive_buffers.min(options.size)),
             part: 0,
             parts: 0,
             joined: vec![],
@@ -233,7 +244,7 @@ impl Nic {
         self.empty_buffers
     }
 
-    /// Chains that came back and were not ours: offered straight on a queue, with a token not below the queue's size.
+    /// Chains that came back and were not ours: offered straight on a queue, with a token that is not their id.
     pub fn foreign_chains(&self) -> u64 {
         self.foreign_chains
     }
@@ -256,15 +267,15 @@ impl Nic {
     pub fn send_with(&mut self, header: Header, frame: &[u8], cuts: &[u32]) -> Result<bool, NicFault> {
         assert!(frame.len() <= self.options.frame_bytes_max as usize, "a frame of {} bytes", frame.len());
         self.reap()?;
-        let Some(index) = self.free_transmit.pop() else { return Ok(false) };
-        let gpa = self.transmit_slots.at(index);
+        let id = self.transmitq.next_id();
+        if self.transmitq.free() == 0 {
+            return Ok(false);
+        }
+        let gpa = self.transmit_slots.at(id);
         self.ram.write(gpa, &header.to_bytes());
         self.ram.write(gpa + u64::from(HEADER_BYTES), frame);
         let whole = Buffer::readable(gpa, HEADER_BYTES + frame.len() as u32);
-        let sent = offer_cut(&mut self.transmitq, whole, cuts, index);
-        if !sent {
-            self.free_transmit.push(index);
-        }
+        let sent = offer_cut(&mut self.transmitq, whole, cuts, id);
         self.transmitq.publish();
         Ok(sent)
     }
@@ -273,60 +284,47 @@ impl Nic {
     /// A slot keeps its contents from one time to the next. Returns how many there was room for.
     #[inline]
     pub fn send_burst(&mut self, count: usize, mut fill: impl FnMut(&Ram, Slot) -> u32) -> Result<usize, NicFault> {
-        if self.free_transmit.len() < count {
+        if self.transmitq.free() < count * (1 + self.options.transmit_cuts.len()) {
             self.reap()?;
         }
-        let Self { transmitq, transmit_slots: slots, free_transmit: free, ram, options, .. } = self;
-        let mut write = |index: u32| {
-            let gpa = slots.at(index);
-            ram.write(gpa, &[0; HEADER_BYTES as usize]);
-            let frame_bytes = fill(ram, Slot { index, gpa: gpa + u64::from(HEADER_BYTES) });
-            debug_assert!(frame_bytes <= options.frame_bytes_max);
-            Buffer::readable(gpa, HEADER_BYTES + frame_bytes)
-        };
-        let mut sent = 0;
-        if options.transmit_cuts.is_empty() {
-            let room = count.min(transmitq.free());
-            let burst = std::iter::from_fn(|| free.pop().map(|index| (write(index), index)));
-            sent = transmitq.offer_burst(burst.take(room));
-        } else {
-            while sent < count {
-                let Some(index) = free.pop() else { break };
-                if !offer_cut(transmitq, write(index), &options.transmit_cuts, index) {
-                    free.push(index);
-                    break;
-                }
-                sent += 1;
-            }
+        if !self.options.transmit_cuts.is_empty() {
+            return Ok(self.send_burst_cut(count, fill));
         }
+        let Self { transmitq, transmit_slots: slots, ram, .. } = self;
+        let sent = transmitq.offer_each(count, |id| Some((slots.fill(id, ram, &mut fill), u32::from(id))));
         transmitq.publish();
         Ok(sent)
+    }
+
+    #[inline(never)]
+    fn send_burst_cut(&mut self, count: usize, mut fill: impl FnMut(&Ram, Slot) -> u32) -> usize {
+        let mut sent = 0;
+        while sent < count && self.transmitq.free() > 0 {
+            let id = self.transmitq.next_id();
+            let whole = self.transmit_slots.fill(id, &self.ram, &mut fill);
+            if !offer_cut(&mut self.transmitq, whole, &self.options.transmit_cuts, id) {
+                break;
+            }
+            sent += 1;
+        }
+        self.transmitq.publish();
+        sent
     }
 
     /// Takes back the buffers of frames that the device has sent. Returns how many.
     #[inline]
     pub fn reap(&mut self) -> Result<usize, NicFault> {
-        let mut done = [Completed::default(); BURST];
-        let mut reaped = 0;
-        loop {
-            let count = self.transmitq.collect(&mut done)?;
-            for completed in &done[..count] {
-                if completed.token < u32::from(self.options.size) {
-                    self.free_transmit.push(completed.token);
-                } else {
-                    self.foreign_chains += 1;
-                }
-            }
-            reaped += count;
-            if count < BURST {
-                return Ok(reaped);
-            }
-        }
+        let mut foreign = 0;
+        let reaped = self.transmitq.collect_each(usize::MAX, |completed| {
+            foreign += u64::from(completed.token != u32::from(completed.id));
+        });
+        self.foreign_chains += foreign;
+        Ok(reaped?)
     }
 
     /// Frames sent that the device still has.
     pub fn unreaped(&self) -> usize {
-        usize::from(self.options.size) - self.free_transmit.len()
+        self.transmitq.in_flight()
     }
 
     /// Receives a frame into `frame`, in place of what was there; `header` has what came with it. False if none is
@@ -362,64 +360,73 @@ impl Nic {
     #[inline]
     fn receive_parts(&mut self, room: usize, mut visit: impl FnMut(&Ram, Received)) -> Result<usize, NicFault> {
         let mut done = [Completed::default(); BURST];
-        let count = self.receiveq.collect(&mut done[..room])?;
-        for completed in &done[..count] {
-            if completed.token >= u32::from(self.options.size) {
+        let mut arrived = 0;
+        let Self { receiveq, receive_slots: slots, ram, .. } = self;
+        receiveq.collect_each(room, |completed| {
+            // Where the header ends and the frame begins.
+            ram.prefetch(slots.at(completed.id));
+            ram.prefetch(slots.at(completed.id) + u64::from(HEADER_BYTES));
+            done[arrived] = completed;
+            arrived += 1;
+        })?;
+        for completed in &done[..arrived] {
+            if completed.token != u32::from(completed.id) {
                 self.foreign_chains += 1;
                 continue;
             }
-            self.idle_receive.push(completed.token);
+            self.unstocked += 1;
             if completed.len_bytes == 0 {
                 self.empty_buffers += 1;
                 continue;
             }
-            let gpa = self.receive_slots.at(completed.token);
-            let (gpa, len_bytes) = if self.part == self.parts {
+            let gpa = self.receive_slots.at(completed.id);
+            let mut received = Received { gpa, len_bytes: completed.len_bytes, part: self.part, parts: self.parts };
+            if self.part == self.parts {
                 if completed.len_bytes < HEADER_BYTES {
                     return Err(NicFault::HeaderShort { len_bytes: completed.len_bytes });
                 }
                 let mut header = [0; HEADER_BYTES as usize];
                 self.ram.read(gpa, &mut header);
                 self.header = Header::from_bytes(header);
-                self.part = 0;
-                self.parts = if self.options.mergeable { self.header.num_buffers } else { 1 };
-                if self.parts == 0 {
+                let parts = if self.options.mergeable { self.header.num_buffers } else { 1 };
+                if parts == 0 {
                     return Err(NicFault::NoBuffers);
                 }
-                (gpa + u64::from(HEADER_BYTES), completed.len_bytes - HEADER_BYTES)
-            } else {
-                (gpa, completed.len_bytes)
-            };
-            visit(&self.ram, Received { gpa, len_bytes, part: self.part, parts: self.parts });
-            self.part += 1;
+                let len_bytes = completed.len_bytes - HEADER_BYTES;
+                received = Received { gpa: gpa + u64::from(HEADER_BYTES), len_bytes, part: 0, parts };
+            }
+            visit(&self.ram, received);
+            (self.part, self.parts) = (received.part + 1, received.parts);
         }
-        if count > 0 {
+        if arrived > 0 {
             self.restock();
         }
-        Ok(count)
+        Ok(arrived)
     }
 
-    /// Offers what receive buffers there are.
+    /// Offers what receive buffers there are, as far as there is room.
     #[inline]
     fn restock(&mut self) {
-        let Self { receiveq, receive_slots: slots, idle_receive: idle, options, .. } = self;
-        let whole = |index: u32| Buffer::writable(slots.at(index), slots.len_bytes);
+        let Self { receiveq, receive_slots: slots, options, .. } = self;
+        let whole = |id: u16| Buffer::writable(slots.at(id), slots.len_bytes);
         if options.receive_cuts.is_empty() {
-            let room = idle.len().min(receiveq.free());
-            receiveq.offer_burst(idle.drain(..room).map(|index| (whole(index), index)));
+            self.unstocked -= receiveq.offer_each(self.unstocked, |id| Some((whole(id), u32::from(id))));
         } else {
-            let offered = idle
-                .iter()
-                .take_while(|&&index| offer_cut(receiveq, whole(index), &options.receive_cuts, index))
-                .count();
-            idle.drain(..offered);
+            while self.unstocked > 0 && receiveq.free() > 0 {
+                let id = receiveq.next_id();
+                if !offer_cut(receiveq, whole(id), &options.receive_cuts, id) {
+                    break;
+                }
+                self.unstocked -= 1;
+            }
         }
         receiveq.publish();
     }
 }
 
-/// Offers `whole` as descriptors of the lengths `cuts` and one for what is left. False if there is no room.
-fn offer_cut(queue: &mut Driver, whole: Buffer, cuts: &[u32], token: u32) -> bool {
+/// Offers `whole`, the buffer of the next id, as descriptors of the lengths `cuts` and one for what is left. False if there
+/// is no room.
+fn offer_cut(queue: &mut Driver, whole: Buffer, cuts: &[u32], id: u16) -> bool {
     assert!(cuts.len() <= CUTS_MAX, "too many cuts");
     let mut chain = [whole; CUTS_MAX + 1];
     let mut count = 0;
@@ -435,8 +442,8 @@ fn offer_cut(queue: &mut Driver, whole: Buffer, cuts: &[u32], token: u32) -> boo
     }
     let chain = &chain[..count];
     let offered = match queue.options().indirect && count > 1 {
-        true => queue.offer_indirect(chain, token),
-        false => queue.offer(chain, token),
+        true => queue.offer_indirect(chain, u32::from(id)),
+        false => queue.offer(chain, u32::from(id)),
     };
     match offered {
         Ok(()) => true,
@@ -569,7 +576,7 @@ mod tests {
                 for round in 0..50 {
                     let mut written = vec![];
                     let fill = |ram: &Ram, slot: Slot| {
-                        assert!(slot.index < 8 && slot.gpa % 64 == 0);
+                        assert!(slot.index < 8 && slot.gpa.is_multiple_of(64));
                         let bytes = frame(round * 8 + written.len(), 60 + written.len());
                         ram.write(slot.gpa, &bytes);
                         written.push(bytes);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::fence;
 
-use super::flight::{Batch, Chain, Free};
+use super::flight::{Chain, Free, Used, check};
 use super::ram::Words;
 use super::{
     Addresses, Buffer, Completed, Descriptor, Fault, INDIRECT_MAX, Layout, Options, Ram, Refused, SIZE_MAX, SetupError,
@@ -55,7 +55,8 @@ pub struct Driver {
     used: Position,
     /// The first descriptor offered since `publish`: its offset, and its second half that makes all of them available.
     held: Option<(u16, u64)>,
-    batch: Option<Batch>,
+    /// The descriptor that ends an in-order batch, while the chains before its own are collected.
+    batch: Option<Used>,
     fault: Option<Fault>,
     /// Descriptors published since `needs_kick` was last asked.
     unnotified: u32,
@@ -71,7 +72,14 @@ struct Position {
 impl Position {
     const START: Self = Self { offset: 0, wrap: true };
 
-    #[inline]
+    #[inline(always)]
+    fn step(&mut self, size: u16) {
+        self.offset += 1;
+        if self.offset == size {
+            *self = Self { offset: 0, wrap: !self.wrap };
+        }
+    }
+
     fn advance(&mut self, count: u16, size: u16) {
         // At most size - 1 + size: fits.
         let offset = self.offset + count;
@@ -199,16 +207,26 @@ impl Driver {
     }
 
     #[inline]
-    pub(super) fn offer_burst(&mut self, burst: impl IntoIterator<Item = (Buffer, u32)>) -> usize {
-        let room = self.free();
-        for (buffer, token) in burst.into_iter().take(room) {
-            let id = self.free_ids.take();
+    pub(super) fn offer_each(&mut self, max: usize, mut make: impl FnMut(u16) -> Option<(Buffer, u32)>) -> usize {
+        let mut free_ids = take(&mut self.free_ids);
+        let room = self.free().min(max);
+        let mut at = self.offered;
+        let mut count = 0;
+        while count < room {
+            let id = free_ids.first();
+            let Some((buffer, token)) = make(id) else { break };
+            free_ids.take();
             let writable_bytes = if buffer.writable { buffer.len_bytes } else { 0 };
             self.chains[usize::from(id)] = Chain { token, writable_bytes, count: 1 };
-            self.ids[usize::from(self.offered.offset)] = id;
-            self.put(buffer.gpa, buffer.len_bytes, id, write_flag(&buffer));
+            self.ids[usize::from(at.offset)] = id;
+            self.set_descriptor(at, buffer.gpa, buffer.len_bytes, id, write_flag(&buffer));
+            at.step(self.size);
+            count += 1;
         }
-        room - self.free()
+        self.free_ids = free_ids;
+        self.free_descriptors -= count as u16;
+        self.offered = at;
+        count
     }
 
     #[inline]
@@ -247,24 +265,18 @@ impl Driver {
     }
 
     #[inline]
-    pub(super) fn collect(&mut self, out: &mut [Completed]) -> Result<usize, Fault> {
+    pub(super) fn collect_each(&mut self, max: usize, each: impl FnMut(Completed)) -> Result<usize, Fault> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
-        let mut count = 0;
-        while count < out.len() {
-            match self.collect_one() {
-                Ok(Some(completed)) => out[count] = completed,
-                Ok(None) => break,
-                Err(fault) if count == 0 => return self.stop(fault),
-                Err(fault) => {
-                    self.fault = Some(fault);
-                    break;
-                }
-            }
-            count += 1;
+        let count = match self.options.in_order {
+            false => self.collect_run::<false>(max, each),
+            true => self.collect_run::<true>(max, each),
+        };
+        match self.fault {
+            Some(fault) if count == 0 => Err(fault),
+            _ => Ok(count),
         }
-        Ok(count)
     }
 
     pub(super) fn suppress_interrupts(&mut self) {
@@ -281,7 +293,7 @@ impl Driver {
         self.driver_events.store(0, events, Relaxed);
         // The wish is out before the ring is read again; the device does the two the other way round.
         fence(SeqCst);
-        self.batch.is_some() || self.in_flight() > 0 && self.used_here().is_some()
+        self.batch.is_some() || self.used_at(self.used).is_some()
     }
 
     /// What the next chain's head or id will be.
@@ -297,20 +309,17 @@ impl Driver {
         self.used.encode()
     }
 
-    /// Writes the next descriptor; the first since `publish` keeps its second half back.
-    #[inline]
-    fn put(&mut self, gpa: u64, len_bytes: u32, id: u16, flags: u16) {
-        let offset = self.offered.offset;
-        let available = if self.offered.wrap { AVAIL } else { USED };
+    /// Writes a descriptor; the first since `publish` keeps its second half back.
+    #[inline(always)]
+    fn set_descriptor(&mut self, at: Position, gpa: u64, len_bytes: u32, id: u16, flags: u16) {
+        let available = if at.wrap { AVAIL } else { USED };
         let word = word(len_bytes, id, flags ^ available);
-        self.ring.store(2 * usize::from(offset), gpa, Relaxed);
+        self.ring.store(2 * usize::from(at.offset), gpa, Relaxed);
         if self.held.is_some() {
-            self.ring.store(2 * usize::from(offset) + 1, word, Relaxed);
+            self.ring.store(2 * usize::from(at.offset) + 1, word, Relaxed);
         } else {
-            self.held = Some((offset, word));
+            self.held = Some((at.offset, word));
         }
-        self.offered.advance(1, self.size);
-        self.free_descriptors -= 1;
     }
 
     fn room_for(&self, needed: usize) -> Result<(), Refused> {
@@ -331,62 +340,105 @@ impl Driver {
         while let Some(descriptor) = chain.next() {
             // The id is in the last descriptor. ("Next Flag: Descriptor Chaining")
             let own = if chain.peek().is_some() { NO_ID } else { id };
-            self.put(descriptor.gpa, descriptor.len_bytes, descriptor.link.unwrap_or(own), descriptor.flags);
+            let link = descriptor.link.unwrap_or(own);
+            self.set_descriptor(self.offered, descriptor.gpa, descriptor.len_bytes, link, descriptor.flags);
+            self.offered.step(self.size);
             count += 1;
         }
+        self.free_descriptors -= count;
         self.chains[usize::from(id)] = Chain { token, writable_bytes, count };
     }
 
-    /// The second half of the next used descriptor, if it is there.
-    #[inline]
-    fn used_here(&self) -> Option<u64> {
-        // Acquire: seeing the flags, we see the rest of it and what is in the buffers.
-        let word = self.ring.load(2 * usize::from(self.used.offset) + 1, Acquire);
-        let flags = (word >> 48) as u16;
-        let (avail, used) = (flags & AVAIL != 0, flags & USED != 0);
-        (avail == used && used == self.used.wrap).then_some(word)
+    /// Collects until a descriptor is not used, or `max`, or there is a fault.
+    #[inline(always)]
+    fn collect_run<const IN_ORDER: bool>(&mut self, max: usize, mut each: impl FnMut(Completed)) -> usize {
+        let mut free_ids = take(&mut self.free_ids);
+        let mut at = self.used;
+        let mut freed = 0;
+        let mut count = 0;
+        while count < max {
+            let used = match IN_ORDER {
+                false => self.used_at(at),
+                true => match self.used_in_order(at) {
+                    Ok(used) => used,
+                    Err(fault) => {
+                        self.stop(fault);
+                        break;
+                    }
+                },
+            };
+            let Some(Used { id, len_bytes }) = used else { break };
+            let Some(chain) = self.chains.get_mut(id as usize) else {
+                self.stop(Fault::UnknownId { id });
+                break;
+            };
+            let Chain { token, writable_bytes, count: descriptors } = *chain;
+            chain.count = 0;
+            let id = id as u16;
+            if descriptors == 1 && len_bytes <= writable_bytes {
+                // A guess that the next descriptor is the next one, so that it is loaded before we know.
+                at.step(self.size);
+            } else if let Some(fault) = check(id, len_bytes, writable_bytes, descriptors) {
+                self.stop(fault);
+                break;
+            } else {
+                at.advance(descriptors, self.size);
+                freed += descriptors - 1;
+            }
+            free_ids.put(id);
+            each(Completed { token, len_bytes, id });
+            count += 1;
+        }
+        // Having seen flags, we see what is in the buffers; the rest of a descriptor came with its flags, in one word.
+        fence(Acquire);
+        self.used = at;
+        self.free_descriptors += freed + count as u16;
+        self.free_ids = free_ids;
+        count
     }
 
-    #[inline]
-    fn collect_one(&mut self) -> Result<Option<Completed>, Fault> {
-        let batch = match self.batch.take() {
-            Some(batch) => batch,
-            None => {
-                let Some(word) = self.used_here() else { return Ok(None) };
-                let id = (word >> 32) as u16;
-                let written = (word >> 48) as u16 & WRITE != 0;
-                let known = self.chains.get(usize::from(id)).is_some_and(|chain| chain.count > 0);
-                if !known {
-                    return Err(Fault::UnknownId { id: u32::from(id) });
-                }
-                Batch { id, len_bytes: if written { word as u32 } else { 0 } }
-            }
-        };
-        // ("In-order use of descriptors") One descriptor, at the place of the first chain's, may stand for all up to its own.
-        let id = if self.options.in_order { self.ids[usize::from(self.used.offset)] } else { batch.id };
-        let chain = take(&mut self.chains[usize::from(id)]);
-        let len_bytes = if id == batch.id {
-            batch.len_bytes
-        } else {
-            if chain.count == 0 {
-                return Err(Fault::OutOfOrder { id: batch.id });
-            }
-            self.batch = Some(batch);
-            chain.writable_bytes
-        };
-        if len_bytes > chain.writable_bytes && chain.writable_bytes > 0 {
-            return Err(Fault::LengthBeyondChain { id, len_bytes, writable_bytes: chain.writable_bytes });
+    /// What the descriptor at a position says, if it is a used one.
+    #[inline(always)]
+    fn used_at(&self, at: Position) -> Option<Used> {
+        let word = self.ring.load(2 * usize::from(at.offset) + 1, Relaxed);
+        let flags = (word >> 48) as u16;
+        // Both bits equal the wrap counter. What was used a lap ago has them the other way round, as has zeroed memory.
+        if flags & (AVAIL | USED) != if at.wrap { AVAIL | USED } else { 0 } {
+            return None;
         }
-        self.used.advance(chain.count, self.size);
-        self.free_descriptors += chain.count;
-        self.free_ids.put(id);
-        Ok(Some(Completed { token: chain.token, len_bytes, id }))
+        // Without the WRITE flag there is no length.
+        Some(Used { id: u32::from((word >> 32) as u16), len_bytes: if flags & WRITE != 0 { word as u32 } else { 0 } })
+    }
+
+    /// One descriptor, at the place of the first chain's, may stand for all up to its own. ("In-order use of descriptors")
+    #[inline(always)]
+    fn used_in_order(&mut self, at: Position) -> Result<Option<Used>, Fault> {
+        let last = match self.batch.take() {
+            Some(last) => last,
+            None => match self.used_at(at) {
+                Some(last) => last,
+                None => return Ok(None),
+            },
+        };
+        let id = u32::from(self.ids[usize::from(at.offset)]);
+        if id == last.id {
+            return Ok(Some(last));
+        }
+        if self.chains.get(last.id as usize).is_none_or(|chain| chain.count == 0) {
+            return Err(Fault::UnknownId { id: last.id });
+        }
+        let chain = self.chains[id as usize];
+        if chain.count == 0 {
+            return Err(Fault::OutOfOrder { id: last.id as u16 });
+        }
+        self.batch = Some(last);
+        Ok(Some(Used { id, len_bytes: chain.writable_bytes }))
     }
 
     #[cold]
-    fn stop(&mut self, fault: Fault) -> Result<usize, Fault> {
+    #[inline(never)]
+    fn stop(&mut self, fault: Fault) {
         self.fault = Some(fault);
-        Err(fault)
     }
 }
 

@@ -157,6 +157,20 @@ impl Ram {
         unsafe { ptr::write_bytes(into, byte, len_bytes) };
     }
 
+    /// Asks the processor to have the cache line at `gpa` ready for reading. Any address will do.
+    #[inline]
+    pub fn prefetch(&self, gpa: u64) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let at = self.base.as_ptr().wrapping_add(gpa.wrapping_sub(self.gpa) as usize);
+            // SAFETY: a prefetch reads nothing; one of an address that is not ours has no effect.
+            unsafe { _mm_prefetch(at.cast(), _MM_HINT_T0) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = gpa;
+    }
+
     #[inline]
     fn at(&self, gpa: u64, len_bytes: usize) -> *mut u8 {
         let offset = gpa.wrapping_sub(self.gpa);
@@ -262,6 +276,7 @@ impl<T: Word> Words<T> {
     pub fn new(ram: &Arc<Ram>, gpa: u64, count: usize) -> Self {
         let at = ram.at(gpa, count * size_of::<T>()).cast::<T>();
         assert!(at.is_aligned(), "{gpa:#x} is not aligned");
+        assert!(count > 0);
         let base = NonNull::new(at).expect("a mapping is not at address 0");
         Self { base, count, _ram: Arc::clone(ram) }
     }
@@ -271,6 +286,14 @@ impl<T: Word> Words<T> {
         assert!(index < self.count);
         // SAFETY: the index was just checked; `new` checked range and alignment; the mapping is kept.
         unsafe { T::load(self.base.as_ptr().add(index), order) }
+    }
+
+    /// Two words, from `index` on.
+    #[inline]
+    pub fn load_two(&self, index: usize, order: Ordering) -> [T; 2] {
+        assert!(index < self.count - 1);
+        // SAFETY: as in `load`, for this index and the next.
+        unsafe { [T::load(self.base.as_ptr().add(index), order), T::load(self.base.as_ptr().add(index + 1), order)] }
     }
 
     #[inline]

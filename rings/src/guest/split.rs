@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::fence;
 
-use super::flight::{Batch, Chain, Free};
+use super::flight::{Chain, Free, Used, check};
 use super::ram::Words;
 use super::{
     Addresses, Buffer, Completed, Descriptor, Fault, INDIRECT_MAX, Layout, Options, Ram, Refused, SIZE_MAX, SetupError,
@@ -47,7 +47,8 @@ pub struct Driver {
     offered_idx: u16,
     avail_idx: u16,
     last_used: u16,
-    batch: Option<Batch>,
+    /// The entry that ends an in-order batch, while the chains before its own are collected.
+    batch: Option<Used>,
     fault: Option<Fault>,
     /// Chains published since `needs_kick` was last asked.
     unnotified: u32,
@@ -161,18 +162,26 @@ impl Driver {
     }
 
     #[inline]
-    pub(super) fn offer_burst(&mut self, burst: impl IntoIterator<Item = (Buffer, u32)>) -> usize {
-        let before = self.offered_idx;
-        let room = self.free();
-        for (buffer, token) in burst.into_iter().take(room) {
-            let head = self.free.take();
+    pub(super) fn offer_each(&mut self, max: usize, mut make: impl FnMut(u16) -> Option<(Buffer, u32)>) -> usize {
+        let mut free = take(&mut self.free);
+        let room = free.count().min(max);
+        let mut idx = self.offered_idx;
+        let mut count = 0;
+        while count < room {
+            let head = free.first();
+            let Some((buffer, token)) = make(head) else { break };
+            free.take();
             let writable_bytes = if buffer.writable { buffer.len_bytes } else { 0 };
             self.table.store(2 * usize::from(head), buffer.gpa, Relaxed);
             self.table.store(2 * usize::from(head) + 1, word(buffer.len_bytes, write_flag(&buffer), 0), Relaxed);
             self.chains[usize::from(head)] = Chain { token, writable_bytes, count: 1 };
-            self.enter(head);
+            self.set_entry(idx, head);
+            idx = idx.wrapping_add(1);
+            count += 1;
         }
-        usize::from(self.offered_idx.wrapping_sub(before))
+        self.free = free;
+        self.offered_idx = idx;
+        count
     }
 
     #[inline]
@@ -203,7 +212,7 @@ impl Driver {
     }
 
     #[inline]
-    pub(super) fn collect(&mut self, out: &mut [Completed]) -> Result<usize, Fault> {
+    pub(super) fn collect_each(&mut self, max: usize, each: impl FnMut(Completed)) -> Result<usize, Fault> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
@@ -211,25 +220,22 @@ impl Driver {
         let used_idx = self.used.load(1, Acquire);
         let in_flight = self.avail_idx.wrapping_sub(self.last_used);
         if used_idx.wrapping_sub(self.last_used) > in_flight {
-            return self.stop(Fault::UsedTooFar { used_idx, last_used: self.last_used, in_flight });
+            let fault = Fault::UsedTooFar { used_idx, last_used: self.last_used, in_flight };
+            self.stop(fault);
+            return Err(fault);
         }
-        let mut count = 0;
-        while count < out.len() && self.last_used != used_idx {
-            match self.collect_one(used_idx) {
-                Ok(completed) => out[count] = completed,
-                Err(fault) if count == 0 => return self.stop(fault),
-                Err(fault) => {
-                    self.fault = Some(fault);
-                    break;
-                }
-            }
-            count += 1;
-        }
+        let count = match self.options.in_order {
+            false => self.collect_run::<false>(max, used_idx, each),
+            true => self.collect_run::<true>(max, used_idx, each),
+        };
         // Half the index's range on, the event that nobody wanted would come into sight again.
         if self.suppressed_at.is_some_and(|at| self.last_used.wrapping_sub(at) >= 1 << 15) {
             self.suppress_interrupts();
         }
-        Ok(count)
+        match self.fault {
+            Some(fault) if count == 0 => Err(fault),
+            _ => Ok(count),
+        }
     }
 
     pub(super) fn suppress_interrupts(&mut self) {
@@ -268,15 +274,19 @@ impl Driver {
     }
 
     /// Puts a head into the available ring.
-    #[inline]
     pub(super) fn enter(&mut self, head: u16) {
-        let position = usize::from(self.offered_idx & (self.size - 1));
+        self.set_entry(self.offered_idx, head);
+        self.offered_idx = self.offered_idx.wrapping_add(1);
+    }
+
+    #[inline(always)]
+    fn set_entry(&mut self, idx: u16, head: u16) {
+        let position = usize::from(idx & (self.size - 1));
         self.heads[position] = head;
         // A line that stays as it was stays in the device's cache.
         if self.available.load(2 + position, Relaxed) != head {
             self.available.store(2 + position, head, Relaxed);
         }
-        self.offered_idx = self.offered_idx.wrapping_add(1);
     }
 
     fn room_for(&self, needed: usize) -> Result<(), Refused> {
@@ -306,50 +316,95 @@ impl Driver {
         self.enter(head);
     }
 
-    #[inline]
-    fn collect_one(&mut self, used_idx: u16) -> Result<Completed, Fault> {
-        let position = usize::from(self.last_used & (self.size - 1));
-        let batch = match self.batch.take() {
-            Some(batch) => batch,
-            None => {
-                let id = self.used_ring.load(1 + 2 * position, Relaxed);
-                let len_bytes = self.used_ring.load(2 + 2 * position, Relaxed);
-                let known = self.chains.get(id as usize).is_some_and(|chain| chain.count > 0);
-                if !known {
-                    return Err(Fault::UnknownId { id });
-                }
-                Batch { id: id as u16, len_bytes }
+    /// Collects until `used_idx` is reached, or `max`, or there is a fault.
+    #[inline(always)]
+    fn collect_run<const IN_ORDER: bool>(
+        &mut self,
+        max: usize,
+        used_idx: u16,
+        mut each: impl FnMut(Completed),
+    ) -> usize {
+        let room = usize::from(used_idx.wrapping_sub(self.last_used)).min(max);
+        let mut free = take(&mut self.free);
+        let mut last_used = self.last_used;
+        let mut count = 0;
+        while count < room {
+            let Used { id, len_bytes } = match IN_ORDER {
+                false => self.read_used(last_used),
+                true => match self.used_in_order(last_used, used_idx) {
+                    Ok(used) => used,
+                    Err(fault) => {
+                        self.stop(fault);
+                        break;
+                    }
+                },
+            };
+            let Some(chain) = self.chains.get_mut(id as usize) else {
+                self.stop(Fault::UnknownId { id });
+                break;
+            };
+            let Chain { token, writable_bytes, count: descriptors } = *chain;
+            chain.count = 0;
+            let id = id as u16;
+            if descriptors == 1 && len_bytes <= writable_bytes {
+                free.put(id);
+            } else if let Some(fault) = check(id, len_bytes, writable_bytes, descriptors) {
+                self.stop(fault);
+                break;
+            } else {
+                free = self.free_chain(free, id, descriptors);
             }
-        };
-        // ("In-order use of descriptors") One entry, at the place of the first chain, may stand for all up to its own.
-        let id = if self.options.in_order { self.heads[position] } else { batch.id };
-        let chain = take(&mut self.chains[usize::from(id)]);
-        let len_bytes = if id == batch.id {
-            batch.len_bytes
-        } else {
-            if chain.count == 0 || self.last_used.wrapping_add(1) == used_idx {
-                return Err(Fault::OutOfOrder { id: batch.id });
-            }
-            self.batch = Some(batch);
-            chain.writable_bytes
-        };
-        // Old devices put something here for chains they could not write to; drivers ignore that.
-        if len_bytes > chain.writable_bytes && chain.writable_bytes > 0 {
-            return Err(Fault::LengthBeyondChain { id, len_bytes, writable_bytes: chain.writable_bytes });
+            each(Completed { token, len_bytes, id });
+            last_used = last_used.wrapping_add(1);
+            count += 1;
         }
-        let mut descriptor = id;
-        for _ in 0..chain.count {
-            self.free.put(descriptor);
+        self.free = free;
+        self.last_used = last_used;
+        count
+    }
+
+    #[inline(always)]
+    fn read_used(&self, last_used: u16) -> Used {
+        let position = usize::from(last_used & (self.size - 1));
+        let [id, len_bytes] = self.used_ring.load_two(1 + 2 * position, Relaxed);
+        Used { id, len_bytes }
+    }
+
+    /// One entry, at the place of the first chain, may stand for all up to its own. ("In-order use of descriptors")
+    #[inline(always)]
+    fn used_in_order(&mut self, last_used: u16, used_idx: u16) -> Result<Used, Fault> {
+        let last = match self.batch.take() {
+            Some(last) => last,
+            None => self.read_used(last_used),
+        };
+        let id = u32::from(self.heads[usize::from(last_used & (self.size - 1))]);
+        if id == last.id {
+            return Ok(last);
+        }
+        if self.chains.get(last.id as usize).is_none_or(|chain| chain.count == 0) {
+            return Err(Fault::UnknownId { id: last.id });
+        }
+        if last_used.wrapping_add(1) == used_idx {
+            return Err(Fault::OutOfOrder { id: last.id as u16 });
+        }
+        self.batch = Some(last);
+        Ok(Used { id, len_bytes: self.chains[id as usize].writable_bytes })
+    }
+
+    #[inline(never)]
+    fn free_chain(&self, mut free: Free, head: u16, count: u16) -> Free {
+        let mut descriptor = head;
+        for _ in 0..count {
+            free.put(descriptor);
             descriptor = self.next[usize::from(descriptor)];
         }
-        self.last_used = self.last_used.wrapping_add(1);
-        Ok(Completed { token: chain.token, len_bytes, id })
+        free
     }
 
     #[cold]
-    fn stop(&mut self, fault: Fault) -> Result<usize, Fault> {
+    #[inline(never)]
+    fn stop(&mut self, fault: Fault) {
         self.fault = Some(fault);
-        Err(fault)
     }
 
     fn set_used_event(&self, idx: u16) {
