@@ -1,0 +1,14 @@
+//! Real front ends against the daemon: DPDK's virtio-user, user-mode Linux, Linux in QEMU.
+//!
+//! `scripts/lab` makes the clients. A test whose client is missing says `SKIPPED` and why, or fails
+//! if `VIRTNET_REQUIRE_LAB=1`.
+
+mod controller;
+mod guest;
+mod lab;
+mod network;
+mod process;
+mod qemu;
+mod testpmd;
+mod traffic;
+mod uml;

@@ -1,0 +1,269 @@
+//! Linux guests in QEMU (emulated, so that any machine can run them) with `-netdev vhost-user`.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::controller::Controller;
+use crate::guest::{Guest, eventually};
+use crate::lab::{Kernel, Lab};
+use crate::network::Network;
+use crate::process::{self, Process};
+
+const HOST: &str = "10.77.0.1";
+const TCP_BYTES: u64 = 512 << 10;
+const VIRTIO_NET_F_MQ: usize = 22;
+const VIRTIO_F_RING_PACKED: usize = 34;
+
+/// One virtual machine's settings.
+struct Machine<'a> {
+    name: &'a str,
+    kernel: &'a Kernel,
+    socket: &'a Path,
+    mac: &'a str,
+    /// QEMU makes the socket.
+    listens: bool,
+    packed: bool,
+    queue_pairs: usize,
+    /// Where QEMU takes commands.
+    monitor: Option<&'a Path>,
+    /// Waits for a migration instead of booting.
+    incoming: bool,
+}
+
+impl Machine<'_> {
+    fn start(&self, lab: &Lab) -> Guest {
+        let mut command = process::command(&[], lab.command("qemu"));
+        command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", "192M", "-machine", "q35,memory-backend=mem"]);
+        command.args(["-object", "memory-backend-memfd,id=mem,size=192M,share=on"]);
+        command.args(["-smp", &self.queue_pairs.to_string()]);
+        command.args(["-nographic", "-nodefaults", "-no-reboot", "-serial", "stdio"]);
+        command.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(&self.kernel.initramfs);
+        command.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable"]);
+        let side = if self.listens { "server=on,wait=off" } else { "reconnect-ms=200" };
+        command.args(["-chardev", &format!("socket,id=c0,path={},{side}", self.socket.display())]);
+        command.args(["-netdev", &format!("vhost-user,id=n0,chardev=c0,queues={}", self.queue_pairs)]);
+        let packed = if self.packed { "on" } else { "off" };
+        let mut device = format!("virtio-net-pci,netdev=n0,romfile=,mac={},packed={packed}", self.mac);
+        if self.queue_pairs > 1 {
+            device += &format!(",mq=on,vectors={}", 2 * self.queue_pairs + 2);
+        }
+        command.args(["-device", &device]);
+        if let Some(monitor) = self.monitor {
+            command.args(["-qmp", &format!("unix:{},server=on,wait=off", monitor.display())]);
+        }
+        if self.incoming {
+            command.args(["-incoming", "defer"]);
+        }
+        Guest::new(self.name, Process::start(self.name, command))
+    }
+}
+
+fn device(n: usize, queue_pairs: usize, qemu_listens: bool) -> Value {
+    let mode = if qemu_listens { "client" } else { "server" };
+    json!({ "name": format!("vm{n}"), "socket": format!("vm{n}.sock"), "mode": mode, "queue_pairs": queue_pairs,
+            "port": "switch", "mac": format!("02:00:00:00:00:{n:02x}") })
+}
+
+fn config(devices: &[Value]) -> Value {
+    json!({ "lcores": "0", "idle": "adaptive", "switch": { "uplinks": [{ "tap": "vn0" }] }, "devices": devices })
+}
+
+/// Two guests and a TAP on the switch: every pair pings and carries TCP.
+fn guests_meet(layouts: [bool; 2], listens: [bool; 2], queue_pairs: usize, daemon_dies: bool) {
+    let Some(lab) = Lab::with(&["qemu"]) else { return };
+    let Some(network) = Network::new(&lab) else { return };
+    let kernels = lab.kernels();
+    let (oldest, newest) = (&kernels[0], &kernels[kernels.len() - 1]);
+    let devices = [device(1, queue_pairs, listens[0]), device(2, queue_pairs, listens[1])];
+    let mut controller = Controller::start(&config(&devices), Some(&network));
+    network.address("vn0", &format!("{HOST}/24"));
+    let _echo = network.echo();
+
+    let sockets = [controller.path("vm1.sock"), controller.path("vm2.sock")];
+    let machine = |n: usize, kernel| Machine {
+        name: ["first guest", "second guest"][n],
+        kernel,
+        socket: &sockets[n],
+        mac: ["02:00:00:00:00:01", "02:00:00:00:00:02"][n],
+        listens: listens[n],
+        packed: layouts[n],
+        queue_pairs,
+        monitor: None,
+        incoming: false,
+    };
+    let mut first = machine(0, newest).start(&lab);
+    let mut second = machine(1, oldest).start(&lab);
+    for (n, (guest, kernel)) in [(&mut first, newest), (&mut second, oldest)].into_iter().enumerate() {
+        assert_eq!(guest.wait_boot(), kernel.release);
+        assert_eq!(guest.has_feature("eth0", VIRTIO_F_RING_PACKED), layouts[n], "packed ring");
+        assert_eq!(guest.has_feature("eth0", VIRTIO_NET_F_MQ), queue_pairs > 1, "multi-queue");
+        assert_eq!(guest.queue_pairs("eth0"), queue_pairs);
+        guest.address("eth0", &format!("10.77.0.1{}/24", n + 1));
+    }
+
+    first.ping(HOST, 5);
+    second.ping(HOST, 5);
+    second.ping("10.77.0.11", 5);
+    first.tcp_echo(HOST, TCP_BYTES);
+    second.tcp_echo(HOST, TCP_BYTES);
+    second.echo();
+    first.tcp_echo("10.77.0.12", TCP_BYTES);
+
+    if daemon_dies {
+        outlive_the_daemon(&mut controller, &network, &mut first, &mut second);
+    }
+    first.power_off();
+    second.power_off();
+    controller.end();
+}
+
+/// The daemon is killed under traffic between the guests and to the TAP, and started again.
+fn outlive_the_daemon(controller: &mut Controller, network: &Network, first: &mut Guest, second: &mut Guest) {
+    let to_guest = first.begin("ping -i 0.1 -w 8 10.77.0.12 | tail -n 3");
+    let to_tap = second.begin(&format!("ping -i 0.1 -w 8 {HOST} | tail -n 3"));
+    std::thread::sleep(Duration::from_secs(2));
+    controller.kill();
+    std::thread::sleep(Duration::from_millis(300));
+    controller.start_again();
+    network.address("vn0", &format!("{HOST}/24"));
+    let answers = [first.wait(to_guest, Duration::from_secs(30)), second.wait(to_tap, Duration::from_secs(30))];
+    for answer in answers {
+        let lost: u32 = answer
+            .text
+            .split("% packet loss")
+            .next()
+            .and_then(|t| t.split(' ').next_back()?.parse().ok())
+            .expect("ping's sum");
+        assert!(lost < 60, "pings while the daemon was away and after: {}", answer.text);
+    }
+    first.ping("10.77.0.12", 5);
+    second.ping(HOST, 5);
+    first.tcp_echo(HOST, TCP_BYTES);
+    first.tcp_echo("10.77.0.12", TCP_BYTES);
+}
+
+#[test]
+fn guests_meet_in_the_switch_and_outlive_the_daemon() {
+    // The daemon listens for the first, QEMU for the second.
+    guests_meet([false, false], [false, true], 1, true);
+}
+
+#[test]
+fn packed_and_split_guests_of_two_queue_pairs_meet_in_the_switch() {
+    // Not for packed rings: QEMU forgets where they stood when a back end dies without a word.
+    guests_meet([true, false], [true, false], 2, false);
+}
+
+/// A guest moves to another QEMU, and its address to another device, while it pings.
+#[test]
+fn guest_migrates_while_it_pings() {
+    let Some(lab) = Lab::with(&["qemu"]) else { return };
+    let Some(network) = Network::new(&lab) else { return };
+    let kernels = lab.kernels();
+    let newest = &kernels[kernels.len() - 1];
+    let controller = Controller::start(&config(&[device(1, 1, false), device(2, 1, true)]), Some(&network));
+    network.address("vn0", &format!("{HOST}/24"));
+    let _echo = network.echo();
+    let sockets = [controller.path("vm1.sock"), controller.path("vm2.sock")];
+    let monitors = [controller.path("source.qmp"), controller.path("destination.qmp")];
+    let machine = |n: usize| Machine {
+        name: ["source", "destination"][n],
+        kernel: newest,
+        socket: &sockets[n],
+        mac: "02:00:00:00:00:01",
+        listens: n == 1,
+        packed: true,
+        queue_pairs: 1,
+        monitor: Some(&monitors[n]),
+        incoming: n == 1,
+    };
+    let mut guest = machine(0).start(&lab);
+    guest.wait_boot();
+    guest.address("eth0", "10.77.0.11/24");
+    guest.ping(HOST, 3);
+    let mut arrival = machine(1).start(&lab);
+    let mut source = Monitor::connect(&monitors[0]);
+    let mut destination = Monitor::connect(&monitors[1]);
+
+    // Writes to memory and frames in both directions, all the way through.
+    guest.run(
+        "ping -i 0.1 -c 1000 10.77.0.1 >/tmp/pings 2>&1 & (while :; do head -c 200000 /dev/urandom >/tmp/busy; done) &",
+    );
+    std::thread::sleep(Duration::from_secs(1));
+    let uri = format!("unix:{}", controller.path("migration.sock").display());
+    destination.execute("migrate-incoming", json!({ "uri": uri }));
+    source.execute("migrate", json!({ "uri": uri }));
+    eventually("end of the migration", Duration::from_secs(60), || {
+        let status = source.execute("query-migrate", json!({}));
+        assert_ne!(status["status"], "failed", "{status}");
+        status["status"] == "completed"
+    });
+    eventually("run state at the destination", Duration::from_secs(20), || {
+        destination.execute("query-status", json!({}))["status"] == "running"
+    });
+    source.execute("quit", json!({}));
+    drop(guest);
+
+    // The guest goes on where it was: the same shell, the same ping.
+    std::thread::sleep(Duration::from_secs(2));
+    arrival.run("kill %2; killall -INT ping; sleep 0.5; cat /tmp/pings | tail -n 3");
+    let text = arrival.run("tail -n 3 /tmp/pings");
+    let numbers: Vec<u32> = text.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect();
+    let at = text.find("packets transmitted").map(|_| ()).and(numbers.first().zip(numbers.get(1)));
+    let (&sent, &received) = at.unwrap_or_else(|| panic!("no sum of pings: {text}"));
+    assert!(sent > 30 && received + 15 > sent, "pings lost on the way: {text}");
+    arrival.ping(HOST, 5);
+    arrival.tcp_echo(HOST, TCP_BYTES);
+    arrival.power_off();
+    controller.end();
+}
+
+/// QEMU's command socket.
+struct Monitor {
+    reader: BufReader<UnixStream>,
+    writer: UnixStream,
+}
+
+impl Monitor {
+    #[track_caller]
+    fn connect(path: &Path) -> Monitor {
+        let mut stream = None;
+        eventually("command socket of QEMU", Duration::from_secs(20), || {
+            stream = UnixStream::connect(path).ok();
+            stream.is_some()
+        });
+        let writer = stream.expect("connected");
+        writer.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out");
+        let reader = BufReader::new(writer.try_clone().expect("a second handle"));
+        let mut monitor = Monitor { reader, writer };
+        monitor.answer("greeting", "QMP");
+        monitor.execute("qmp_capabilities", json!({}));
+        monitor
+    }
+
+    #[track_caller]
+    fn execute(&mut self, command: &str, arguments: Value) -> Value {
+        let line = json!({ "execute": command, "arguments": arguments });
+        writeln!(self.writer, "{line}").expect("QEMU takes commands");
+        self.answer(command, "return")
+    }
+
+    /// The next message that has `key`; events in between are passed over.
+    #[track_caller]
+    fn answer(&mut self, what: &str, key: &str) -> Value {
+        loop {
+            let mut line = String::new();
+            let count = self.reader.read_line(&mut line).unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert!(count > 0, "{what}: QEMU closed its command socket");
+            let message: Value = serde_json::from_str(&line).expect("QEMU speaks JSON");
+            assert!(message.get("error").is_none(), "{what}: {message}");
+            if let Some(value) = message.get(key) {
+                return value.clone();
+            }
+        }
+    }
+}
