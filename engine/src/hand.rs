@@ -1,9 +1,7 @@
 //! What a receiveq has on hand: empty buffers taken from the driver, and frames that wait for buffers.
 
-use std::collections::VecDeque;
-
 use virtnet_rings::spec::net::{NET_HEADER_SIZE_BYTES, VIRTIO_NET_F_MRG_RXBUF};
-use virtnet_rings::{Chain, Fault, PartStore, Used, Violation, Virtqueue};
+use virtnet_rings::{Chain, PartStore, Used, Violation, Virtqueue};
 
 use crate::bench::{BURST_MAX, Bench};
 use crate::counters::DropReason;
@@ -16,16 +14,20 @@ const CHAINS_MAX: usize = 128;
 /// How many long chains can be on hand at once.
 const PART_LISTS: usize = 32;
 
-/// Buffers and frames of one receiveq.
+/// Buffers and frames of one receiveq. What is done with stays at the front of its list until the burst is over.
 #[derive(Debug)]
 pub struct Hand {
     /// Buffers in the order they were taken, which is the order they are used in.
-    chains: VecDeque<Chain>,
+    chains: Vec<Chain>,
+    /// How many of them are filled.
+    chains_done: usize,
     /// The most that are taken ahead.
     chains_max: usize,
     /// Frames in the order they arrived.
     arrivals: Vec<Frame>,
-    /// Since when the first of them has been waiting for buffers.
+    /// How many of them are copied or dropped.
+    arrivals_done: usize,
+    /// Since when the first of the others has been waiting for buffers.
     waiting_since_ns: Option<u64>,
     store: PartStore,
 }
@@ -35,9 +37,11 @@ impl Hand {
     pub fn new(queue_size: u16) -> Self {
         let chains_max = CHAINS_MAX.min(usize::from(queue_size));
         Hand {
-            chains: VecDeque::with_capacity(chains_max),
+            chains: Vec::with_capacity(chains_max),
+            chains_done: 0,
             chains_max,
             arrivals: Vec::with_capacity(BURST_MAX),
+            arrivals_done: 0,
             waiting_since_ns: None,
             store: PartStore::new(PART_LISTS),
         }
@@ -61,7 +65,7 @@ impl Hand {
         let Hand { chains, store, .. } = self;
         receiveq.take_available(room, store, |chain| {
             bench.counts.descriptors += u64::from(chain.descriptors);
-            chains.push_back(chain);
+            chains.push(chain);
         })
     }
 
@@ -73,103 +77,123 @@ impl Hand {
         port.receive(bench.now_ns, most.saturating_sub(self.arrivals.len()), &mut self.arrivals);
     }
 
-    /// Fills buffers with the frames that have arrived, into `bench.used`, and moves the frames that are done with, copied
-    /// or dropped, to `bench.frames`.
+    /// Fills buffers with the frames that have arrived, into `bench.used`.
     #[inline]
     pub fn fill(&mut self, receiveq: &mut impl Virtqueue, bench: &mut Bench, features: u64, patience_ns: u64) {
         if self.arrivals.is_empty() {
             return;
         }
-        let mergeable = features & 1 << VIRTIO_NET_F_MRG_RXBUF != 0;
-        let mut done = 0;
-        while let Some(frame) = self.arrivals.get(done) {
-            // What nearly every frame is: one part, into the one part of the first buffer.
+        let logging = receiveq.is_logging();
+        while let Some(frame) = self.arrivals.get(self.arrivals_done) {
+            // What nearly every frame is: one part, into the one part of the next buffer.
             let need = frame.len_bytes + NET_HEADER_SIZE_BYTES as u32;
             if let Some(from) = frame.parts.only()
-                && let Some(chain) = self.chains.front()
+                && let Some(chain) = self.chains.get(self.chains_done)
                 && let Some(to) = chain.parts.only()
-                && chain.readable == 0
-                && chain.fault == Fault::None
+                && frame::refusal(&chain.parts, Access::Write).is_none()
                 && to.len_bytes() >= need
                 && bench.used_room() > 0
-                && !receiveq.is_logging()
+                && !logging
             {
-                to.write_array(frame::header_to_guest(frame.header, features, 1).to_bytes());
+                to.write_array(frame.header_to_guest(features, 1));
                 to.skip(NET_HEADER_SIZE_BYTES as u32).copy_from(from);
                 bench.used.push(Used { id: chain.id, descriptors: chain.descriptors, len_bytes: need });
                 bench.counts.frame(frame.len_bytes);
-                self.chains.pop_front();
-                done += 1;
-                continue;
+                self.chains_done += 1;
+            } else if !self.fill_parts(receiveq, bench, features) {
+                break;
             }
-            self.drop_unusable(bench);
-            let chains = match self.buffers_for(need as usize, mergeable) {
-                Buffers::Enough(chains) if chains <= bench.used_room() => chains,
-                Buffers::TooSmall => {
-                    bench.counts.drop(DropReason::TooLong);
-                    done += 1;
-                    continue;
-                }
-                _ => break,
-            };
-            let frame = &self.arrivals[done];
-            let header = frame::header_to_guest(frame.header, features, chains as u16);
-            let used = &mut bench.used;
-            frame::fill(frame, header, self.chains.range(..chains), |chain, len_bytes| {
-                used.push(Used { id: chain.id, descriptors: chain.descriptors, len_bytes });
-            });
-            bench.counts.frame(frame.len_bytes);
-            for mut chain in self.chains.drain(..chains) {
-                if receiveq.is_logging() {
-                    chain.parts.as_slice().iter().for_each(|&part| receiveq.log_written(part));
-                }
-                self.store.give_back(chain.parts.take_list());
-            }
-            done += 1;
+            self.arrivals_done += 1;
         }
-        self.wait(done, bench, patience_ns);
-        bench.frames.extend(self.arrivals.drain(..done.min(self.arrivals.len())));
+        self.chains.drain(..self.chains_done);
+        self.wait(bench, patience_ns);
+        self.chains_done = 0;
+    }
+
+    /// Any other frame: in several parts, or into several buffers, or where the buffer is not usable. `false` if it must
+    /// wait.
+    #[cold]
+    fn fill_parts(&mut self, receiveq: &mut impl Virtqueue, bench: &mut Bench, features: u64) -> bool {
+        self.return_unusable(bench);
+        let mergeable = features & 1 << VIRTIO_NET_F_MRG_RXBUF != 0;
+        let frame = &self.arrivals[self.arrivals_done];
+        let need = frame.len_bytes as usize + NET_HEADER_SIZE_BYTES;
+        let chains = match self.buffers_for(need, mergeable) {
+            Buffers::Enough(chains) if chains <= bench.used_room() => chains,
+            Buffers::TooSmall => {
+                bench.counts.drop(DropReason::TooLong);
+                return true;
+            }
+            _ => return false,
+        };
+        let header = frame.header_to_guest(features, chains as u16);
+        let chains = &mut self.chains[self.chains_done..][..chains];
+        let used = &mut bench.used;
+        frame::fill(frame, header, chains.iter(), |chain, len_bytes| {
+            used.push(Used { id: chain.id, descriptors: chain.descriptors, len_bytes });
+        });
+        bench.counts.frame(frame.len_bytes);
+        for chain in chains.iter_mut() {
+            if receiveq.is_logging() {
+                chain.parts.iter().for_each(|part| receiveq.log_written(part));
+            }
+            self.store.give_back(chain.parts.take_list());
+        }
+        self.chains_done += chains.len();
+        true
     }
 
     /// Drops what has waited for buffers too long: it keeps what its sender lent.
     #[inline]
-    fn wait(&mut self, done: usize, bench: &mut Bench, patience_ns: u64) {
-        if done == self.arrivals.len() {
+    fn wait(&mut self, bench: &mut Bench, patience_ns: u64) {
+        if self.arrivals_done == self.arrivals.len() {
             self.waiting_since_ns = None;
             return;
         }
-        let since = if done > 0 { None } else { self.waiting_since_ns };
-        let since = *self.waiting_since_ns.insert(since.unwrap_or(bench.now_ns));
-        if bench.now_ns.saturating_sub(since) > patience_ns {
-            for frame in self.arrivals.drain(done..) {
-                bench.counts.drop(DropReason::NoBuffers);
-                bench.frames.push(frame);
-            }
+        let moved = self.arrivals_done > 0;
+        let since_ns = self.waiting_since_ns.filter(|_| !moved).unwrap_or(bench.now_ns);
+        self.waiting_since_ns = Some(since_ns);
+        if bench.now_ns.saturating_sub(since_ns) > patience_ns {
+            self.drop_arrivals(bench, DropReason::NoBuffers);
         }
     }
 
-    /// Returns buffers at the front that no frame can be put into, empty.
+    fn drop_arrivals(&mut self, bench: &mut Bench, reason: DropReason) {
+        for _ in self.arrivals_done..self.arrivals.len() {
+            bench.counts.drop(reason);
+        }
+        self.arrivals_done = self.arrivals.len();
+    }
+
+    /// Gives the frames that are done with back to the port.
     #[inline]
-    fn drop_unusable(&mut self, bench: &mut Bench) {
-        while let Some(chain) = self.chains.front()
-            && let Some(reason) = frame::refusal(chain, Access::Write)
+    pub fn release(&mut self, port: &mut impl Port) {
+        let done = std::mem::take(&mut self.arrivals_done);
+        self.arrivals[..done].iter_mut().for_each(|frame| port.release(frame));
+        self.arrivals.drain(..done);
+    }
+
+    /// Returns the next buffers empty if no frame can be put into them.
+    fn return_unusable(&mut self, bench: &mut Bench) {
+        while let Some(chain) = self.chains.get_mut(self.chains_done)
+            && let Some(reason) = frame::refusal(&chain.parts, Access::Write)
             && bench.used_room() > 0
         {
             bench.counts.drop(reason);
             bench.used.push(Used { id: chain.id, descriptors: chain.descriptors, len_bytes: 0 });
-            let chain = self.chains.pop_front();
-            self.store.give_back(chain.and_then(|mut chain| chain.parts.take_list()));
+            self.store.give_back(chain.parts.take_list());
+            self.chains_done += 1;
         }
     }
 
     /// How many buffers a frame takes.
-    #[inline]
     fn buffers_for(&self, need: usize, mergeable: bool) -> Buffers {
         let mut room = 0;
-        for (index, chain) in self.chains.iter().enumerate() {
-            if frame::refusal(chain, Access::Write).is_some() {
-                // It goes back empty once it is at the front; merging it would give the driver a buffer of 0 bytes.
-                return Buffers::TooSmall;
+        let chains = &self.chains[self.chains_done..];
+        for (index, chain) in chains.iter().enumerate() {
+            if frame::refusal(&chain.parts, Access::Write).is_some() {
+                // It goes back empty once it is next; merging it would give the driver a buffer of 0 bytes.
+                return if index == 0 { Buffers::NotYet } else { Buffers::TooSmall };
             }
             room += chain.parts.len_bytes() as usize;
             if room >= need {
@@ -179,16 +203,14 @@ impl Hand {
                 return Buffers::TooSmall;
             }
         }
-        if self.chains.len() == self.chains_max { Buffers::TooSmall } else { Buffers::NotYet }
+        if chains.len() == self.chains_max { Buffers::TooSmall } else { Buffers::NotYet }
     }
 
-    /// Gives everything up because the queue goes: frames to `bench.frames`, buffers untouched to the queue, from which a
+    /// Gives everything up because the queue goes: frames to the port, buffers untouched to the queue, from which a
     /// successor takes them again.
-    pub fn abandon(&mut self, receiveq: &mut impl Virtqueue, bench: &mut Bench) {
-        for frame in self.arrivals.drain(..) {
-            bench.counts.drop(DropReason::QueueDisabled);
-            bench.frames.push(frame);
-        }
+    pub fn abandon(&mut self, receiveq: &mut impl Virtqueue, port: &mut impl Port, bench: &mut Bench) {
+        self.drop_arrivals(bench, DropReason::QueueDisabled);
+        self.release(port);
         for mut chain in self.chains.drain(..) {
             receiveq.abandon(&chain);
             self.store.give_back(chain.parts.take_list());
@@ -199,7 +221,7 @@ impl Hand {
 
 /// What [`Hand::buffers_for`] found.
 enum Buffers {
-    /// The first so many.
+    /// The next so many.
     Enough(usize),
     /// Not enough are on hand, but more may come.
     NotYet,

@@ -4,7 +4,7 @@ use virtnet_rings::{Violation, Virtqueue};
 
 use crate::bench::Bench;
 use crate::counters::DropReason;
-use crate::frame::{self, Access, Frame};
+use crate::frame::Frame;
 use crate::hand::Hand;
 use crate::port::Port;
 use crate::window::Window;
@@ -40,17 +40,17 @@ pub fn to_guest(
     hand.arrive(port, bench); // frames, of which some may wait for buffers
     hand.fill(receiveq, bench, features, port.patience_ns()); // header and payload into the guest's buffers
     finish(receiveq, bench); // one publish, one notification if it is wanted
-    bench.frames.drain(..).for_each(|frame| port.release(frame)); // what was copied goes back to who lent it
+    hand.release(port); // what was copied goes back to who lent it
     taken
 }
 
 /// A transmitq that is not enabled is emptied, to nowhere (vhost-user, "Ring states").
 pub fn discard(transmitq: &mut impl Virtqueue, window: &mut Window, bench: &mut Bench) -> Result<(), Violation> {
     let taken = take(transmitq, window, bench, bench.burst.min(window.room()));
-    for frame in bench.frames.drain(..) {
-        let ticket = window.open(frame.ticket as u16, (frame.ticket >> 16) as u16);
+    for mut frame in bench.frames.drain(..) {
+        frame.ticket = window.open(frame.ticket as u16, (frame.ticket >> 16) as u16);
         bench.counts.drop(DropReason::QueueDisabled);
-        window.settle(Frame { ticket, ..frame }.into_loan());
+        window.settle(frame.loan());
     }
     window.close(&mut bench.used);
     finish(transmitq, bench);
@@ -64,7 +64,6 @@ fn take(queue: &mut impl Virtqueue, window: &mut Window, bench: &mut Bench, room
     queue.take_available(room, &mut window.store, |chain| {
         counts.descriptors += u64::from(chain.descriptors);
         frames.push(Frame {
-            refused: frame::refusal(&chain, Access::Read),
             ticket: u32::from(chain.id) | u32::from(chain.descriptors) << 16,
             parts: chain.parts,
             lender: *lender,
@@ -78,22 +77,20 @@ fn open(window: &mut Window, bench: &mut Bench) {
     let mut refused = false;
     for frame in &mut bench.frames {
         frame.ticket = window.open(frame.ticket as u16, (frame.ticket >> 16) as u16);
-        if frame.refused.is_none() {
-            frame.refused = frame.open().err();
-        }
-        match frame.refused {
-            None => bench.counts.frame(frame.len_bytes),
-            Some(reason) => {
+        match frame.open() {
+            Ok(()) => bench.counts.frame(frame.len_bytes),
+            Err(reason) => {
                 bench.counts.drop(reason);
+                frame.len_bytes = 0;
                 refused = true;
             }
         }
     }
     if refused {
         bench.frames.retain_mut(|frame| {
-            let good = frame.refused.is_none();
+            let good = frame.len_bytes > 0;
             if !good {
-                window.settle(std::mem::take(frame).into_loan());
+                window.settle(frame.loan());
             }
             good
         });

@@ -253,19 +253,20 @@ impl Pair {
                 turned.violation = Some((Side::Receiveq, violation));
             }
         } else {
-            if let Some(attached) = &mut self.receiveq
-                && attached.leaving
-            {
-                attached.held.abandon(&mut attached.queue, bench);
-            }
-            // Nobody is there to receive: what arrives goes back to its sender at once.
             with_port!(port, lane, slot, port => {
-                if port.patience_ns() < u64::MAX {
-                    let waiting = bench.frames.len();
-                    port.receive(bench.now_ns, bench.burst, &mut bench.frames);
-                    bench.frames[waiting..].iter().for_each(|_| bench.counts.drop(DropReason::QueueDisabled));
+                if let Some(attached) = &mut self.receiveq
+                    && attached.leaving
+                {
+                    attached.held.abandon(&mut attached.queue, port, bench);
                 }
-                bench.frames.drain(..).for_each(|frame| port.release(frame));
+                // Nobody is there to receive: what arrives goes back to its sender at once.
+                if port.patience_ns() < u64::MAX {
+                    port.receive(bench.now_ns, bench.burst, &mut bench.frames);
+                    for mut frame in bench.frames.drain(..) {
+                        bench.counts.drop(DropReason::QueueDisabled);
+                        port.release(&mut frame);
+                    }
+                }
             })
         }
         if let AnyPort::Switch(_) = self.port {

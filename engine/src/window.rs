@@ -86,14 +86,17 @@ impl Window {
     /// Moves the oldest chains whose readers have all finished into `used`, with no bytes written.
     #[inline]
     pub fn close(&mut self, used: &mut Vec<Used>) {
-        while !self.is_empty() {
-            let Entry { id, descriptors, lent } = *self.entry(self.oldest);
-            if lent > 0 || used.len() == used.capacity() {
-                return;
-            }
-            used.push(Used { id, descriptors, len_bytes: 0 });
-            self.oldest = self.oldest.wrapping_add(1);
-        }
+        debug_assert!(used.is_empty());
+        let mask = self.entries.len() - 1;
+        let room = self.len().min(used.capacity() - used.len());
+        let oldest = self.oldest as usize;
+        let entries = (oldest..oldest + room).map(|at| self.entries[at & mask]);
+        used.extend(entries.take_while(|entry| entry.lent == 0).map(|Entry { id, descriptors, .. }| Used {
+            id,
+            descriptors,
+            len_bytes: 0,
+        }));
+        self.oldest = self.oldest.wrapping_add(used.len() as u32);
     }
 }
 

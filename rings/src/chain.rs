@@ -15,17 +15,26 @@ pub type PartList = Box<[Span; PARTS_MAX]>;
 /// Stretches of memory, in order. Two are kept in place, which is all that most chains have.
 #[derive(Debug, Default)]
 pub struct Parts {
+    /// All parts, when there are at most two.
     near: [Span; 2],
-    /// All parts, when there are more than two.
+    /// All parts, when there are more; the list is kept to be given back when there are fewer again.
     far: Option<PartList>,
     count: u16,
+    readable: u16,
+    fault: Fault,
 }
 
 impl Parts {
-    /// One part.
+    /// One part that can be read.
     #[inline]
     pub fn one(span: Span) -> Self {
-        Parts { near: [span, Span::EMPTY], far: None, count: 1 }
+        Parts::of(span, false)
+    }
+
+    #[inline]
+    fn of(span: Span, writable: bool) -> Self {
+        let readable = u16::from(!writable);
+        Parts { near: [span, Span::EMPTY], far: None, count: 1, readable, fault: Fault::None }
     }
 
     /// How many.
@@ -34,20 +43,34 @@ impl Parts {
         self.count as usize
     }
 
+    /// How many of them the device may read; they come first, and the rest it may write.
+    #[inline]
+    pub fn readable(&self) -> usize {
+        self.readable as usize
+    }
+
+    /// Why they cannot be used, if they cannot.
+    #[inline]
+    pub fn fault(&self) -> Fault {
+        self.fault
+    }
+
     /// The part at `index`, if there is one.
     #[inline]
     pub fn get(&self, index: usize) -> Option<Span> {
-        self.as_slice().get(index).copied()
+        if index >= self.count() {
+            return None;
+        }
+        match &self.far {
+            Some(far) if self.count > 2 => far.get(index).copied(),
+            _ => self.near.get(index).copied(),
+        }
     }
 
     /// All of them.
     #[inline]
-    pub fn as_slice(&self) -> &[Span] {
-        let count = self.count as usize;
-        match &self.far {
-            None => &self.near[..count],
-            Some(far) => &far[..count],
-        }
+    pub fn iter(&self) -> impl Iterator<Item = Span> + '_ {
+        (0..self.count()).filter_map(|index| self.get(index))
     }
 
     /// The only part, where there is one only: the case worth a path of its own.
@@ -58,13 +81,13 @@ impl Parts {
 
     /// Bytes in all.
     pub fn len_bytes(&self) -> u32 {
-        self.as_slice().iter().fold(0u32, |sum, span| sum.saturating_add(span.len_bytes()))
+        self.iter().fold(0u32, |sum, span| sum.saturating_add(span.len_bytes()))
     }
 
     /// Copies the front out, across parts; returns how many bytes there were.
     pub fn read(&self, to: &mut [u8]) -> usize {
         let mut done = 0;
-        for span in self.as_slice() {
+        for span in self.iter() {
             done += span.read(&mut to[done..]);
         }
         done
@@ -73,19 +96,18 @@ impl Parts {
     /// Takes `count` bytes off the front; fewer if there are fewer.
     #[inline]
     pub fn advance(&mut self, count: u32) {
-        if let (Some(_), false) = (self.only(), self.far.is_some()) {
-            self.near[0] = self.near[0].skip(count);
-        } else {
-            self.advance_parts(count);
+        match self.only() {
+            Some(span) => self.near[0] = span.skip(count),
+            None => self.advance_parts(count),
         }
     }
 
     #[cold]
     fn advance_parts(&mut self, mut count: u32) {
-        let parts = self.count as usize;
+        let parts = self.count();
         let spans = match &mut self.far {
-            None => &mut self.near[..parts],
-            Some(far) => &mut far[..parts],
+            Some(far) if parts > 2 => &mut far[..parts],
+            _ => &mut self.near[..parts],
         };
         let mut gone = 0;
         for span in spans.iter_mut() {
@@ -99,16 +121,20 @@ impl Parts {
         }
         spans.rotate_left(gone);
         self.count -= gone as u16;
+        self.readable = self.readable.saturating_sub(gone as u16);
+        if let (Some(far), 3.., ..=2) = (&self.far, parts, self.count) {
+            self.near.copy_from_slice(&far[..2]);
+        }
     }
 
     /// Adds a part; `false` where there is no room, or no list to make room with.
     #[inline]
     fn push(&mut self, span: Span, store: &mut PartStore) -> bool {
         let count = self.count as usize;
-        if count < 2 && self.far.is_none() {
+        if count < 2 {
             self.near[count] = span;
         } else {
-            if self.far.is_none() {
+            if count == 2 {
                 let Some(mut far) = store.lend() else { return false };
                 far[..2].copy_from_slice(&self.near);
                 self.far = Some(far);
@@ -131,14 +157,17 @@ impl Parts {
                 Some(copy)
             }
         };
-        Some(Parts { near: self.near, far, count: self.count })
+        Some(Parts { far, ..*self })
     }
 
     /// Takes the borrowed list out, to give it back to the store it came from.
     #[inline]
     pub fn take_list(&mut self) -> Option<PartList> {
-        self.count = 0;
-        self.far.take()
+        let list = self.far.take();
+        if list.is_some() {
+            self.count = 0;
+        }
+        list
     }
 }
 
@@ -183,10 +212,6 @@ pub struct Chain {
     pub id: u16,
     /// Packed: how many ring slots it takes. Split: 1.
     pub descriptors: u16,
-    /// How many of the parts the device may read; the rest it may write.
-    pub readable: u16,
-    /// Why it cannot be used, if it cannot.
-    pub fault: Fault,
 }
 
 /// What a queue can reach: guest memory, and the rules of a walk.
@@ -211,6 +236,17 @@ impl Drop for Reach {
 }
 
 impl Reach {
+    /// What nearly every chain is: one plain descriptor, all in one region. `None` for any other.
+    #[inline(always)]
+    pub(crate) fn plain(&mut self, addr: u64, len: u32, flags: u16) -> Option<Parts> {
+        if flags & (VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_INDIRECT) != 0 || len == 0 {
+            return None;
+        }
+        let span = self.memory.translate(addr, len, &mut self.window)?;
+        span.prefetch();
+        (span.len_bytes() == len).then(|| Parts::of(span, flags & VIRTQ_DESC_F_WRITE != 0))
+    }
+
     /// Adds what one descriptor points at. Whatever is wrong with it is a fault of the chain.
     #[inline]
     pub(crate) fn add(&mut self, store: &mut PartStore, chain: &mut Chain, addr: u64, len: u32, flags: u16) {
@@ -223,10 +259,10 @@ impl Reach {
             };
             if !span.is_empty() {
                 if !writable {
-                    if chain.parts.count() > chain.readable as usize {
+                    if chain.parts.count > chain.parts.readable {
                         return set_fault(chain, Fault::ReadableAfterWritable);
                     }
-                    chain.readable += 1;
+                    chain.parts.readable += 1;
                 }
                 if !chain.parts.push(span, store) {
                     return set_fault(chain, Fault::TooManyParts);
@@ -303,7 +339,10 @@ impl Reach {
 /// The first fault is the one that is told.
 #[cold]
 fn set_fault(chain: &mut Chain, fault: Fault) {
-    if chain.fault == Fault::None {
-        chain.fault = fault;
+    if chain.parts.fault == Fault::None {
+        chain.parts.fault = fault;
     }
 }
+
+// A chain is three quarters of a cache line, and with what the engine adds to its parts a frame is a whole one.
+const _: () = assert!(size_of::<Parts>() == 40 && size_of::<Chain>() == 48);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use crate::chain::{Chain, PartStore, Parts, Reach};
+use crate::chain::{Chain, PartStore, Reach};
 use crate::memory::area::{Descriptor, DescriptorArea, WordArea};
 use crate::memory::{DirtyLog, GuestMemory, Span};
 use crate::notify::{Notifier, passed_packed_event};
@@ -108,7 +108,24 @@ impl Queue {
 
     /// Walks a chain that is more than one plain descriptor; its id is in the last one.
     #[inline(never)]
-    fn walk(&mut self, store: &mut PartStore, chain: &mut Chain, mut descriptor: Descriptor) -> Result<(), Violation> {
+    fn walk(&mut self, store: &mut PartStore, first: Descriptor) -> Result<Chain, Violation> {
+        let mut chain = Chain { descriptors: 1, ..Chain::default() };
+        let walked = self.walk_into(&mut chain, store, first);
+        match walked {
+            Ok(()) => Ok(chain),
+            Err(violation) => {
+                store.give_back(chain.parts.take_list());
+                Err(violation)
+            }
+        }
+    }
+
+    fn walk_into(
+        &mut self,
+        chain: &mut Chain,
+        store: &mut PartStore,
+        mut descriptor: Descriptor,
+    ) -> Result<(), Violation> {
         let size = self.reach.size;
         let mut at = self.next_available;
         loop {
@@ -128,6 +145,17 @@ impl Queue {
             descriptor = self.available(at).ok_or(Violation::ChainUnfinished { descriptors: chain.descriptors })?;
             chain.descriptors += 1;
         }
+    }
+
+    /// What is wrong with a chain that cannot have been made available.
+    #[cold]
+    fn refuse(&self, store: &mut PartStore, mut chain: Chain) -> Violation {
+        store.give_back(chain.parts.take_list());
+        let size = self.reach.size;
+        if chain.id >= size {
+            return Violation::IdPastQueue { id: chain.id, size };
+        }
+        Violation::TooManyInFlight { descriptors: self.reach.outstanding + u32::from(chain.descriptors), size }
     }
 
     #[inline(always)]
@@ -155,40 +183,14 @@ impl Virtqueue for Queue {
         for _ in 0..room {
             let Some(descriptor) = self.available(self.next_available) else { return Ok(()) };
             let [id, flags] = descriptor.halves;
-            let mut chain = Chain { id, descriptors: 1, ..Chain::default() };
-            let span = self.reach.memory.translate(descriptor.addr, descriptor.len, &mut self.reach.window);
-            match span {
-                Some(span)
-                    if flags & (VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_INDIRECT) == 0
-                        && span.len_bytes() == descriptor.len
-                        && !span.is_empty() =>
-                {
-                    span.prefetch();
-                    chain.parts = Parts::one(span);
-                    chain.readable = u16::from(flags & VIRTQ_DESC_F_WRITE == 0);
-                }
-                _ => {
-                    if store.available() == 0 {
-                        return Ok(());
-                    }
-                    if let Err(violation) = self.walk(store, &mut chain, descriptor) {
-                        store.give_back(chain.parts.take_list());
-                        return Err(violation);
-                    }
-                    chain.parts.get(0).unwrap_or_default().prefetch();
-                }
-            }
-            let outstanding = self.reach.outstanding + u32::from(chain.descriptors);
-            let broken = if chain.id >= size {
-                Some(Violation::IdPastQueue { id: chain.id, size })
-            } else if outstanding > u32::from(size) {
-                Some(Violation::TooManyInFlight { descriptors: outstanding, size })
-            } else {
-                None
+            let chain = match self.reach.plain(descriptor.addr, descriptor.len, flags) {
+                Some(parts) => Chain { parts, id, descriptors: 1 },
+                None if store.available() == 0 => return Ok(()),
+                None => self.walk(store, descriptor)?,
             };
-            if let Some(violation) = broken {
-                store.give_back(chain.parts.take_list());
-                return Err(violation);
+            let outstanding = self.reach.outstanding + u32::from(chain.descriptors);
+            if chain.id >= size || outstanding > u32::from(size) {
+                return Err(self.refuse(store, chain));
             }
             self.next_available.advance(chain.descriptors, size);
             self.reach.outstanding = outstanding;

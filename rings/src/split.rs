@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use crate::chain::{Chain, PartStore, Parts, Reach};
+use crate::chain::{Chain, PartStore, Reach};
 use crate::memory::area::{Descriptor, DescriptorArea, UsedElements, WordArea};
 use crate::memory::{DirtyLog, GuestMemory, Span};
 use crate::notify::{Notifier, passed_event};
@@ -96,7 +96,24 @@ impl Queue {
 
     /// Walks a chain that is more than one plain descriptor.
     #[inline(never)]
-    fn walk(&mut self, store: &mut PartStore, chain: &mut Chain, mut descriptor: Descriptor) -> Result<(), Violation> {
+    fn walk(&mut self, store: &mut PartStore, head: u16, first: Descriptor) -> Result<Chain, Violation> {
+        let mut chain = Chain { id: head, descriptors: 1, ..Chain::default() };
+        let walked = self.walk_into(&mut chain, store, first);
+        match walked {
+            Ok(()) => Ok(chain),
+            Err(violation) => {
+                store.give_back(chain.parts.take_list());
+                Err(violation)
+            }
+        }
+    }
+
+    fn walk_into(
+        &mut self,
+        chain: &mut Chain,
+        store: &mut PartStore,
+        mut descriptor: Descriptor,
+    ) -> Result<(), Violation> {
         let size = self.reach.size;
         for _ in 0..size {
             let [flags, next] = descriptor.halves;
@@ -126,30 +143,11 @@ impl Virtqueue for Queue {
         for _ in 0..count {
             let head = self.head(self.next_available);
             let descriptor = self.descriptors.load(head).ok_or(Violation::HeadPastTable { head, size })?;
-            let mut chain = Chain { id: head, descriptors: 1, ..Chain::default() };
-            let flags = descriptor.halves[0];
-            let span = self.reach.memory.translate(descriptor.addr, descriptor.len, &mut self.reach.window);
-            match span {
-                Some(span)
-                    if flags & (VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_INDIRECT) == 0
-                        && span.len_bytes() == descriptor.len
-                        && !span.is_empty() =>
-                {
-                    span.prefetch();
-                    chain.parts = Parts::one(span);
-                    chain.readable = u16::from(flags & VIRTQ_DESC_F_WRITE == 0);
-                }
-                _ => {
-                    if store.available() == 0 {
-                        return Ok(());
-                    }
-                    if let Err(violation) = self.walk(store, &mut chain, descriptor) {
-                        store.give_back(chain.parts.take_list());
-                        return Err(violation);
-                    }
-                    chain.parts.get(0).unwrap_or_default().prefetch();
-                }
-            }
+            let chain = match self.reach.plain(descriptor.addr, descriptor.len, descriptor.halves[0]) {
+                Some(parts) => Chain { parts, id: head, descriptors: 1 },
+                None if store.available() == 0 => return Ok(()),
+                None => self.walk(store, head, descriptor)?,
+            };
             self.next_available = self.next_available.wrapping_add(1);
             self.reach.outstanding += 1;
             put(chain);

@@ -3,7 +3,8 @@
 pub mod steer;
 
 use virtnet_rings::spec::net::{
-    NET_HEADER_SIZE_BYTES, NetHeader, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_HDR_F_DATA_VALID,
+    NET_HEADER_SIZE_BYTES, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM,
+    VIRTIO_NET_HDR_GSO_NONE,
 };
 use virtnet_rings::{Chain, Fault, PartList, Parts};
 
@@ -30,14 +31,12 @@ pub struct Frame {
     pub parts: Parts,
     /// How many there are.
     pub len_bytes: u32,
-    /// What the sender asked for.
-    pub header: NetHeader,
+    /// What the sender asked for, as it was in front of the frame: copied, not re-read.
+    pub header: [u8; NET_HEADER_SIZE_BYTES],
     /// By which the lender knows it.
     pub ticket: u32,
     /// Who lent it.
     pub lender: Lender,
-    /// Why its chain cannot be used, where that is known before it is opened.
-    pub(crate) refused: Option<DropReason>,
 }
 
 /// A frame that its reader has finished with, on its way back to the lender.
@@ -50,43 +49,59 @@ pub struct Loan {
 }
 
 impl Frame {
-    /// Finished with: what goes back to the lender.
+    /// Finished with: what goes back to the lender, once.
     #[inline]
-    pub fn into_loan(mut self) -> Loan {
+    pub fn loan(&mut self) -> Loan {
         Loan { ticket: self.ticket, list: self.parts.take_list() }
     }
 
-    /// Takes the net header off a chain that a transmitq gave ("Packet Transmission"). `parts` is left as the frame's.
+    /// Whether the frame asks for nothing at all: neither a checksum nor segments. Most do not.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        let [flags, gso_type, ..] = self.header;
+        flags & VIRTIO_NET_HDR_F_NEEDS_CSUM == 0 && gso_type == VIRTIO_NET_HDR_GSO_NONE
+    }
+
+    /// Takes the net header off what a transmitq gave ("Packet Transmission"). `parts` is left as the frame's.
     ///
     /// # Errors
     /// Why there is no frame in it.
     #[inline]
     pub fn open(&mut self) -> Result<(), DropReason> {
         const HEADER: u32 = NET_HEADER_SIZE_BYTES as u32;
-        let mut raw = [0; NET_HEADER_SIZE_BYTES];
-        let len_bytes = match self.parts.only().map(|span| (span, span.read_array())) {
-            Some((span, Some(bytes))) => {
-                raw = bytes;
-                span.len_bytes()
+        if let Some(reason) = refusal(&self.parts, Access::Read) {
+            return Err(reason);
+        }
+        self.len_bytes = match self.parts.only().map(|span| (span, span.read_array())) {
+            Some((span, Some(header))) => {
+                self.header = header;
+                span.len_bytes() - HEADER
             }
             _ => {
-                if self.parts.read(&mut raw) < raw.len() {
+                if self.parts.read(&mut self.header) < NET_HEADER_SIZE_BYTES {
                     return Err(DropReason::TooShort);
                 }
-                self.parts.len_bytes()
+                self.parts.len_bytes() - HEADER
             }
         };
-        // Copied, not re-read.
-        self.header = NetHeader::from_bytes(raw);
         self.parts.advance(HEADER);
-        self.len_bytes = len_bytes - HEADER;
         if self.len_bytes < FRAME_LEN_MIN {
             return Err(DropReason::TooShort);
         }
         if self.len_bytes > FRAME_LEN_MAX {
             return Err(DropReason::TooLong);
         }
-        if self.header.is_plain() { Ok(()) } else { Err(DropReason::OffloadRefused) }
+        if self.is_plain() { Ok(()) } else { Err(DropReason::OffloadRefused) }
+    }
+
+    /// The header that goes before this frame in a receive buffer: what the guest negotiated and no more.
+    #[inline]
+    pub fn header_to_guest(&self, features: u64, num_buffers: u16) -> [u8; NET_HEADER_SIZE_BYTES] {
+        let mut header = if self.is_plain() { [0; NET_HEADER_SIZE_BYTES] } else { self.header };
+        let checked = features & 1 << VIRTIO_NET_F_GUEST_CSUM != 0;
+        header[0] |= if checked { self.header[0] & VIRTIO_NET_HDR_F_DATA_VALID } else { 0 };
+        header[10..].copy_from_slice(&num_buffers.to_le_bytes());
+        header
     }
 }
 
@@ -101,25 +116,14 @@ pub enum Access {
 
 /// Why a chain cannot be used, whatever its bytes are.
 #[inline]
-pub fn refusal(chain: &Chain, access: Access) -> Option<DropReason> {
-    let readable = if access == Access::Read { chain.parts.count() } else { 0 };
-    match chain.fault {
-        Fault::None if usize::from(chain.readable) == readable => None,
+pub fn refusal(parts: &Parts, access: Access) -> Option<DropReason> {
+    let readable = if access == Access::Read { parts.count() } else { 0 };
+    match parts.fault() {
+        Fault::None if parts.readable() == readable => None,
         Fault::None | Fault::ReadableAfterWritable => Some(DropReason::WrongDirection),
         Fault::OutsideMemory => Some(DropReason::OutsideMemory),
         Fault::TooManyParts => Some(DropReason::TooManyParts),
     }
-}
-
-/// The header that goes before a frame in a receive buffer: what the guest negotiated and no more.
-#[inline]
-pub fn header_to_guest(header: NetHeader, features: u64, num_buffers: u16) -> NetHeader {
-    if header.is_plain() {
-        let checked = features & 1 << VIRTIO_NET_F_GUEST_CSUM != 0;
-        let flags = if checked { header.flags & VIRTIO_NET_HDR_F_DATA_VALID } else { 0 };
-        return NetHeader { flags, num_buffers, ..NetHeader::default() };
-    }
-    NetHeader { num_buffers, ..header }
 }
 
 /// Writes header and frame into the writable parts of `chains`, which together have room for both ("Processing of
@@ -127,17 +131,16 @@ pub fn header_to_guest(header: NetHeader, features: u64, num_buffers: u16) -> Ne
 #[inline]
 pub fn fill<'c>(
     frame: &Frame,
-    header: NetHeader,
+    header: [u8; NET_HEADER_SIZE_BYTES],
     chains: impl Iterator<Item = &'c Chain>,
     mut filled: impl FnMut(&'c Chain, u32),
 ) {
-    let bytes = header.to_bytes();
-    let mut header = &bytes[..];
-    let mut sources = frame.parts.as_slice().iter().copied();
+    let mut header = &header[..];
+    let mut sources = frame.parts.iter();
     let mut source = sources.next().unwrap_or_default();
     for chain in chains {
         let mut written = 0;
-        for &part in chain.parts.as_slice() {
+        for part in chain.parts.iter() {
             let mut room = part;
             let count = room.write(header);
             header = &header[count..];
@@ -159,3 +162,6 @@ pub fn fill<'c>(
         }
     }
 }
+
+// One cache line: frames are kept by the burst, and passed between workers.
+const _: () = assert!(size_of::<Frame>() == 64);

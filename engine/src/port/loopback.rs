@@ -48,8 +48,8 @@ impl Port for Loopback {
     }
 
     #[inline]
-    fn release(&mut self, frame: Frame) {
-        self.finished.push(frame.into_loan());
+    fn release(&mut self, frame: &mut Frame) {
+        self.finished.push(frame.loan());
     }
 
     fn patience_ns(&self) -> u64 {

@@ -23,7 +23,7 @@ pub trait Port {
     fn receive(&mut self, now_ns: u64, room: usize, frames: &mut Vec<Frame>);
 
     /// Takes back a frame that [`Self::receive`] gave.
-    fn release(&mut self, frame: Frame);
+    fn release(&mut self, frame: &mut Frame);
 
     /// How long an arrived frame waits for a receive buffer before it is dropped, in nanoseconds. A frame that waits
     /// keeps what its sender lent.

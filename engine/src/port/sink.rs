@@ -33,15 +33,19 @@ impl Port for Sink {
 
     #[inline]
     fn send(&mut self, frames: &mut Vec<Frame>, window: &mut Window) {
-        for frame in frames.drain(..) {
+        for frame in frames.iter_mut() {
             let mut to = self.buffers.span(self.next * BUFFER_SIZE_BYTES, frame.len_bytes as usize);
-            for &part in frame.parts.as_slice() {
-                let count = to.copy_from(part);
-                to = to.skip(count);
+            if let Some(part) = frame.parts.only() {
+                to.copy_from(part);
+            } else {
+                for part in frame.parts.iter() {
+                    to = to.skip(to.copy_from(part));
+                }
             }
             self.next = (self.next + 1) % BUFFERS;
-            window.settle(frame.into_loan());
+            window.settle(frame.loan());
         }
+        frames.clear();
     }
 
     #[inline]
@@ -51,5 +55,5 @@ impl Port for Sink {
     fn receive(&mut self, _now_ns: u64, _room: usize, _frames: &mut Vec<Frame>) {}
 
     #[inline]
-    fn release(&mut self, _frame: Frame) {}
+    fn release(&mut self, _frame: &mut Frame) {}
 }

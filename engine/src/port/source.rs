@@ -127,7 +127,7 @@ impl Port for Source {
 
     /// Nobody listens at this end.
     fn send(&mut self, frames: &mut Vec<Frame>, window: &mut Window) {
-        frames.drain(..).for_each(|frame| window.settle(frame.into_loan()));
+        frames.drain(..).for_each(|mut frame| window.settle(frame.loan()));
     }
 
     fn reap(&mut self, _window: &mut Window) {}
@@ -152,7 +152,7 @@ impl Port for Source {
     }
 
     #[inline]
-    fn release(&mut self, _frame: Frame) {}
+    fn release(&mut self, _frame: &mut Frame) {}
 
     /// The schedule does not slip because the guest is slow: what is due waits at the source.
     fn patience_ns(&self) -> u64 {

@@ -6,7 +6,10 @@
 use std::ptr;
 
 /// A stretch of mapped memory, checked to its end. Whoever holds one also holds its mapping (rules of [`super`]).
+///
+/// Packed to 12 bytes: spans are kept by the burst.
 #[derive(Clone, Copy, Debug)]
+#[repr(C, packed(4))]
 pub struct Span {
     start: *mut u8,
     len_bytes: u32,

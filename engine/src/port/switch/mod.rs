@@ -162,8 +162,8 @@ impl Lane {
     pub fn close_mailbox(&mut self, slot: u16) {
         let Some(mailbox) = self.mailboxes.get_mut(usize::from(slot)) else { return };
         mailbox.open = false;
-        while let Some(frame) = self.mailboxes[usize::from(slot)].inbox.pop_front() {
-            self.release(frame);
+        while let Some(mut frame) = self.mailboxes[usize::from(slot)].inbox.pop_front() {
+            self.release(&mut frame);
         }
         self.mailboxes[usize::from(slot)].inbox = VecDeque::new();
     }
@@ -185,8 +185,8 @@ impl Lane {
         for worker in 0..self.links.len() {
             while let Some(envelope) = self.links[worker].as_mut().and_then(|link| link.frames_in.pop().ok()) {
                 count += 1;
-                if let Err(frame) = self.put(envelope.slot, envelope.frame) {
-                    self.release(frame);
+                if let Err(mut frame) = self.put(envelope.slot, envelope.frame) {
+                    self.release(&mut frame);
                 }
             }
             while let Some(home) = self.links[worker].as_mut().and_then(|link| link.loans_in.pop().ok()) {
@@ -268,9 +268,9 @@ impl Lane {
 
     /// Gives a frame back to who lent it.
     #[inline]
-    fn release(&mut self, frame: Frame) {
+    fn release(&mut self, frame: &mut Frame) {
         let Lender { worker, slot } = frame.lender;
-        let loan = frame.into_loan();
+        let loan = frame.loan();
         if worker == self.me {
             return self.mailboxes[usize::from(slot)].loans.push(loan);
         }
@@ -332,9 +332,9 @@ impl End<'_> {
             && let Some(to) = self.lane.fdb.lookup(destination, vlan)
         {
             let delivered = if to == self.port { Err(frame) } else { self.lane.deliver(to, frame) };
-            if let Err(frame) = delivered {
+            if let Err(mut frame) = delivered {
                 self.lane.mailboxes[usize::from(self.slot)].undelivered += 1;
-                window.settle(frame.into_loan());
+                window.settle(frame.loan());
             }
         } else {
             self.flood(frame, window);
@@ -344,7 +344,7 @@ impl End<'_> {
     /// To every port but the one it came from. Each copy is a reader of its own; a frame in many parts reaches as many ports
     /// as there are lists for its parts.
     #[cold]
-    fn flood(&mut self, frame: Frame, window: &mut Window) {
+    fn flood(&mut self, mut frame: Frame, window: &mut Window) {
         for index in 0..self.lane.ports.len() {
             let to = PortId(index as u16);
             if to == self.port || self.lane.ports[index].is_none() {
@@ -352,12 +352,12 @@ impl End<'_> {
             }
             let Some(parts) = frame.parts.duplicate(&mut window.store) else { break };
             window.lend_again(frame.ticket);
-            let copy = Frame { parts, ..Frame { parts: Default::default(), refused: None, ..frame } };
-            if let Err(copy) = self.lane.deliver(to, copy) {
-                window.settle(copy.into_loan());
+            let copy = Frame { parts, ..frame };
+            if let Err(mut copy) = self.lane.deliver(to, copy) {
+                window.settle(copy.loan());
             }
         }
-        window.settle(frame.into_loan());
+        window.settle(frame.loan());
     }
 }
 
@@ -389,7 +389,7 @@ impl Port for End<'_> {
     }
 
     #[inline]
-    fn release(&mut self, frame: Frame) {
+    fn release(&mut self, frame: &mut Frame) {
         self.lane.release(frame);
     }
 }
