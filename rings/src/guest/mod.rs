@@ -186,6 +186,16 @@ pub enum Driver {
     Packed(packed::Driver),
 }
 
+/// What is worth having apart for each layout: where these are called with closures, the closures become part of them.
+trait Virtqueue {
+    /// As `Driver::offer_each`.
+    fn offer_each(&mut self, max: usize, make: impl FnMut(u16) -> Option<(Buffer, u32)>) -> usize;
+    /// As `Driver::publish`.
+    fn publish(&mut self);
+    /// As `Driver::collect_each`.
+    fn collect_each(&mut self, max: usize, each: impl FnMut(Completed)) -> Result<usize, Fault>;
+}
+
 macro_rules! either {
     ($self:ident, $driver:ident => $call:expr) => {
         match $self {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{Buffer, Completed, Driver, Fault, Layout, Options, OutOfMemory, Ram, Refused, SetupError};
+use super::{Buffer, Completed, Driver, Fault, Layout, Options, OutOfMemory, Ram, Refused, SetupError, Virtqueue};
 
 /// Length of the header before each frame.
 pub const HEADER_BYTES: u32 = 12;
@@ -166,12 +166,53 @@ impl Slots {
     fn fill(&self, id: u16, ram: &Ram, fill: &mut impl FnMut(&Ram, Slot) -> u32) -> Buffer {
         let gpa = self.at(id);
         // As drivers do: a header that stays as it was stays in the device's cache.
-        if ram.read_u64(gpa) != 0 || ram.read_u32(gpa + 8) != 0 {
-            ram.write(gpa, &[0; HEADER_BYTES as usize]);
+        const EMPTY: [u8; HEADER_BYTES as usize] = [0; HEADER_BYTES as usize];
+        let mut header = EMPTY;
+        ram.read(gpa, &mut header);
+        if header != EMPTY {
+            ram.write(gpa, &EMPTY);
         }
         let frame_bytes = fill(ram, Slot { index: id, gpa: gpa + u64::from(HEADER_BYTES) });
         debug_assert!(frame_bytes <= self.len_bytes - HEADER_BYTES);
         Buffer::readable(gpa, HEADER_BYTES + frame_bytes)
+    }
+}
+
+/// What bursts go over, once it is known which layout it is.
+impl Slots {
+    #[inline]
+    fn send(
+        &self,
+        queue: &mut impl Virtqueue,
+        ram: &Ram,
+        count: usize,
+        mut fill: impl FnMut(&Ram, Slot) -> u32,
+    ) -> usize {
+        let sent = queue.offer_each(count, |id| Some((self.fill(id, ram, &mut fill), u32::from(id))));
+        queue.publish();
+        sent
+    }
+
+    #[inline]
+    fn collect(&self, queue: &mut impl Virtqueue, ram: &Ram, done: &mut [Completed]) -> Result<usize, Fault> {
+        let mut places = done.iter_mut();
+        queue.collect_each(places.len(), |completed| {
+            // Where the header ends and the frame begins.
+            ram.prefetch(self.at(completed.id));
+            ram.prefetch(self.at(completed.id) + u64::from(HEADER_BYTES));
+            places.next().into_iter().for_each(|place| *place = completed);
+        })
+    }
+
+    #[inline]
+    fn stock(&self, queue: &mut impl Virtqueue, count: usize) -> usize {
+        queue.offer_each(count, |id| Some((self.whole(id), u32::from(id))))
+    }
+
+    /// The whole of a buffer, to be written.
+    #[inline(always)]
+    fn whole(&self, id: u16) -> Buffer {
+        Buffer::writable(self.at(id), self.len_bytes)
     }
 }
 
@@ -193,7 +234,7 @@ pub struct Nic {
     parts: u16,
     /// What `receive` has of it.
     joined: Vec<u8>,
-    header: Header,
+    header: [u8; HEADER_BYTES as usize],
     empty_buffers: u64,
     foreign_chains: u64,
 }
@@ -215,7 +256,7 @@ impl Nic {
             part: 0,
             parts: 0,
             joined: vec![],
-            header: Header::default(),
+            header: [0; HEADER_BYTES as usize],
             empty_buffers: 0,
             foreign_chains: 0,
             options,
@@ -236,7 +277,7 @@ impl Nic {
 
     /// The header of the frame received last.
     pub fn header(&self) -> Header {
-        self.header
+        Header::from_bytes(self.header)
     }
 
     /// Receive buffers that came back with nothing in them.
@@ -283,7 +324,7 @@ impl Nic {
     /// Sends up to `count` frames: `fill` writes each into its slot and says how long it is, at most `frame_bytes_max`.
     /// A slot keeps its contents from one time to the next. Returns how many there was room for.
     #[inline]
-    pub fn send_burst(&mut self, count: usize, mut fill: impl FnMut(&Ram, Slot) -> u32) -> Result<usize, NicFault> {
+    pub fn send_burst(&mut self, count: usize, fill: impl FnMut(&Ram, Slot) -> u32) -> Result<usize, NicFault> {
         if self.transmitq.free() < count * (1 + self.options.transmit_cuts.len()) {
             self.reap()?;
         }
@@ -291,9 +332,10 @@ impl Nic {
             return Ok(self.send_burst_cut(count, fill));
         }
         let Self { transmitq, transmit_slots: slots, ram, .. } = self;
-        let sent = transmitq.offer_each(count, |id| Some((slots.fill(id, ram, &mut fill), u32::from(id))));
-        transmitq.publish();
-        Ok(sent)
+        Ok(match transmitq {
+            Driver::Split(queue) => slots.send(queue, ram, count, fill),
+            Driver::Packed(queue) => slots.send(queue, ram, count, fill),
+        })
     }
 
     #[inline(never)]
@@ -360,15 +402,11 @@ impl Nic {
     #[inline]
     fn receive_parts(&mut self, room: usize, mut visit: impl FnMut(&Ram, Received)) -> Result<usize, NicFault> {
         let mut done = [Completed::default(); BURST];
-        let mut arrived = 0;
         let Self { receiveq, receive_slots: slots, ram, .. } = self;
-        receiveq.collect_each(room, |completed| {
-            // Where the header ends and the frame begins.
-            ram.prefetch(slots.at(completed.id));
-            ram.prefetch(slots.at(completed.id) + u64::from(HEADER_BYTES));
-            done[arrived] = completed;
-            arrived += 1;
-        })?;
+        let arrived = match receiveq {
+            Driver::Split(queue) => slots.collect(queue, ram, &mut done[..room]),
+            Driver::Packed(queue) => slots.collect(queue, ram, &mut done[..room]),
+        }?;
         for completed in &done[..arrived] {
             if completed.token != u32::from(completed.id) {
                 self.foreign_chains += 1;
@@ -385,10 +423,9 @@ impl Nic {
                 if completed.len_bytes < HEADER_BYTES {
                     return Err(NicFault::HeaderShort { len_bytes: completed.len_bytes });
                 }
-                let mut header = [0; HEADER_BYTES as usize];
-                self.ram.read(gpa, &mut header);
-                self.header = Header::from_bytes(header);
-                let parts = if self.options.mergeable { self.header.num_buffers } else { 1 };
+                self.ram.read(gpa, &mut self.header);
+                let num_buffers = u16::from_le_bytes([self.header[10], self.header[11]]);
+                let parts = if self.options.mergeable { num_buffers } else { 1 };
                 if parts == 0 {
                     return Err(NicFault::NoBuffers);
                 }
@@ -408,13 +445,15 @@ impl Nic {
     #[inline]
     fn restock(&mut self) {
         let Self { receiveq, receive_slots: slots, options, .. } = self;
-        let whole = |id: u16| Buffer::writable(slots.at(id), slots.len_bytes);
         if options.receive_cuts.is_empty() {
-            self.unstocked -= receiveq.offer_each(self.unstocked, |id| Some((whole(id), u32::from(id))));
+            self.unstocked -= match receiveq {
+                Driver::Split(queue) => slots.stock(queue, self.unstocked),
+                Driver::Packed(queue) => slots.stock(queue, self.unstocked),
+            };
         } else {
             while self.unstocked > 0 && receiveq.free() > 0 {
                 let id = receiveq.next_id();
-                if !offer_cut(receiveq, whole(id), &options.receive_cuts, id) {
+                if !offer_cut(receiveq, slots.whole(id), &options.receive_cuts, id) {
                     break;
                 }
                 self.unstocked -= 1;

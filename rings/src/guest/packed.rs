@@ -9,7 +9,7 @@ use super::flight::{Chain, Free, Used, check};
 use super::ram::Words;
 use super::{
     Addresses, Buffer, Completed, Descriptor, Fault, INDIRECT_MAX, Layout, Options, Ram, Refused, SIZE_MAX, SetupError,
-    place,
+    Virtqueue, place,
 };
 
 const DESCRIPTOR_BYTES: u64 = 16;
@@ -207,39 +207,6 @@ impl Driver {
     }
 
     #[inline]
-    pub(super) fn offer_each(&mut self, max: usize, mut make: impl FnMut(u16) -> Option<(Buffer, u32)>) -> usize {
-        let mut free_ids = take(&mut self.free_ids);
-        let room = self.free().min(max);
-        let mut at = self.offered;
-        let mut count = 0;
-        while count < room {
-            let id = free_ids.first();
-            let Some((buffer, token)) = make(id) else { break };
-            free_ids.take();
-            let writable_bytes = if buffer.writable { buffer.len_bytes } else { 0 };
-            self.chains[usize::from(id)] = Chain { token, writable_bytes, count: 1 };
-            self.ids[usize::from(at.offset)] = id;
-            self.set_descriptor(at, buffer.gpa, buffer.len_bytes, id, write_flag(&buffer));
-            at.step(self.size);
-            count += 1;
-        }
-        self.free_ids = free_ids;
-        self.free_descriptors -= count as u16;
-        self.offered = at;
-        count
-    }
-
-    #[inline]
-    pub(super) fn publish(&mut self) {
-        let Some((first, word)) = self.held.take() else { return };
-        // Release: whoever sees the first descriptor sees all that follow, and buffers. ("Updating flags")
-        self.ring.store(2 * usize::from(first) + 1, word, Release);
-        let fresh = self.avail.until(self.offered, self.size);
-        self.avail = self.offered;
-        self.unnotified = self.unnotified.saturating_add(fresh);
-    }
-
-    #[inline]
     pub(super) fn needs_kick(&mut self) -> bool {
         let fresh = take(&mut self.unnotified);
         if fresh == 0 {
@@ -261,21 +228,6 @@ impl Driver {
                 (1..=fresh).contains(&ago) || fresh >= 2 * u32::from(self.size)
             }
             _ => true, // not for this queue, or reserved
-        }
-    }
-
-    #[inline]
-    pub(super) fn collect_each(&mut self, max: usize, each: impl FnMut(Completed)) -> Result<usize, Fault> {
-        if let Some(fault) = self.fault {
-            return Err(fault);
-        }
-        let count = match self.options.in_order {
-            false => self.collect_run::<false>(max, each),
-            true => self.collect_run::<true>(max, each),
-        };
-        match self.fault {
-            Some(fault) if count == 0 => Err(fault),
-            _ => Ok(count),
         }
     }
 
@@ -439,6 +391,56 @@ impl Driver {
     #[inline(never)]
     fn stop(&mut self, fault: Fault) {
         self.fault = Some(fault);
+    }
+}
+
+impl Virtqueue for Driver {
+    #[inline]
+    fn offer_each(&mut self, max: usize, mut make: impl FnMut(u16) -> Option<(Buffer, u32)>) -> usize {
+        let mut free_ids = take(&mut self.free_ids);
+        let room = self.free().min(max);
+        let mut at = self.offered;
+        let mut count = 0;
+        while count < room {
+            let id = free_ids.first();
+            let Some((buffer, token)) = make(id) else { break };
+            free_ids.take();
+            let writable_bytes = if buffer.writable { buffer.len_bytes } else { 0 };
+            self.chains[usize::from(id)] = Chain { token, writable_bytes, count: 1 };
+            self.ids[usize::from(at.offset)] = id;
+            self.set_descriptor(at, buffer.gpa, buffer.len_bytes, id, write_flag(&buffer));
+            at.step(self.size);
+            count += 1;
+        }
+        self.free_ids = free_ids;
+        self.free_descriptors -= count as u16;
+        self.offered = at;
+        count
+    }
+
+    #[inline]
+    fn publish(&mut self) {
+        let Some((first, word)) = self.held.take() else { return };
+        // Release: whoever sees the first descriptor sees all that follow, and buffers. ("Updating flags")
+        self.ring.store(2 * usize::from(first) + 1, word, Release);
+        let fresh = self.avail.until(self.offered, self.size);
+        self.avail = self.offered;
+        self.unnotified = self.unnotified.saturating_add(fresh);
+    }
+
+    #[inline]
+    fn collect_each(&mut self, max: usize, each: impl FnMut(Completed)) -> Result<usize, Fault> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        let count = match self.options.in_order {
+            false => self.collect_run::<false>(max, each),
+            true => self.collect_run::<true>(max, each),
+        };
+        match self.fault {
+            Some(fault) if count == 0 => Err(fault),
+            _ => Ok(count),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::flight::{Chain, Free, Used, check};
 use super::ram::Words;
 use super::{
     Addresses, Buffer, Completed, Descriptor, Fault, INDIRECT_MAX, Layout, Options, Ram, Refused, SIZE_MAX, SetupError,
-    place,
+    Virtqueue, place,
 };
 
 const DESCRIPTOR_BYTES: u64 = 16;
@@ -162,41 +162,6 @@ impl Driver {
     }
 
     #[inline]
-    pub(super) fn offer_each(&mut self, max: usize, mut make: impl FnMut(u16) -> Option<(Buffer, u32)>) -> usize {
-        let mut free = take(&mut self.free);
-        let room = free.count().min(max);
-        let mut idx = self.offered_idx;
-        let mut count = 0;
-        while count < room {
-            let head = free.first();
-            let Some((buffer, token)) = make(head) else { break };
-            free.take();
-            let writable_bytes = if buffer.writable { buffer.len_bytes } else { 0 };
-            self.table.store(2 * usize::from(head), buffer.gpa, Relaxed);
-            self.table.store(2 * usize::from(head) + 1, word(buffer.len_bytes, write_flag(&buffer), 0), Relaxed);
-            self.chains[usize::from(head)] = Chain { token, writable_bytes, count: 1 };
-            self.set_entry(idx, head);
-            idx = idx.wrapping_add(1);
-            count += 1;
-        }
-        self.free = free;
-        self.offered_idx = idx;
-        count
-    }
-
-    #[inline]
-    pub(super) fn publish(&mut self) {
-        let fresh = self.offered_idx.wrapping_sub(self.avail_idx);
-        if fresh == 0 {
-            return;
-        }
-        self.avail_idx = self.offered_idx;
-        // Release: whoever sees the index sees descriptors, ring entries and buffers. ("Updating idx")
-        self.available.store(1, self.avail_idx, Release);
-        self.unnotified = self.unnotified.saturating_add(u32::from(fresh));
-    }
-
-    #[inline]
     pub(super) fn needs_kick(&mut self) -> bool {
         let fresh = take(&mut self.unnotified);
         if fresh == 0 {
@@ -209,33 +174,6 @@ impl Driver {
         }
         let avail_event = self.used.load(2 + 4 * usize::from(self.size), Relaxed);
         u32::from(self.avail_idx.wrapping_sub(1).wrapping_sub(avail_event)) < fresh
-    }
-
-    #[inline]
-    pub(super) fn collect_each(&mut self, max: usize, each: impl FnMut(Completed)) -> Result<usize, Fault> {
-        if let Some(fault) = self.fault {
-            return Err(fault);
-        }
-        // Acquire: seeing the index, we see the entries and what is in the buffers.
-        let used_idx = self.used.load(1, Acquire);
-        let in_flight = self.avail_idx.wrapping_sub(self.last_used);
-        if used_idx.wrapping_sub(self.last_used) > in_flight {
-            let fault = Fault::UsedTooFar { used_idx, last_used: self.last_used, in_flight };
-            self.stop(fault);
-            return Err(fault);
-        }
-        let count = match self.options.in_order {
-            false => self.collect_run::<false>(max, used_idx, each),
-            true => self.collect_run::<true>(max, used_idx, each),
-        };
-        // Half the index's range on, the event that nobody wanted would come into sight again.
-        if self.suppressed_at.is_some_and(|at| self.last_used.wrapping_sub(at) >= 1 << 15) {
-            self.suppress_interrupts();
-        }
-        match self.fault {
-            Some(fault) if count == 0 => Err(fault),
-            _ => Ok(count),
-        }
     }
 
     pub(super) fn suppress_interrupts(&mut self) {
@@ -409,6 +347,70 @@ impl Driver {
 
     fn set_used_event(&self, idx: u16) {
         self.available.store(2 + usize::from(self.size), idx, Relaxed);
+    }
+}
+
+impl Virtqueue for Driver {
+    #[inline]
+    fn offer_each(&mut self, max: usize, mut make: impl FnMut(u16) -> Option<(Buffer, u32)>) -> usize {
+        let mut free = take(&mut self.free);
+        let room = free.count().min(max);
+        let mut idx = self.offered_idx;
+        let mut count = 0;
+        while count < room {
+            let head = free.first();
+            let Some((buffer, token)) = make(head) else { break };
+            free.take();
+            let writable_bytes = if buffer.writable { buffer.len_bytes } else { 0 };
+            self.table.store(2 * usize::from(head), buffer.gpa, Relaxed);
+            self.table.store(2 * usize::from(head) + 1, word(buffer.len_bytes, write_flag(&buffer), 0), Relaxed);
+            self.chains[usize::from(head)] = Chain { token, writable_bytes, count: 1 };
+            self.set_entry(idx, head);
+            idx = idx.wrapping_add(1);
+            count += 1;
+        }
+        self.free = free;
+        self.offered_idx = idx;
+        count
+    }
+
+    #[inline]
+    fn publish(&mut self) {
+        let fresh = self.offered_idx.wrapping_sub(self.avail_idx);
+        if fresh == 0 {
+            return;
+        }
+        self.avail_idx = self.offered_idx;
+        // Release: whoever sees the index sees descriptors, ring entries and buffers. ("Updating idx")
+        self.available.store(1, self.avail_idx, Release);
+        self.unnotified = self.unnotified.saturating_add(u32::from(fresh));
+    }
+
+    #[inline]
+    fn collect_each(&mut self, max: usize, each: impl FnMut(Completed)) -> Result<usize, Fault> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        // Acquire: seeing the index, we see the entries and what is in the buffers.
+        let used_idx = self.used.load(1, Acquire);
+        let in_flight = self.avail_idx.wrapping_sub(self.last_used);
+        if used_idx.wrapping_sub(self.last_used) > in_flight {
+            let fault = Fault::UsedTooFar { used_idx, last_used: self.last_used, in_flight };
+            self.stop(fault);
+            return Err(fault);
+        }
+        let count = match self.options.in_order {
+            false => self.collect_run::<false>(max, used_idx, each),
+            true => self.collect_run::<true>(max, used_idx, each),
+        };
+        // Half the index's range on, the event that nobody wanted would come into sight again.
+        if self.suppressed_at.is_some_and(|at| self.last_used.wrapping_sub(at) >= 1 << 15) {
+            self.suppress_interrupts();
+        }
+        match self.fault {
+            Some(fault) if count == 0 => Err(fault),
+            _ => Ok(count),
+        }
     }
 }
 
