@@ -12,6 +12,7 @@
 mod chain;
 #[cfg(feature = "guest")]
 pub mod guest;
+pub mod inflight;
 pub mod memory;
 mod notify;
 pub mod packed;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use crate::chain::{Chain, PartStore, Reach};
+use crate::inflight;
 use crate::memory::area::{Descriptor, DescriptorArea, WordArea};
 use crate::memory::{DirtyLog, GuestMemory, Span};
 use crate::notify::{Notifier, passed_packed_event};
@@ -60,6 +61,7 @@ pub struct Queue {
     call: Notifier,
     kick: Notifier,
     log: Option<Arc<DirtyLog>>,
+    inflight: Option<inflight::Region>,
     descriptor_area: u64,
 }
 
@@ -90,10 +92,25 @@ impl Queue {
             call: setup.call,
             kick: setup.kick,
             log: setup.log,
+            inflight: None,
             descriptor_area: at.descriptor_area,
         };
         queue.disarm();
         Ok(queue)
+    }
+
+    /// Goes on where `region` says, if somebody has used it before, and keeps it up to date from now on.
+    pub(crate) fn resume_from(&mut self, region: inflight::Region) {
+        let size = self.reach.size;
+        let published = |slot, wrap| slot < size && self.available(Position { slot, wrap }).is_none();
+        if let Some((slot, wrap)) = region.packed_resume(published).filter(|(slot, _)| *slot < size) {
+            self.next_used = Position { slot, wrap };
+            self.next_available = self.next_used;
+        }
+        let Position { slot, wrap } = self.next_used;
+        region.packed_will_be(slot, wrap);
+        region.packed_is(slot, wrap);
+        self.inflight = Some(region);
     }
 
     /// The descriptor at a position, if the driver has made it available on this lap.
@@ -206,6 +223,12 @@ impl Virtqueue for Queue {
         let head = self.next_used;
         let mut at = head;
         at.advance(first.descriptors, size);
+        let slots: u32 = used.iter().map(|used| u32::from(used.descriptors)).sum();
+        if let Some(inflight) = &self.inflight {
+            let mut after = head;
+            used.iter().for_each(|used| after.advance(used.descriptors, size));
+            inflight.packed_will_be(after.slot, after.wrap);
+        }
         if self.in_order && used.iter().all(|used| used.len_bytes == 0) {
             // "In-order use of descriptors": one used descriptor with the last id stands for all.
             for used in rest {
@@ -221,7 +244,9 @@ impl Virtqueue for Queue {
             self.store_used(head, *first);
         }
         self.next_used = at;
-        let slots = used.iter().map(|used| u32::from(used.descriptors)).sum();
+        if let Some(inflight) = &self.inflight {
+            inflight.packed_is(at.slot, at.wrap);
+        }
         debug_assert!(self.reach.outstanding >= slots);
         self.reach.outstanding -= slots;
         self.undecided = (self.undecided + slots).min(u32::from(size));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use crate::chain::{Chain, PartStore, Reach};
+use crate::inflight;
 use crate::memory::area::{Descriptor, DescriptorArea, UsedElements, WordArea};
 use crate::memory::{DirtyLog, GuestMemory, Span};
 use crate::notify::{Notifier, passed_event};
@@ -37,6 +38,7 @@ pub struct Queue {
     call: Notifier,
     kick: Notifier,
     log: Option<Arc<DirtyLog>>,
+    inflight: Option<inflight::Region>,
     device_area: u64,
 }
 
@@ -67,10 +69,17 @@ impl Queue {
             call: setup.call,
             kick: setup.kick,
             log: setup.log,
+            inflight: None,
             device_area: at.device_area,
         };
         queue.disarm();
         Ok(queue)
+    }
+
+    /// Keeps `region` up to date from now on. The ring itself tells where to go on.
+    pub(crate) fn resume_from(&mut self, region: inflight::Region) {
+        region.split_used(self.next_used);
+        self.inflight = Some(region);
     }
 
     /// Chains that are available, from the cached index as long as it has some.
@@ -166,6 +175,9 @@ impl Virtqueue for Queue {
         }
         // Release: elements, and what was copied into the buffers, are seen before the index.
         self.used.store(IDX, self.next_used, Ordering::Release);
+        if let Some(inflight) = &self.inflight {
+            inflight.split_used(self.next_used);
+        }
         debug_assert!(self.reach.outstanding >= used.len() as u32);
         self.reach.outstanding -= used.len() as u32;
         if let Some(log) = &self.log {

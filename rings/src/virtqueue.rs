@@ -88,6 +88,14 @@ macro_rules! with_queue {
     };
 }
 
+impl Queue {
+    /// Lends the ring its region of an in-flight buffer: where one before us left off, this one goes on, instead of at
+    /// the base it was made with. To be called before the first chain is taken.
+    pub fn resume_from(&mut self, region: crate::inflight::Region) {
+        with_queue!(self, q => q.resume_from(region));
+    }
+}
+
 impl Virtqueue for Queue {
     fn take_available(&mut self, room: usize, store: &mut PartStore, put: impl FnMut(Chain)) -> Result<(), Violation> {
         with_queue!(self, q => q.take_available(room, store, put))

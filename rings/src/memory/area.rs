@@ -8,7 +8,7 @@
 
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
-use super::{GuestMemory, Span};
+use super::{GuestMemory, Mapping, Span};
 
 /// One descriptor, copied out; either layout.
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +106,12 @@ impl WordArea {
     pub(crate) fn new(memory: &GuestMemory, gpa: u64, words: u32, align: u64) -> Option<Self> {
         let span = checked(memory, gpa, words * 2, align)?;
         Some(WordArea { start: span.address() as *const _, words })
+    }
+
+    /// The words of a whole mapping, which whoever holds the area keeps; `None` if they are not aligned.
+    pub(crate) fn over(mapping: &Mapping) -> Option<Self> {
+        let words = u32::try_from(mapping.len_bytes() / 2).ok()?;
+        mapping.address().is_multiple_of(2).then(|| WordArea { start: mapping.address() as *const _, words })
     }
 
     #[inline(always)]

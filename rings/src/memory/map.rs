@@ -24,6 +24,14 @@ pub enum MapError {
         /// The region's length.
         len_bytes: u64,
     },
+    /// What it is to be used for does not start at a multiple of that.
+    #[error("offset {offset_bytes:#x}: must be a multiple of {align_bytes}")]
+    Unaligned {
+        /// Where the mapping starts in the file.
+        offset_bytes: u64,
+        /// What that must be a multiple of.
+        align_bytes: u64,
+    },
     /// The system refused.
     #[error("mapping {len_bytes:#x} bytes failed: {source}")]
     System {
@@ -39,6 +47,7 @@ pub enum MapError {
 pub struct Mapping {
     /// Start of what was asked for, which need not be a page boundary.
     address: usize,
+    len_bytes: usize,
     page_address: usize,
     page_len_bytes: usize,
     guard: Option<fault::Guard>,
@@ -79,12 +88,18 @@ impl Mapping {
         }
         .map_err(system)? as usize;
         let guard = fault::Guard::over(address, page_len_bytes);
-        Ok(Mapping { address: address + lead as usize, page_address: address, page_len_bytes, guard })
+        let (start, len_bytes) = (address + lead as usize, len_bytes as usize);
+        Ok(Mapping { address: start, len_bytes, page_address: address, page_len_bytes, guard })
     }
 
     /// Where it starts in this process.
     pub fn address(&self) -> usize {
         self.address
+    }
+
+    /// Length in bytes of what was asked for.
+    pub fn len_bytes(&self) -> usize {
+        self.len_bytes
     }
 
     /// Whether the file was cut short while mapped.
