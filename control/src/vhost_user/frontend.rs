@@ -20,9 +20,9 @@ pub use error::FrontendError;
 
 use super::listener::{Listener, connect_to};
 use super::message::{
-    BackendRequest, Config, FrontendRequest, Header, Inflight, LogBase, MEMORY_REGIONS_MAX,
-    MemoryRegion, MemoryTable, ProtocolFeature, ProtocolFeatures, VHOST_USER_F_PROTOCOL_FEATURES,
-    VIRTIO_F_RING_PACKED, VringAddr, VringBase, VringFd, VringState, check_shape, u64_from, u64_to,
+    BackendRequest, Config, FrontendRequest, Header, Inflight, LogBase, MEMORY_REGIONS_MAX, MemoryRegion, MemoryTable,
+    ProtocolFeature, ProtocolFeatures, VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO_F_RING_PACKED, VringAddr, VringBase,
+    VringFd, VringState, check_shape, u64_from, u64_to,
 };
 use super::socket::{Connection, Message, Received, SocketError, stream_pair, wait, wait_any};
 
@@ -115,11 +115,7 @@ impl Frontend {
     }
 
     /// Connects to a back end that listens at `path`, which may take until `patience` is over to do so.
-    pub fn connect(
-        path: &Path,
-        patience: Duration,
-        timeout: Duration,
-    ) -> Result<Self, FrontendError> {
+    pub fn connect(path: &Path, patience: Duration, timeout: Duration) -> Result<Self, FrontendError> {
         let deadline = Instant::now() + patience;
         loop {
             match connect_to(path) {
@@ -136,16 +132,9 @@ impl Frontend {
     }
 
     /// Waits until `patience` is over for a back end to connect to `listener`.
-    pub fn accept(
-        listener: &Listener,
-        patience: Duration,
-        timeout: Duration,
-    ) -> Result<Self, FrontendError> {
+    pub fn accept(listener: &Listener, patience: Duration, timeout: Duration) -> Result<Self, FrontendError> {
         let deadline = Instant::now() + patience;
-        let failed = |source| FrontendError::Accept {
-            path: listener.path().into(),
-            source,
-        };
+        let failed = |source| FrontendError::Accept { path: listener.path().into(), source };
         loop {
             if let Some(stream) = listener.accept().map_err(|error| failed(error.into()))? {
                 return Ok(Self::new(stream, timeout));
@@ -156,11 +145,7 @@ impl Frontend {
 
     /// Agrees on features, those `wanted` that the back end offers, and opens the session: GET_FEATURES,
     /// GET_PROTOCOL_FEATURES, SET_PROTOCOL_FEATURES, SET_BACKEND_REQ_FD, SET_OWNER, SET_FEATURES.
-    pub fn negotiate(
-        &mut self,
-        wanted: u64,
-        wanted_protocol: ProtocolFeatures,
-    ) -> Result<Negotiated, FrontendError> {
+    pub fn negotiate(&mut self, wanted: u64, wanted_protocol: ProtocolFeatures) -> Result<Negotiated, FrontendError> {
         let offered = self.get_features()?;
         let mut features = wanted & offered;
         if offered & VHOST_USER_F_PROTOCOL_FEATURES != 0 {
@@ -173,11 +158,7 @@ impl Frontend {
         }
         self.set_owner()?;
         self.set_features(features)?;
-        Ok(Negotiated {
-            offered,
-            features,
-            protocol_features: self.protocol_features,
-        })
+        Ok(Negotiated { offered, features, protocol_features: self.protocol_features })
     }
 
     /// The features acknowledged.
@@ -209,21 +190,12 @@ impl Frontend {
 
     /// GET_PROTOCOL_FEATURES.
     pub fn get_protocol_features(&mut self) -> Result<ProtocolFeatures, FrontendError> {
-        Ok(ProtocolFeatures(
-            self.ask_u64(FrontendRequest::GET_PROTOCOL_FEATURES)?,
-        ))
+        Ok(ProtocolFeatures(self.ask_u64(FrontendRequest::GET_PROTOCOL_FEATURES)?))
     }
 
     /// SET_PROTOCOL_FEATURES.
-    pub fn set_protocol_features(
-        &mut self,
-        features: ProtocolFeatures,
-    ) -> Result<(), FrontendError> {
-        self.tell(
-            FrontendRequest::SET_PROTOCOL_FEATURES,
-            &u64_to(features.0),
-            &[],
-        )?;
+    pub fn set_protocol_features(&mut self, features: ProtocolFeatures) -> Result<(), FrontendError> {
+        self.tell(FrontendRequest::SET_PROTOCOL_FEATURES, &u64_to(features.0), &[])?;
         self.protocol_features = features;
         Ok(())
     }
@@ -236,9 +208,7 @@ impl Frontend {
     /// SET_BACKEND_REQ_FD: opens the back end's own channel.
     pub fn set_backend_req_fd(&mut self) -> Result<(), FrontendError> {
         let request = FrontendRequest::SET_BACKEND_REQ_FD;
-        self.needs(request, ProtocolFeature::BACKEND_REQ)?;
-        let (here, there) =
-            stream_pair().map_err(|error| FrontendError::socket(request, error.into()))?;
+        let (here, there) = stream_pair().map_err(|error| FrontendError::socket(request, error.into()))?;
         self.backend_channel = Some(Connection::new(here));
         self.tell(request, &[], &[there.as_fd()])
     }
@@ -251,68 +221,45 @@ impl Frontend {
         }
         let slots = self.get_max_mem_slots()?;
         if regions.len() as u64 > slots {
-            return Err(FrontendError::TooManyRegions {
-                found: regions.len(),
-                allowed: slots,
-            });
+            return Err(FrontendError::TooManyRegions { found: regions.len(), allowed: slots });
         }
-        regions
-            .iter()
-            .try_for_each(|region| self.add_mem_reg(region))
+        regions.iter().try_for_each(|region| self.add_mem_reg(region))
     }
 
     /// SET_MEM_TABLE.
     pub fn set_mem_table(&mut self, regions: &[SharedRegion<'_>]) -> Result<(), FrontendError> {
         if regions.len() > MEMORY_REGIONS_MAX {
-            return Err(FrontendError::TooManyRegions {
-                found: regions.len(),
-                allowed: MEMORY_REGIONS_MAX as u64,
-            });
+            return Err(FrontendError::TooManyRegions { found: regions.len(), allowed: MEMORY_REGIONS_MAX as u64 });
         }
-        let table = MemoryTable {
-            regions: regions.iter().map(|shared| shared.region).collect(),
-        };
+        let table = MemoryTable { regions: regions.iter().map(|shared| shared.region).collect() };
         let files: Vec<_> = regions.iter().map(|shared| shared.file).collect();
         self.tell(FrontendRequest::SET_MEM_TABLE, &table.to_bytes(), &files)
     }
 
     /// GET_MAX_MEM_SLOTS.
     pub fn get_max_mem_slots(&mut self) -> Result<u64, FrontendError> {
-        let request = FrontendRequest::GET_MAX_MEM_SLOTS;
-        self.needs(request, ProtocolFeature::CONFIGURE_MEM_SLOTS)?;
-        self.ask_u64(request)
+        self.ask_u64(FrontendRequest::GET_MAX_MEM_SLOTS)
     }
 
     /// ADD_MEM_REG.
     pub fn add_mem_reg(&mut self, shared: &SharedRegion<'_>) -> Result<(), FrontendError> {
-        let request = FrontendRequest::ADD_MEM_REG;
-        self.needs(request, ProtocolFeature::CONFIGURE_MEM_SLOTS)?;
-        self.tell(request, &shared.region.to_single_bytes(), &[shared.file])
+        self.tell(FrontendRequest::ADD_MEM_REG, &shared.region.to_single_bytes(), &[shared.file])
     }
 
     /// REM_MEM_REG.
     pub fn rem_mem_reg(&mut self, region: &MemoryRegion) -> Result<(), FrontendError> {
-        let request = FrontendRequest::REM_MEM_REG;
-        self.needs(request, ProtocolFeature::CONFIGURE_MEM_SLOTS)?;
-        self.tell(request, &region.to_single_bytes(), &[])
+        self.tell(FrontendRequest::REM_MEM_REG, &region.to_single_bytes(), &[])
     }
 
     /// Starts a ring: SET_VRING_NUM, SET_VRING_BASE, SET_VRING_ADDR, SET_VRING_CALL, SET_VRING_ERR,
     /// SET_VRING_KICK, and SET_VRING_ENABLE where rings start disabled.
     pub fn start_ring(&mut self, index: u8, setup: &RingSetup<'_>) -> Result<(), FrontendError> {
-        let state = |num| VringState {
-            index: index.into(),
-            num,
-        };
+        let state = |num| VringState { index: index.into(), num };
         self.set_vring_num(state(setup.size))?;
         self.set_vring_base(state(setup.base.to_num()))?;
         self.set_vring_addr(&VringAddr {
             index: index.into(),
-            flags: if setup.log_addr.is_some() {
-                VringAddr::LOG
-            } else {
-                0
-            },
+            flags: if setup.log_addr.is_some() { VringAddr::LOG } else { 0 },
             descriptor: setup.descriptor_addr,
             used: setup.device_addr,
             available: setup.driver_addr,
@@ -332,18 +279,12 @@ impl Frontend {
     /// Stops a ring and tells where it stands: GET_VRING_BASE.
     pub fn stop_ring(&mut self, index: u8) -> Result<VringBase, FrontendError> {
         let request = FrontendRequest::GET_VRING_BASE;
-        let asked = VringState {
-            index: index.into(),
-            num: 0,
-        };
+        let asked = VringState { index: index.into(), num: 0 };
         let reply = self.ask(request, &asked.to_bytes(), &[])?;
         let malformed = |source| FrontendError::Reply { request, source };
         let state = VringState::from_bytes(request.name(), &reply.body).map_err(malformed)?;
         if state.index != asked.index {
-            return Err(FrontendError::OtherRing {
-                asked: asked.index,
-                found: state.index,
-            });
+            return Err(FrontendError::OtherRing { asked: asked.index, found: state.index });
         }
         VringBase::from_num(request.name(), state.num, self.packed()).map_err(malformed)
     }
@@ -364,50 +305,29 @@ impl Frontend {
     }
 
     /// SET_VRING_KICK; without a descriptor the back end polls.
-    pub fn set_vring_kick(
-        &mut self,
-        index: u8,
-        fd: Option<BorrowedFd<'_>>,
-    ) -> Result<(), FrontendError> {
+    pub fn set_vring_kick(&mut self, index: u8, fd: Option<BorrowedFd<'_>>) -> Result<(), FrontendError> {
         self.tell_vring_fd(FrontendRequest::SET_VRING_KICK, index, fd)
     }
 
     /// SET_VRING_CALL; without a descriptor nobody is called.
-    pub fn set_vring_call(
-        &mut self,
-        index: u8,
-        fd: Option<BorrowedFd<'_>>,
-    ) -> Result<(), FrontendError> {
+    pub fn set_vring_call(&mut self, index: u8, fd: Option<BorrowedFd<'_>>) -> Result<(), FrontendError> {
         self.tell_vring_fd(FrontendRequest::SET_VRING_CALL, index, fd)
     }
 
     /// SET_VRING_ERR.
-    pub fn set_vring_err(
-        &mut self,
-        index: u8,
-        fd: Option<BorrowedFd<'_>>,
-    ) -> Result<(), FrontendError> {
+    pub fn set_vring_err(&mut self, index: u8, fd: Option<BorrowedFd<'_>>) -> Result<(), FrontendError> {
         self.tell_vring_fd(FrontendRequest::SET_VRING_ERR, index, fd)
     }
 
     /// SET_VRING_ENABLE.
     pub fn set_vring_enable(&mut self, index: u8, enabled: bool) -> Result<(), FrontendError> {
-        let state = VringState {
-            index: index.into(),
-            num: enabled.into(),
-        };
+        let state = VringState { index: index.into(), num: enabled.into() };
         self.tell(FrontendRequest::SET_VRING_ENABLE, &state.to_bytes(), &[])
     }
 
     /// SET_LOG_BASE: the dirty log, in shared memory.
-    pub fn set_log_base(
-        &mut self,
-        log: LogBase,
-        file: BorrowedFd<'_>,
-    ) -> Result<(), FrontendError> {
-        let request = FrontendRequest::SET_LOG_BASE;
-        self.needs(request, ProtocolFeature::LOG_SHMFD)?;
-        self.ask(request, &log.to_bytes(), &[file]).map(drop)
+    pub fn set_log_base(&mut self, log: LogBase, file: BorrowedFd<'_>) -> Result<(), FrontendError> {
+        self.ask(FrontendRequest::SET_LOG_BASE, &log.to_bytes(), &[file]).map(drop)
     }
 
     /// SET_LOG_FD: an eventfd told of every change of the log.
@@ -416,19 +336,9 @@ impl Frontend {
     }
 
     /// GET_INFLIGHT_FD: a buffer for `num_queues` rings of `queue_size`.
-    pub fn get_inflight_fd(
-        &mut self,
-        num_queues: u16,
-        queue_size: u16,
-    ) -> Result<(Inflight, OwnedFd), FrontendError> {
+    pub fn get_inflight_fd(&mut self, num_queues: u16, queue_size: u16) -> Result<(Inflight, OwnedFd), FrontendError> {
         let request = FrontendRequest::GET_INFLIGHT_FD;
-        self.needs(request, ProtocolFeature::INFLIGHT_SHMFD)?;
-        let asked = Inflight {
-            mmap_size: 0,
-            mmap_offset: 0,
-            num_queues,
-            queue_size,
-        };
+        let asked = Inflight { mmap_size: 0, mmap_offset: 0, num_queues, queue_size };
         let mut reply = self.ask(request, &asked.to_bytes(), &[])?;
         let inflight = Inflight::from_bytes(request.name(), &reply.body)
             .map_err(|source| FrontendError::Reply { request, source })?;
@@ -439,31 +349,19 @@ impl Frontend {
     }
 
     /// SET_INFLIGHT_FD: gives the buffer back.
-    pub fn set_inflight_fd(
-        &mut self,
-        inflight: &Inflight,
-        file: BorrowedFd<'_>,
-    ) -> Result<(), FrontendError> {
-        let request = FrontendRequest::SET_INFLIGHT_FD;
-        self.needs(request, ProtocolFeature::INFLIGHT_SHMFD)?;
-        self.tell(request, &inflight.to_bytes(), &[file])
+    pub fn set_inflight_fd(&mut self, inflight: &Inflight, file: BorrowedFd<'_>) -> Result<(), FrontendError> {
+        self.tell(FrontendRequest::SET_INFLIGHT_FD, &inflight.to_bytes(), &[file])
     }
 
     /// GET_QUEUE_NUM: of a net device, queue pairs.
     pub fn get_queue_num(&mut self) -> Result<u64, FrontendError> {
-        self.needs(FrontendRequest::GET_QUEUE_NUM, ProtocolFeature::MQ)?;
         self.ask_u64(FrontendRequest::GET_QUEUE_NUM)
     }
 
     /// GET_CONFIG: `len_bytes` of the configuration space, from `offset`.
     pub fn get_config(&mut self, offset: u32, len_bytes: usize) -> Result<Vec<u8>, FrontendError> {
         let request = FrontendRequest::GET_CONFIG;
-        self.needs(request, ProtocolFeature::CONFIG)?;
-        let asked = Config {
-            offset,
-            flags: 0,
-            bytes: vec![0; len_bytes],
-        };
+        let asked = Config { offset, flags: 0, bytes: vec![0; len_bytes] };
         let reply = self.ask(request, &asked.to_bytes(), &[])?;
         let config = Config::from_bytes(request.name(), &reply.body)
             .map_err(|source| FrontendError::Reply { request, source })?;
@@ -474,43 +372,28 @@ impl Frontend {
     }
 
     /// SET_CONFIG: writes `bytes` at `offset`; `migration` also where the guest may only read.
-    pub fn set_config(
-        &mut self,
-        offset: u32,
-        bytes: &[u8],
-        migration: bool,
-    ) -> Result<(), FrontendError> {
-        let request = FrontendRequest::SET_CONFIG;
-        self.needs(request, ProtocolFeature::CONFIG)?;
-        let config = Config {
-            offset,
-            flags: migration.into(),
-            bytes: bytes.to_vec(),
-        };
-        self.tell(request, &config.to_bytes(), &[])
+    pub fn set_config(&mut self, offset: u32, bytes: &[u8], migration: bool) -> Result<(), FrontendError> {
+        let config = Config { offset, flags: migration.into(), bytes: bytes.to_vec() };
+        self.tell(FrontendRequest::SET_CONFIG, &config.to_bytes(), &[])
     }
 
     /// GET_STATUS: the device status field.
     pub fn get_status(&mut self) -> Result<u64, FrontendError> {
-        self.needs(FrontendRequest::GET_STATUS, ProtocolFeature::STATUS)?;
         self.ask_u64(FrontendRequest::GET_STATUS)
     }
 
     /// SET_STATUS.
     pub fn set_status(&mut self, status: u8) -> Result<(), FrontendError> {
-        self.needs(FrontendRequest::SET_STATUS, ProtocolFeature::STATUS)?;
         self.tell(FrontendRequest::SET_STATUS, &u64_to(status.into()), &[])
     }
 
     /// RESET_DEVICE.
     pub fn reset_device(&mut self) -> Result<(), FrontendError> {
-        self.needs(FrontendRequest::RESET_DEVICE, ProtocolFeature::RESET_DEVICE)?;
         self.tell(FrontendRequest::RESET_DEVICE, &[], &[])
     }
 
     /// SEND_RARP: the guest with this address is here now.
     pub fn send_rarp(&mut self, mac: [u8; 6]) -> Result<(), FrontendError> {
-        self.needs(FrontendRequest::SEND_RARP, ProtocolFeature::RARP)?;
         let mut body = [0; 8];
         body[..6].copy_from_slice(&mac);
         self.tell(FrontendRequest::SEND_RARP, &body, &[])
@@ -518,7 +401,6 @@ impl Frontend {
 
     /// NET_SET_MTU, in bytes.
     pub fn net_set_mtu(&mut self, mtu: u16) -> Result<(), FrontendError> {
-        self.needs(FrontendRequest::NET_SET_MTU, ProtocolFeature::NET_MTU)?;
         self.tell(FrontendRequest::NET_SET_MTU, &u64_to(mtu.into()), &[])
     }
 
@@ -560,11 +442,7 @@ impl Frontend {
         index: u8,
         fd: Option<BorrowedFd<'_>>,
     ) -> Result<(), FrontendError> {
-        let body = VringFd {
-            index,
-            no_fd: fd.is_none(),
-        }
-        .to_bytes();
+        let body = VringFd { index, no_fd: fd.is_none() }.to_bytes();
         self.tell(request, &body, fd.as_slice())
     }
 
@@ -577,28 +455,19 @@ impl Frontend {
     ) -> Result<Message, FrontendError> {
         self.send(request, body, descriptors, false)?;
         let reply = self.reply(request)?;
-        let shape = request
-            .reply()
-            .expect("only requests that are replied to are asked");
+        let shape = request.reply().expect("only requests that are replied to are asked");
         if reply.body.is_empty() && !shape.len_bytes().contains(&0) {
             // How a back end says no where zero would be an answer. ("VHOST_USER_GET_CONFIG")
             return Err(FrontendError::Refused { request, code: 0 });
         }
-        check_shape(
-            request.name(),
-            shape,
-            reply.body.len(),
-            request.reply_descriptors(),
-            reply.descriptor_count(),
-        )
-        .map_err(|source| FrontendError::Reply { request, source })?;
+        check_shape(request.name(), shape, reply.body.len(), request.reply_descriptors(), reply.descriptor_count())
+            .map_err(|source| FrontendError::Reply { request, source })?;
         Ok(reply)
     }
 
     fn ask_u64(&mut self, request: FrontendRequest) -> Result<u64, FrontendError> {
         let reply = self.ask(request, &[], &[])?;
-        u64_from(request.name(), &reply.body)
-            .map_err(|source| FrontendError::Reply { request, source })
+        u64_from(request.name(), &reply.body).map_err(|source| FrontendError::Reply { request, source })
     }
 
     fn send(
@@ -611,10 +480,11 @@ impl Frontend {
         if self.lost {
             return Err(FrontendError::Lost { request });
         }
+        if let Some(feature) = request.needs().filter(|feature| !self.protocol_features.has(*feature)) {
+            return Err(FrontendError::NotNegotiated { request, feature });
+        }
         let header = Header::request(request.number(), body.len() as u32, need_reply);
-        let sent = self
-            .connection
-            .send_within(header, body, descriptors, self.timeout);
+        let sent = self.connection.send_within(header, body, descriptors, self.timeout);
         sent.map_err(|source| self.lose(request, source))
     }
 
@@ -644,19 +514,12 @@ impl Frontend {
         }
     }
 
-    fn check_reply(
-        &mut self,
-        request: FrontendRequest,
-        reply: Message,
-    ) -> Result<Message, FrontendError> {
+    fn check_reply(&mut self, request: FrontendRequest, reply: Message) -> Result<Message, FrontendError> {
         if reply.header.is_reply() && reply.header.request == request.number() {
             return Ok(reply);
         }
         self.lost = true;
-        Err(FrontendError::OtherReply {
-            request,
-            found: reply.header.request,
-        })
+        Err(FrontendError::OtherReply { request, found: reply.header.request })
     }
 
     fn lose(&mut self, request: FrontendRequest, source: SocketError) -> FrontendError {
@@ -682,17 +545,6 @@ impl Frontend {
                 self.backend_channel = None;
             }
         }
-    }
-
-    fn needs(
-        &self,
-        request: FrontendRequest,
-        feature: ProtocolFeature,
-    ) -> Result<(), FrontendError> {
-        if self.protocol_features.has(feature) {
-            return Ok(());
-        }
-        Err(FrontendError::NotNegotiated { request, feature })
     }
 }
 

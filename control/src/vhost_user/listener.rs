@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, Stat};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
-    socket_with,
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with,
 };
 
 /// Connections that may wait to be accepted.
@@ -54,11 +53,7 @@ impl PathError {
 }
 
 fn refused(path: &Path, doing: &'static str) -> impl FnOnce(Errno) -> PathError {
-    move |errno| PathError::System {
-        path: path.into(),
-        doing,
-        source: errno.into(),
-    }
+    move |errno| PathError::System { path: path.into(), doing, source: errno.into() }
 }
 
 /// A listening socket at a path. Dropping it removes the path, if it is still this socket's.
@@ -83,11 +78,7 @@ impl Listener {
             outcome => outcome.map_err(refused(path, "binding"))?,
         }
         let bound = rustix::fs::stat(path).map_err(refused(path, "looking at the socket"))?;
-        let this = Self {
-            socket,
-            path: path.into(),
-            identity: identity(&bound),
-        };
+        let this = Self { socket, path: path.into(), identity: identity(&bound) };
         rustix::fs::chmod(path, mode).map_err(refused(path, "setting the socket's mode"))?;
         listen(&this.socket, BACKLOG).map_err(refused(path, "listening"))?;
         Ok(this)
@@ -136,16 +127,12 @@ pub fn connect_to(path: &Path) -> Result<OwnedFd, PathError> {
 
 fn unix_socket(path: &Path) -> Result<OwnedFd, PathError> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-        .map_err(refused(path, "making a socket"))
+    socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(refused(path, "making a socket"))
 }
 
 fn address(path: &Path) -> Result<SocketAddrUnix, PathError> {
     SocketAddrUnix::new(path).map_err(|errno| match errno {
-        Errno::NAMETOOLONG => PathError::TooLong {
-            path: path.into(),
-            len_bytes: path.as_os_str().len(),
-        },
+        Errno::NAMETOOLONG => PathError::TooLong { path: path.into(), len_bytes: path.as_os_str().len() },
         errno => refused(path, "making an address of it")(errno),
     })
 }
@@ -205,10 +192,7 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists(), "std leaves it behind");
         let _listener = Listener::bind(&path, Mode::RUSR | Mode::WUSR).unwrap();
-        assert!(matches!(
-            Listener::bind(&path, Mode::RUSR),
-            Err(PathError::InUse(_))
-        ));
+        assert!(matches!(Listener::bind(&path, Mode::RUSR), Err(PathError::InUse(_))));
         assert!(path.exists());
     }
 
@@ -217,10 +201,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         std::fs::write(&path, "precious").unwrap();
-        assert!(matches!(
-            Listener::bind(&path, Mode::RUSR),
-            Err(PathError::NotASocket(_))
-        ));
+        assert!(matches!(Listener::bind(&path, Mode::RUSR), Err(PathError::NotASocket(_))));
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     }
 
@@ -239,9 +220,6 @@ mod tests {
     fn a_path_too_long_says_so() {
         let path = Path::new("/").join("x".repeat(120));
         let error = Listener::bind(&path, Mode::RUSR).unwrap_err();
-        assert!(
-            matches!(error, PathError::TooLong { len_bytes: 121, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, PathError::TooLong { len_bytes: 121, .. }), "{error}");
     }
 }

@@ -1,9 +1,13 @@
 //! vhost-user, both ends: a front end shares a guest's rings over a Unix socket, a back end serves them.
 //!
-//! * [`message`]: the words. * [`socket`]: framing, descriptors passed. * [`listener`]: sockets in the file
-//!   system. * [`frontend`]: the asking end, for load generators and tests.
+//! * [`message`]: the words.
+//! * [`socket`]: framing, descriptors passed.
+//! * [`listener`]: sockets in the file system.
+//! * [`session`]: the serving end, a state machine over a device.
+//! * [`frontend`]: the asking end, for load generators and tests.
 
 pub mod frontend;
 pub mod listener;
 pub mod message;
+pub mod session;
 pub mod socket;

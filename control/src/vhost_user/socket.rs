@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 
 use super::message::{BODY_BYTES_MAX, DESCRIPTORS_MAX, HEADER_BYTES, Header, ProtocolError};
@@ -116,11 +116,7 @@ impl Connection {
             match self.read_up_to(wanted) {
                 Ok(0) | Err(Errno::CONNRESET) if self.filled == 0 => return Ok(Received::Gone),
                 Ok(0) | Err(Errno::CONNRESET) => {
-                    return Err(ProtocolError::Truncated {
-                        found: self.filled,
-                        wanted,
-                    }
-                    .into());
+                    return Err(ProtocolError::Truncated { found: self.filled, wanted }.into());
                 }
                 Ok(count) => self.filled += count,
                 Err(Errno::AGAIN) => return Ok(Received::NotYet),
@@ -143,12 +139,7 @@ impl Connection {
 
     /// Sends a message without waiting: a peer that does not read makes this fail, and as part of the message
     /// may be gone then, the connection is of no more use.
-    pub fn send(
-        &self,
-        header: Header,
-        body: &[u8],
-        descriptors: &[BorrowedFd<'_>],
-    ) -> Result<(), SocketError> {
+    pub fn send(&self, header: Header, body: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), SocketError> {
         self.send_within(header, body, descriptors, Duration::ZERO)
     }
 
@@ -164,11 +155,7 @@ impl Connection {
         descriptors: &[BorrowedFd<'_>],
         timeout: Duration,
     ) -> Result<(), SocketError> {
-        assert_eq!(
-            header.size_bytes as usize,
-            body.len(),
-            "the header tells the body's length"
-        );
+        assert_eq!(header.size_bytes as usize, body.len(), "the header tells the body's length");
         assert!(body.len() <= BODY_BYTES_MAX && descriptors.len() <= DESCRIPTORS_MAX);
         let deadline = Instant::now() + timeout;
         let header = header.to_bytes();
@@ -201,16 +188,11 @@ impl Connection {
     }
 
     fn take_message(&mut self) -> Message {
-        let (header, body) = self.bytes[..self.filled]
-            .split_first_chunk()
-            .expect("a whole message has a header");
+        let (header, body) = self.bytes[..self.filled].split_first_chunk().expect("a whole message has a header");
         let message = Message {
             header: Header::from_bytes(header),
             body: body.to_vec(),
-            descriptors: std::mem::replace(
-                &mut self.descriptors,
-                Vec::with_capacity(DESCRIPTORS_MAX),
-            ),
+            descriptors: std::mem::replace(&mut self.descriptors, Vec::with_capacity(DESCRIPTORS_MAX)),
             surplus_descriptors: std::mem::take(&mut self.surplus_descriptors),
         };
         self.filled = 0;
@@ -251,10 +233,7 @@ impl Connection {
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !descriptors.is_empty() {
             let fits = control.push(SendAncillaryMessage::ScmRights(descriptors));
-            assert!(
-                fits,
-                "there is space for as many descriptors as a message may have"
-            );
+            assert!(fits, "there is space for as many descriptors as a message may have");
         }
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         match rustix::io::retry_on_intr(|| sendmsg(&self.stream, bytes, &mut control, flags)) {
@@ -277,21 +256,11 @@ impl AsFd for Connection {
 /// A connected pair of Unix stream sockets.
 pub fn stream_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-    Ok(socketpair(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?)
+    Ok(socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
 }
 
 /// Waits until `fd` is ready for `flags`, not beyond `deadline`; `timeout` is what the error tells.
-pub fn wait(
-    fd: BorrowedFd<'_>,
-    flags: PollFlags,
-    deadline: Instant,
-    timeout: Duration,
-) -> Result<(), SocketError> {
+pub fn wait(fd: BorrowedFd<'_>, flags: PollFlags, deadline: Instant, timeout: Duration) -> Result<(), SocketError> {
     if wait_any(&mut [PollFd::from_borrowed_fd(fd, flags)], deadline)? {
         return Ok(());
     }
@@ -302,10 +271,7 @@ pub fn wait(
 pub fn wait_any(fds: &mut [PollFd<'_>], deadline: Instant) -> Result<bool, Errno> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let left = Timespec {
-            tv_sec: left.as_secs() as i64,
-            tv_nsec: left.subsec_nanos().into(),
-        };
+        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
         match poll(fds, Some(&left)) {
             Ok(ready) => return Ok(ready != 0),
             Err(Errno::INTR) => {}
@@ -318,11 +284,7 @@ pub fn wait_any(fds: &mut [PollFd<'_>], deadline: Instant) -> Result<bool, Errno
 /// that a pipe which is ready takes it whole.
 fn wait_for_room(pipe: BorrowedFd<'_>) -> Result<(), Errno> {
     let mut fds = [PollFd::from_borrowed_fd(pipe, PollFlags::OUT)];
-    if wait_any(&mut fds, Instant::now())? {
-        Ok(())
-    } else {
-        Err(Errno::AGAIN)
-    }
+    if wait_any(&mut fds, Instant::now())? { Ok(()) } else { Err(Errno::AGAIN) }
 }
 
 #[cfg(test)]

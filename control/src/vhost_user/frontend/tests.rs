@@ -21,10 +21,7 @@ struct Seen {
 
 /// Serves one connection: checks every message's shape, answers as a good back end does, and gives back what
 /// it saw. `refuse` is answered with 1 where it needs an answer.
-fn good_backend(
-    mut connection: Connection,
-    refuse: Option<FrontendRequest>,
-) -> JoinHandle<Vec<Seen>> {
+fn good_backend(mut connection: Connection, refuse: Option<FrontendRequest>) -> JoinHandle<Vec<Seen>> {
     std::thread::spawn(move || {
         let mut seen = Vec::new();
         let mut status = 0;
@@ -83,10 +80,7 @@ fn good_backend(
 
 fn with_good_backend() -> (Frontend, JoinHandle<Vec<Seen>>) {
     let (here, there) = stream_pair().unwrap();
-    (
-        Frontend::new(here, SOON),
-        good_backend(Connection::new(there), None),
-    )
+    (Frontend::new(here, SOON), good_backend(Connection::new(there), None))
 }
 
 /// A back end that answers the first message with these bytes and closes after a second one.
@@ -109,22 +103,10 @@ fn memory() -> OwnedFd {
 fn a_session_opens_in_the_usual_order() {
     let (mut frontend, backend) = with_good_backend();
     let agreed = frontend.negotiate(u64::MAX, ALL).unwrap();
-    assert_eq!(
-        agreed,
-        Negotiated {
-            offered: OFFERED,
-            features: OFFERED,
-            protocol_features: ALL
-        }
-    );
+    assert_eq!(agreed, Negotiated { offered: OFFERED, features: OFFERED, protocol_features: ALL });
     assert!(frontend.packed());
     drop(frontend);
-    let seen: Vec<_> = backend
-        .join()
-        .unwrap()
-        .iter()
-        .map(|seen| seen.request.number())
-        .collect();
+    let seen: Vec<_> = backend.join().unwrap().iter().map(|seen| seen.request.number()).collect();
     assert_eq!(seen, [1, 15, 16, 21, 3, 2]);
 }
 
@@ -133,24 +115,13 @@ fn every_request_is_well_formed() {
     let (mut frontend, backend) = with_good_backend();
     frontend.negotiate(u64::MAX, ALL).unwrap();
     let file = memory();
-    let region = MemoryRegion {
-        guest_addr: 0,
-        size_bytes: 4096,
-        user_addr: 0x7000,
-        mmap_offset: 0,
-    };
-    let shared = SharedRegion {
-        region,
-        file: file.as_fd(),
-    };
+    let region = MemoryRegion { guest_addr: 0, size_bytes: 4096, user_addr: 0x7000, mmap_offset: 0 };
+    let shared = SharedRegion { region, file: file.as_fd() };
     frontend.share_memory(&[shared; 3]).unwrap();
     frontend.share_memory(&[shared; 9]).unwrap();
     assert!(matches!(
         frontend.share_memory(&[shared; 11]),
-        Err(FrontendError::TooManyRegions {
-            found: 11,
-            allowed: 10
-        })
+        Err(FrontendError::TooManyRegions { found: 11, allowed: 10 })
     ));
     frontend.rem_mem_reg(&region).unwrap();
     assert_eq!(frontend.get_queue_num().unwrap(), 4);
@@ -159,20 +130,9 @@ fn every_request_is_well_formed() {
     assert_eq!(frontend.get_config(0, 12).unwrap().len(), 12);
     frontend.set_config(0, &[2; 6], true).unwrap();
     let (inflight, buffer) = frontend.get_inflight_fd(4, 256).unwrap();
-    assert_eq!(
-        (inflight.mmap_size, inflight.num_queues, inflight.queue_size),
-        (4096, 4, 256)
-    );
+    assert_eq!((inflight.mmap_size, inflight.num_queues, inflight.queue_size), (4096, 4, 256));
     frontend.set_inflight_fd(&inflight, buffer.as_fd()).unwrap();
-    frontend
-        .set_log_base(
-            LogBase {
-                size_bytes: 4096,
-                mmap_offset: 0,
-            },
-            file.as_fd(),
-        )
-        .unwrap();
+    frontend.set_log_base(LogBase { size_bytes: 4096, mmap_offset: 0 }, file.as_fd()).unwrap();
     frontend.set_log_fd(file.as_fd()).unwrap();
     frontend.net_set_mtu(1500).unwrap();
     frontend.send_rarp([2, 0, 0, 0, 0, 1]).unwrap();
@@ -189,15 +149,7 @@ fn every_request_is_well_formed() {
     };
     frontend.start_ring(1, &setup).unwrap();
     let base = frontend.stop_ring(1).unwrap();
-    assert_eq!(
-        base,
-        VringBase::Packed {
-            avail: 7,
-            avail_wrap: true,
-            used: 7,
-            used_wrap: true
-        }
-    );
+    assert_eq!(base, VringBase::Packed { avail: 7, avail_wrap: true, used: 7, used_wrap: true });
     frontend.reset_device().unwrap();
     assert!(!frontend.backend_gone());
     drop(frontend);
@@ -211,20 +163,10 @@ fn every_request_is_well_formed() {
     let addr = VringAddr::from_bytes("", &of(FrontendRequest::SET_VRING_ADDR).body).unwrap();
     assert_eq!(
         addr,
-        VringAddr {
-            index: 1,
-            flags: 1,
-            descriptor: 0x7000,
-            used: 0x9000,
-            available: 0x8000,
-            log: 0x2000
-        }
+        VringAddr { index: 1, flags: 1, descriptor: 0x7000, used: 0x9000, available: 0x8000, log: 0x2000 }
     );
     assert!(of(FrontendRequest::SET_VRING_ENABLE).needs_reply);
-    assert!(
-        !of(FrontendRequest::GET_VRING_BASE).needs_reply,
-        "it has a reply of its own"
-    );
+    assert!(!of(FrontendRequest::GET_VRING_BASE).needs_reply, "it has a reply of its own");
 }
 
 #[test]
@@ -241,15 +183,10 @@ fn a_refusal_is_an_error_and_the_session_goes_on() {
 #[test]
 fn nothing_is_asked_that_was_not_negotiated() {
     let (mut frontend, _backend) = with_good_backend();
-    frontend
-        .negotiate(u64::MAX, ProtocolFeatures::default())
-        .unwrap();
+    frontend.negotiate(u64::MAX, ProtocolFeatures::default()).unwrap();
     assert!(matches!(
         frontend.get_status(),
-        Err(FrontendError::NotNegotiated {
-            feature: ProtocolFeature::STATUS,
-            ..
-        })
+        Err(FrontendError::NotNegotiated { feature: ProtocolFeature::STATUS, .. })
     ));
     assert!(frontend.get_inflight_fd(1, 1).is_err() && frontend.reset_device().is_err());
     assert!(frontend.get_max_mem_slots().is_err() && frontend.get_config(0, 1).is_err());
@@ -260,14 +197,8 @@ fn a_back_end_that_is_silent_costs_one_time_out() {
     let (here, _there) = stream_pair().unwrap();
     let mut frontend = Frontend::new(here, BRIEF);
     let error = frontend.get_features().unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "GET_FEATURES: the peer did not answer within 50 ms"
-    );
-    assert!(matches!(
-        frontend.get_features(),
-        Err(FrontendError::Lost { .. })
-    ));
+    assert_eq!(error.to_string(), "GET_FEATURES: the peer did not answer within 50 ms");
+    assert!(matches!(frontend.get_features(), Err(FrontendError::Lost { .. })));
     assert!(frontend.backend_gone());
 }
 
@@ -278,29 +209,17 @@ fn a_back_end_that_goes_is_noticed() {
     assert!(!frontend.backend_gone());
     drop(there);
     assert!(frontend.backend_gone());
-    assert!(matches!(
-        frontend.set_owner(),
-        Err(FrontendError::Lost { .. })
-    ));
+    assert!(matches!(frontend.set_owner(), Err(FrontendError::Lost { .. })));
 }
 
 #[test]
 fn answers_to_something_else_are_not_taken() {
     let mut frontend = with_answer(Header::reply(15, 8), &[0; 8]);
-    assert!(matches!(
-        frontend.get_features(),
-        Err(FrontendError::OtherReply { found: 15, .. })
-    ));
+    assert!(matches!(frontend.get_features(), Err(FrontendError::OtherReply { found: 15, .. })));
     let mut frontend = with_answer(Header::request(1, 8, false), &[0; 8]);
-    assert!(matches!(
-        frontend.get_features(),
-        Err(FrontendError::OtherReply { .. })
-    ));
+    assert!(matches!(frontend.get_features(), Err(FrontendError::OtherReply { .. })));
     let mut frontend = with_answer(Header::reply(11, 8), &[2, 0, 0, 0, 0, 0, 0, 0]);
-    assert!(matches!(
-        frontend.stop_ring(1),
-        Err(FrontendError::OtherRing { found: 2, .. })
-    ));
+    assert!(matches!(frontend.stop_ring(1), Err(FrontendError::OtherRing { found: 2, .. })));
 }
 
 #[test]
@@ -308,16 +227,10 @@ fn malformed_answers_are_errors() {
     let mut frontend = with_answer(Header::reply(1, 4), &[0; 4]);
     assert!(matches!(
         frontend.get_features(),
-        Err(FrontendError::Reply {
-            source: ProtocolError::Size { found: 4, .. },
-            ..
-        })
+        Err(FrontendError::Reply { source: ProtocolError::Size { found: 4, .. }, .. })
     ));
     let mut frontend = with_answer(Header::reply(1, 0), &[]);
-    assert!(matches!(
-        frontend.get_features(),
-        Err(FrontendError::Refused { .. })
-    ));
+    assert!(matches!(frontend.get_features(), Err(FrontendError::Refused { .. })));
 }
 
 #[test]
@@ -332,9 +245,7 @@ fn a_change_of_configuration_is_heard_while_waiting_for_an_answer() {
         let mut channel = Connection::new(given.descriptors.pop().unwrap());
         there.receive_within(SOON).unwrap();
         let codes = [2, 5].map(|request| {
-            channel
-                .send(Header::request(request, 0, true), &[], &[])
-                .unwrap();
+            channel.send(Header::request(request, 0, true), &[], &[]).unwrap();
             let answer = channel.receive_within(SOON).unwrap();
             assert_eq!(answer.header, Header::reply(request, 8));
             u64_from("", &answer.body).unwrap()
@@ -343,11 +254,7 @@ fn a_change_of_configuration_is_heard_while_waiting_for_an_answer() {
         codes
     });
     assert_eq!(frontend.get_features().unwrap(), 5);
-    assert_eq!(
-        backend.join().unwrap(),
-        [0, 1],
-        "what we do not know is refused"
-    );
+    assert_eq!(backend.join().unwrap(), [0, 1], "what we do not know is refused");
     assert_eq!(frontend.config_changes(), 1);
 }
 
@@ -360,8 +267,7 @@ fn a_back_end_may_come_later_on_either_side() {
         let path = path.clone();
         std::thread::spawn(move || {
             std::thread::sleep(BRIEF);
-            let listener =
-                Listener::bind(&path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+            let listener = Listener::bind(&path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
             assert!(Frontend::accept(&listener, SOON, SOON).is_ok());
             let error = Frontend::accept(&listener, BRIEF, SOON).unwrap_err();
             assert!(matches!(error, FrontendError::Accept { .. }), "{error}");

@@ -203,12 +203,6 @@ impl ProtocolError {
     /// Whether nobody can know any more where the next message starts (or the peer has stopped
     /// listening): nothing is left but to close.
     pub const fn ends_the_session(&self) -> bool {
-        matches!(
-            self,
-            Self::Version { .. }
-                | Self::TooLong { .. }
-                | Self::Truncated { .. }
-                | Self::ReplyUnread { .. }
-        )
+        matches!(self, Self::Version { .. } | Self::TooLong { .. } | Self::Truncated { .. } | Self::ReplyUnread { .. })
     }
 }

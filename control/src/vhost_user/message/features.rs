@@ -122,18 +122,11 @@ impl ProtocolFeatures {
 impl fmt::Display for ProtocolFeatures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
-        for feature in ProtocolFeature::ALL
-            .iter()
-            .filter(|feature| self.has(**feature))
-        {
+        for feature in ProtocolFeature::ALL.iter().filter(|feature| self.has(**feature)) {
             write!(f, "{separator}{feature}")?;
             separator = " ";
         }
         let unknown = self.0 & !Self::of(ProtocolFeature::ALL).0;
-        if unknown != 0 {
-            write!(f, "{separator}{unknown:#x}")
-        } else {
-            Ok(())
-        }
+        if unknown != 0 { write!(f, "{separator}{unknown:#x}") } else { Ok(()) }
     }
 }

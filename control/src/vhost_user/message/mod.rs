@@ -16,12 +16,11 @@ use std::ops::RangeInclusive;
 
 pub use error::{Allowed, Outcome, ProtocolError};
 pub use features::{
-    ProtocolFeature, ProtocolFeatures, VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES,
-    VIRTIO_F_RING_PACKED,
+    ProtocolFeature, ProtocolFeatures, VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO_F_RING_PACKED,
 };
 pub use payload::{
-    Config, DeviceState, Inflight, Iotlb, LogBase, MemoryRegion, MemoryTable, Mmap, VringAddr,
-    VringArea, VringBase, VringFd, VringState, u64_from, u64_to,
+    Config, DeviceState, Inflight, Iotlb, LogBase, MemoryRegion, MemoryTable, Mmap, VringAddr, VringArea, VringBase,
+    VringFd, VringState, u64_from, u64_to,
 };
 
 /// Bytes of a message's header.
@@ -84,9 +83,7 @@ impl Shape {
             Self::U64 | Self::VringState | Self::VringFd | Self::DeviceState => 8..=8,
             Self::VringAddr | Self::MemoryRegion | Self::Mmap => 40..=40,
             // Some front ends send their whole array, however few regions are in it.
-            Self::MemoryTable => {
-                MemoryTable::HEADER_BYTES..=MemoryTable::len_bytes(MEMORY_REGIONS_MAX)
-            }
+            Self::MemoryTable => MemoryTable::HEADER_BYTES..=MemoryTable::len_bytes(MEMORY_REGIONS_MAX),
             Self::LogBase => 8..=16,
             // As a C structure these two end in padding, which front ends send or not.
             Self::Iotlb => 26..=32,
@@ -285,6 +282,34 @@ requests! {
     }
 }
 
+impl FrontendRequest {
+    /// The protocol feature without which the request may not be sent.
+    pub const fn needs(self) -> Option<ProtocolFeature> {
+        use ProtocolFeature as F;
+        Some(match self {
+            Self::GET_QUEUE_NUM => F::MQ,
+            Self::SET_LOG_BASE => F::LOG_SHMFD,
+            Self::SEND_RARP => F::RARP,
+            Self::NET_SET_MTU => F::NET_MTU,
+            Self::SET_BACKEND_REQ_FD => F::BACKEND_REQ,
+            Self::SET_VRING_ENDIAN => F::CROSS_ENDIAN,
+            Self::CREATE_CRYPTO_SESSION | Self::CLOSE_CRYPTO_SESSION => F::CRYPTO_SESSION,
+            Self::POSTCOPY_ADVISE | Self::POSTCOPY_LISTEN | Self::POSTCOPY_END => F::PAGEFAULT,
+            Self::GET_CONFIG | Self::SET_CONFIG => F::CONFIG,
+            Self::GET_INFLIGHT_FD | Self::SET_INFLIGHT_FD => F::INFLIGHT_SHMFD,
+            Self::RESET_DEVICE => F::RESET_DEVICE,
+            Self::VRING_KICK => F::INBAND_NOTIFICATIONS,
+            Self::GET_MAX_MEM_SLOTS | Self::ADD_MEM_REG | Self::REM_MEM_REG => F::CONFIGURE_MEM_SLOTS,
+            Self::SET_STATUS | Self::GET_STATUS => F::STATUS,
+            Self::GET_SHARED_OBJECT => F::SHARED_OBJECT,
+            Self::SET_DEVICE_STATE_FD | Self::CHECK_DEVICE_STATE => F::DEVICE_STATE,
+            Self::GET_SHMEM_CONFIG => F::SHMEM,
+            Self::GET_VRING_BASE_SKIP_DRAIN => F::GET_VRING_BASE_SKIP_DRAIN,
+            _ => return None,
+        })
+    }
+}
+
 /// A message's first twelve bytes. ("Header")
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -308,25 +333,13 @@ impl Header {
 
     /// A request's header.
     pub const fn request(number: u32, size_bytes: u32, need_reply: bool) -> Self {
-        let flags = if need_reply {
-            Self::VERSION | Self::NEED_REPLY
-        } else {
-            Self::VERSION
-        };
-        Self {
-            request: number,
-            flags,
-            size_bytes,
-        }
+        let flags = if need_reply { Self::VERSION | Self::NEED_REPLY } else { Self::VERSION };
+        Self { request: number, flags, size_bytes }
     }
 
     /// A reply's header: nothing but version and reply flag, which some front ends insist on.
     pub const fn reply(number: u32, size_bytes: u32) -> Self {
-        Self {
-            request: number,
-            flags: Self::VERSION | Self::REPLY,
-            size_bytes,
-        }
+        Self { request: number, flags: Self::VERSION | Self::REPLY, size_bytes }
     }
 
     /// Whether the sender asked for an answer.
@@ -350,30 +363,18 @@ impl Header {
 
     /// From the wire, any bytes. Nothing is checked.
     pub fn from_bytes(bytes: &[u8; HEADER_BYTES]) -> Self {
-        let word = |at: usize| {
-            u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-        };
-        Self {
-            request: word(0),
-            flags: word(4),
-            size_bytes: word(8),
-        }
+        let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        Self { request: word(0), flags: word(4), size_bytes: word(8) }
     }
 
     /// Refuses what cannot be a header: after it nobody knows where the next message starts.
     pub fn check_framing(&self) -> Result<(), ProtocolError> {
         let version = self.flags & Self::VERSION_MASK;
         if version != Self::VERSION {
-            return Err(ProtocolError::Version {
-                request: self.request,
-                found: version,
-            });
+            return Err(ProtocolError::Version { request: self.request, found: version });
         }
         if self.size_bytes as usize > BODY_BYTES_MAX {
-            return Err(ProtocolError::TooLong {
-                request: self.request,
-                found: self.size_bytes,
-            });
+            return Err(ProtocolError::TooLong { request: self.request, found: self.size_bytes });
         }
         Ok(())
     }
@@ -381,10 +382,7 @@ impl Header {
     /// Refuses flags that no request has.
     pub fn check_request_flags(&self) -> Result<(), ProtocolError> {
         if self.flags & !(Self::VERSION_MASK | Self::NEED_REPLY) != 0 {
-            return Err(ProtocolError::Flags {
-                request: self.request,
-                found: self.flags,
-            });
+            return Err(ProtocolError::Flags { request: self.request, found: self.flags });
         }
         Ok(())
     }
@@ -400,12 +398,7 @@ pub fn check_shape(
 ) -> Result<(), ProtocolError> {
     let len_bytes = shape.len_bytes();
     if !len_bytes.contains(&body_bytes) {
-        return Err(ProtocolError::Size {
-            request,
-            found: body_bytes,
-            min: *len_bytes.start(),
-            max: *len_bytes.end(),
-        });
+        return Err(ProtocolError::Size { request, found: body_bytes, min: *len_bytes.start(), max: *len_bytes.end() });
     }
     check_descriptors(request, descriptors, descriptors_found)
 }
@@ -419,10 +412,5 @@ pub fn check_descriptors(
     if allowed.contains(&found) {
         return Ok(());
     }
-    Err(ProtocolError::Descriptors {
-        request,
-        found,
-        min: *allowed.start(),
-        max: *allowed.end(),
-    })
+    Err(ProtocolError::Descriptors { request, found, min: *allowed.start(), max: *allowed.end() })
 }

@@ -46,21 +46,14 @@ macro_rules! body {
 
 /// The first `N` bytes of `rest`, which the caller has measured.
 fn take<const N: usize>(rest: &mut &[u8]) -> [u8; N] {
-    let (first, behind) = rest
-        .split_first_chunk::<N>()
-        .expect("the length was checked");
+    let (first, behind) = rest.split_first_chunk::<N>().expect("the length was checked");
     *rest = behind;
     *first
 }
 
 /// A single 64-bit integer, from a body of `request`.
 pub fn u64_from(request: &'static str, bytes: &[u8]) -> Result<u64, ProtocolError> {
-    let value = bytes.try_into().map_err(|_| ProtocolError::Size {
-        request,
-        found: bytes.len(),
-        min: 8,
-        max: 8,
-    })?;
+    let value = bytes.try_into().map_err(|_| ProtocolError::Size { request, found: bytes.len(), min: 8, max: 8 })?;
     Ok(u64::from_ne_bytes(value))
 }
 
@@ -125,15 +118,8 @@ impl MemoryRegion {
     /// From the body of ADD_MEM_REG or REM_MEM_REG.
     pub fn from_single_bytes(request: &'static str, bytes: &[u8]) -> Result<Self, ProtocolError> {
         match bytes.split_first_chunk::<8>() {
-            Some((_padding, region)) if region.len() == Self::LEN_BYTES => {
-                Self::from_bytes(request, region)
-            }
-            _ => Err(ProtocolError::Size {
-                request,
-                found: bytes.len(),
-                min: 40,
-                max: 40,
-            }),
+            Some((_padding, region)) if region.len() == Self::LEN_BYTES => Self::from_bytes(request, region),
+            _ => Err(ProtocolError::Size { request, found: bytes.len(), min: 40, max: 40 }),
         }
     }
 }
@@ -156,11 +142,7 @@ impl MemoryTable {
 
     /// As on the wire: as many regions as there are.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = VringState {
-            index: self.regions.len() as u32,
-            num: 0,
-        }
-        .to_bytes();
+        let mut bytes = VringState { index: self.regions.len() as u32, num: 0 }.to_bytes();
         for region in &self.regions {
             bytes.extend_from_slice(&region.to_bytes());
         }
@@ -175,9 +157,7 @@ impl MemoryTable {
             min,
             max: Self::len_bytes(MEMORY_REGIONS_MAX),
         };
-        let (count, mut rest) = bytes
-            .split_first_chunk::<4>()
-            .ok_or(size(Self::HEADER_BYTES))?;
+        let (count, mut rest) = bytes.split_first_chunk::<4>().ok_or(size(Self::HEADER_BYTES))?;
         let count = u32::from_ne_bytes(*count) as usize;
         if count > MEMORY_REGIONS_MAX {
             return Err(ProtocolError::Field {
@@ -193,9 +173,7 @@ impl MemoryTable {
         let _padding = take::<4>(&mut rest);
         let regions = rest.chunks_exact(MemoryRegion::LEN_BYTES).take(count);
         let regions = regions.map(|region| MemoryRegion::from_bytes(request, region));
-        Ok(Self {
-            regions: regions.collect::<Result<_, _>>()?,
-        })
+        Ok(Self { regions: regions.collect::<Result<_, _>>()? })
     }
 }
 
@@ -305,10 +283,7 @@ impl VringFd {
                 allowed: Allowed::Such("an index in bits 0 to 7 and the invalid-FD flag in bit 8"),
             });
         }
-        Ok(Self {
-            index: (found & 0xff) as u8,
-            no_fd: found & Self::NO_FD != 0,
-        })
+        Ok(Self { index: (found & 0xff) as u8, no_fd: found & Self::NO_FD != 0 })
     }
 }
 
@@ -340,12 +315,7 @@ impl Config {
     /// From a body of `request`.
     pub fn from_bytes(request: &'static str, bytes: &[u8]) -> Result<Self, ProtocolError> {
         let len_bytes = Shape::Config.len_bytes();
-        let size = ProtocolError::Size {
-            request,
-            found: bytes.len(),
-            min: *len_bytes.start(),
-            max: *len_bytes.end(),
-        };
+        let size = ProtocolError::Size { request, found: bytes.len(), min: *len_bytes.start(), max: *len_bytes.end() };
         if !len_bytes.contains(&bytes.len()) {
             return Err(size);
         }
@@ -361,11 +331,7 @@ impl Config {
                 allowed: Allowed::Only(rest.len() as u64),
             });
         }
-        Ok(Self {
-            offset,
-            flags,
-            bytes: rest.to_vec(),
-        })
+        Ok(Self { offset, flags, bytes: rest.to_vec() })
     }
 }
 
@@ -391,28 +357,14 @@ pub enum VringBase {
 impl VringBase {
     /// Where a ring nobody has used yet stands.
     pub const fn start(packed: bool) -> Self {
-        if packed {
-            Self::Packed {
-                avail: 0,
-                avail_wrap: true,
-                used: 0,
-                used_wrap: true,
-            }
-        } else {
-            Self::Split(0)
-        }
+        if packed { Self::Packed { avail: 0, avail_wrap: true, used: 0, used_wrap: true } } else { Self::Split(0) }
     }
 
     /// The `num` of SET_VRING_BASE and of GET_VRING_BASE's reply.
     pub const fn to_num(self) -> u32 {
         match self {
             Self::Split(avail) => avail as u32,
-            Self::Packed {
-                avail,
-                avail_wrap,
-                used,
-                used_wrap,
-            } => {
+            Self::Packed { avail, avail_wrap, used, used_wrap } => {
                 (avail & 0x7fff) as u32
                     | (avail_wrap as u32) << 15
                     | ((used & 0x7fff) as u32) << 16

@@ -22,21 +22,12 @@ fn send_raw(to: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
     if !descriptors.is_empty() {
         assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
     }
-    let sent = sendmsg(
-        to,
-        &[IoSlice::new(bytes)],
-        &mut control,
-        SendFlags::NOSIGNAL,
-    );
+    let sent = sendmsg(to, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL);
     assert_eq!(sent, Ok(bytes.len()));
 }
 
 fn wire(header: Header, body: &[u8]) -> Vec<u8> {
-    header
-        .to_bytes()
-        .into_iter()
-        .chain(body.iter().copied())
-        .collect()
+    header.to_bytes().into_iter().chain(body.iter().copied()).collect()
 }
 
 fn expect_message(connection: &mut Connection) -> Message {
@@ -54,10 +45,7 @@ fn a_message_arrives_with_its_descriptors() {
     there.send(header, &[7; 8], &[writing.as_fd()]).unwrap();
     let message = here.receive_within(SOON).unwrap();
     assert_eq!((message.header, &message.body[..]), (header, &[7; 8][..]));
-    assert_eq!(
-        (message.descriptors.len(), message.descriptor_count()),
-        (1, 1)
-    );
+    assert_eq!((message.descriptors.len(), message.descriptor_count()), (1, 1));
     let flags = rustix::io::fcntl_getfd(&message.descriptors[0]).unwrap();
     assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
     drop(writing);
@@ -71,9 +59,7 @@ fn descriptors_stay_with_their_message() {
     let (mut here, there) = Connection::pair().unwrap();
     let (_, writing) = witness();
     there.send(Header::request(1, 0, false), &[], &[]).unwrap();
-    there
-        .send(Header::request(12, 8, false), &[0; 8], &[writing.as_fd()])
-        .unwrap();
+    there.send(Header::request(12, 8, false), &[0; 8], &[writing.as_fd()]).unwrap();
     there.send(Header::request(3, 0, false), &[], &[]).unwrap();
     let counts = [(); 3].map(|()| {
         let message = expect_message(&mut here);
@@ -100,11 +86,7 @@ fn descriptors_that_do_not_fit_are_closed_at_once() {
     for count in [9, 10, 100, 250] {
         let (reading, writing) = witness();
         let descriptors = vec![writing.as_fd(); count];
-        send_raw(
-            &there,
-            &wire(Header::request(5, 0, false), &[]),
-            &descriptors,
-        );
+        send_raw(&there, &wire(Header::request(5, 0, false), &[]), &descriptors);
         drop(descriptors);
         drop(writing);
         let message = expect_message(&mut here);
@@ -134,27 +116,10 @@ fn descriptors_with_every_byte_do_not_add_up() {
 fn a_message_too_long_is_refused_before_its_body_is_read() {
     for size_bytes in [BODY_BYTES_MAX as u32 + 1, u32::MAX] {
         let (mut here, there) = Connection::pair().unwrap();
-        send_raw(
-            &there,
-            &wire(
-                Header {
-                    request: 1,
-                    flags: 1,
-                    size_bytes,
-                },
-                &[0; 64],
-            ),
-            &[],
-        );
+        send_raw(&there, &wire(Header { request: 1, flags: 1, size_bytes }, &[0; 64]), &[]);
         let error = here.receive().unwrap_err();
-        let expected = ProtocolError::TooLong {
-            request: 1,
-            found: size_bytes,
-        };
-        assert!(
-            matches!(error, SocketError::Protocol(found) if found == expected),
-            "{error}"
-        );
+        let expected = ProtocolError::TooLong { request: 1, found: size_bytes };
+        assert!(matches!(error, SocketError::Protocol(found) if found == expected), "{error}");
         assert_eq!(here.filled, HEADER_BYTES);
     }
 }
@@ -164,10 +129,7 @@ fn garbage_is_not_taken_for_a_header() {
     let (mut here, there) = Connection::pair().unwrap();
     send_raw(&there, b"GET / HTTP/1.1\r\n\r\n", &[]);
     let error = here.receive().unwrap_err();
-    assert!(
-        matches!(error, SocketError::Protocol(ProtocolError::Version { .. })),
-        "{error}"
-    );
+    assert!(matches!(error, SocketError::Protocol(ProtocolError::Version { .. })), "{error}");
 }
 
 #[test]
@@ -179,29 +141,19 @@ fn a_peer_that_goes_between_messages_is_the_ordinary_end() {
     assert!(matches!(here.receive(), Ok(Received::Gone)));
     assert!(matches!(here.receive_within(SOON), Err(SocketError::Gone)));
     let header = Header::reply(3, 0);
-    assert!(
-        matches!(here.send(header, &[], &[]), Err(SocketError::Gone)),
-        "and no SIGPIPE"
-    );
+    assert!(matches!(here.send(header, &[], &[]), Err(SocketError::Gone)), "and no SIGPIPE");
 }
 
 #[test]
 fn a_stream_that_ends_inside_a_message_says_where() {
     for cut in 1..20 {
         let (mut here, there) = Connection::pair().unwrap();
-        send_raw(
-            &there,
-            &wire(Header::request(2, 8, false), &[9; 8])[..cut],
-            &[],
-        );
+        send_raw(&there, &wire(Header::request(2, 8, false), &[9; 8])[..cut], &[]);
         drop(there);
         let wanted = if cut < HEADER_BYTES { HEADER_BYTES } else { 20 };
         let error = here.receive().unwrap_err();
         let expected = ProtocolError::Truncated { found: cut, wanted };
-        assert!(
-            matches!(error, SocketError::Protocol(found) if found == expected),
-            "{error}"
-        );
+        assert!(matches!(error, SocketError::Protocol(found) if found == expected), "{error}");
     }
 }
 
@@ -210,15 +162,9 @@ fn waiting_ends() {
     let (mut here, there) = Connection::pair().unwrap();
     let brief = Duration::from_millis(20);
     let begun = Instant::now();
-    assert!(matches!(
-        here.receive_within(brief),
-        Err(SocketError::Timeout(_))
-    ));
+    assert!(matches!(here.receive_within(brief), Err(SocketError::Timeout(_))));
     send_raw(&there, &[1, 0, 0], &[]);
-    assert!(matches!(
-        here.receive_within(brief),
-        Err(SocketError::Timeout(_))
-    ));
+    assert!(matches!(here.receive_within(brief), Err(SocketError::Timeout(_))));
     assert!(begun.elapsed() >= 2 * brief);
 }
 
@@ -240,9 +186,7 @@ fn a_long_message_waits_for_room() {
     let (here, mut there) = Connection::pair().unwrap();
     let body = [5; BODY_BYTES_MAX];
     let header = Header::request(26, body.len() as u32, false);
-    let reader = std::thread::spawn(move || {
-        (0..200).all(|_| there.receive_within(SOON).unwrap().body == body)
-    });
+    let reader = std::thread::spawn(move || (0..200).all(|_| there.receive_within(SOON).unwrap().body == body));
     for _ in 0..200 {
         here.send_within(header, &body, &[], SOON).unwrap();
     }
@@ -253,9 +197,7 @@ fn a_long_message_waits_for_room() {
 fn the_other_end_may_be_a_pipe() {
     let (reading, writing) = pipe_with(PipeFlags::CLOEXEC).unwrap();
     let channel = Connection::new(writing);
-    channel
-        .send(Header::request(2, 0, false), &[], &[])
-        .unwrap();
+    channel.send(Header::request(2, 0, false), &[], &[]).unwrap();
     let mut bytes = [0; HEADER_BYTES];
     assert_eq!(rustix::io::read(&reading, &mut bytes[..]), Ok(HEADER_BYTES));
     assert_eq!(Header::from_bytes(&bytes), Header::request(2, 0, false));
@@ -264,15 +206,9 @@ fn the_other_end_may_be_a_pipe() {
             break error;
         }
     };
-    assert!(
-        matches!(full, SocketError::Timeout(_)),
-        "a full pipe does not hold us: {full}"
-    );
+    assert!(matches!(full, SocketError::Timeout(_)), "a full pipe does not hold us: {full}");
     drop(reading);
-    assert!(matches!(
-        channel.send(Header::request(2, 0, false), &[], &[]),
-        Err(SocketError::Gone)
-    ));
+    assert!(matches!(channel.send(Header::request(2, 0, false), &[], &[]), Err(SocketError::Gone)));
 }
 
 #[test]
@@ -289,11 +225,7 @@ fn every_request_gets_through_whole() {
         assert_eq!(message.body, body);
         assert_eq!(message.descriptors.len(), descriptors.len(), "{request}");
     }
-    assert_eq!(
-        Shape::Opaque.len_bytes(),
-        0..=BODY_BYTES_MAX,
-        "the longest was among them"
-    );
+    assert_eq!(Shape::Opaque.len_bytes(), 0..=BODY_BYTES_MAX, "the longest was among them");
 }
 
 proptest! {

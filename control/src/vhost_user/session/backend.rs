@@ -1,0 +1,62 @@
+//! What a session wants of the device it serves.
+
+use virtnet_rings::{Notifier, Queue};
+
+/// A device as a vhost-user session sees it. Rings are numbered as in the protocol: 2 × pair is a receiveq, 2 × pair + 1
+/// a transmitq, and the control queue comes last.
+///
+/// None of these may wait for anything a guest or a front end does.
+pub trait Backend {
+    /// Feature bits the device offers. The transport's own are the session's business.
+    fn features(&self) -> u64;
+
+    /// How many rings it has, control queue included; at most [`super::super::message::VRINGS_MAX`].
+    fn ring_count(&self) -> usize;
+
+    /// How many queue pairs it has.
+    fn queue_pairs(&self) -> u16;
+
+    /// The largest queue size it takes.
+    fn queue_size_max(&self) -> u16;
+
+    /// Its configuration space as it is now.
+    fn config(&self) -> Vec<u8>;
+
+    /// Restores part of the configuration space after a live migration.
+    ///
+    /// # Errors
+    /// In words, what is allowed.
+    fn restore_config(&mut self, offset: usize, bytes: &[u8]) -> Result<(), &'static str>;
+
+    /// These features were acknowledged, transport bits included. No ring runs.
+    fn set_features(&mut self, features: u64);
+
+    /// Takes a ring that is set up and serves it. While it is not enabled, nothing arrives through it and what is sent
+    /// through it is thrown away ("Ring states").
+    ///
+    /// # Errors
+    /// In words, why it cannot: the ring then does not run.
+    fn start_ring(&mut self, index: usize, queue: Queue, enabled: bool) -> Result<(), &'static str>;
+
+    /// Stops a ring that runs, finishes what is in flight, and tells where it stands ([`virtnet_rings::Virtqueue::base`]).
+    /// After this no byte of guest memory is touched for this ring.
+    fn stop_ring(&mut self, index: usize) -> u32;
+
+    /// Changes where the used-buffer notifications of a ring that runs go.
+    fn set_call(&mut self, index: usize, call: Notifier);
+
+    /// Enables or disables a ring that runs.
+    fn enable_ring(&mut self, index: usize, enabled: bool);
+
+    /// The device status field was written; 0 is a reset.
+    fn set_status(&mut self, status: u8);
+
+    /// The guest's MTU, in bytes, without the Ethernet header.
+    ///
+    /// # Errors
+    /// In words, what is allowed.
+    fn set_mtu(&mut self, mtu: u16) -> Result<(), &'static str>;
+
+    /// The guest has moved here: tell the network where `mac` is now.
+    fn announce(&mut self, mac: [u8; 6]);
+}

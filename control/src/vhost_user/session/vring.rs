@@ -1,0 +1,150 @@
+//! One ring as its front end has described it so far.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use rustix::fs::{FileType, OFlags};
+use virtnet_rings::memory::GuestMemory;
+use virtnet_rings::{Layout, Notifier, QueueAddresses, QueueSetup, SetupError};
+
+use super::super::message::{Allowed, ProtocolError, VringAddr, VringBase};
+
+/// A ring's setup: each part comes with a message of its own, in any order. The ring is complete with a size,
+/// addresses and a kick.
+#[derive(Debug, Default)]
+pub struct Vring {
+    /// SET_VRING_NUM.
+    pub size: Option<u16>,
+    /// SET_VRING_ADDR.
+    pub addr: Option<VringAddr>,
+    /// SET_VRING_BASE as it came, or where the ring stood when it was stopped.
+    pub base: Option<u32>,
+    /// SET_VRING_KICK: with a descriptor, or without one if we are to poll.
+    pub kick: Option<Option<OwnedFd>>,
+    /// SET_VRING_CALL.
+    pub call: Option<OwnedFd>,
+    /// SET_VRING_ERR.
+    pub err: Option<OwnedFd>,
+    /// SET_VRING_ENABLE.
+    pub enabled: bool,
+    /// Whether the device has it now.
+    pub running: bool,
+    /// Whether it has run before: it then resumes, and the guest may wait for a call that came too early.
+    pub resumes: bool,
+}
+
+impl Vring {
+    /// Whether all has come that a ring needs.
+    pub fn is_complete(&self) -> bool {
+        self.size.is_some() && self.addr.is_some() && self.kick.is_some()
+    }
+
+    /// The setup of a complete ring, with user addresses translated.
+    ///
+    /// # Errors
+    /// [`SetupError::Area`] for an area that lies in no region.
+    pub fn setup(&self, layout: Layout, base: u32, memory: &GuestMemory) -> Result<Incomplete, SetupError> {
+        let (size, addr) = (self.size.expect("complete"), self.addr.expect("complete"));
+        let lengths = QueueAddresses::area_sizes_bytes(layout, size);
+        let areas = [
+            ("descriptor", addr.descriptor, lengths[0], 16),
+            ("driver", addr.available, lengths[1], if layout == Layout::Split { 2 } else { 4 }),
+            ("device", addr.used, lengths[2], 4),
+        ];
+        let mut translated = [0; 3];
+        for ((area, user_addr, len_bytes, align_bytes), gpa) in areas.into_iter().zip(&mut translated) {
+            *gpa = memory.frontend_to_gpa(user_addr, len_bytes).ok_or(SetupError::Area {
+                area,
+                gpa: user_addr,
+                len_bytes,
+                align_bytes,
+            })?;
+        }
+        let [descriptor_area, driver_area, device_area] = translated;
+        Ok(Incomplete { layout, size, base, addresses: QueueAddresses { descriptor_area, driver_area, device_area } })
+    }
+
+    /// Copies of the ring's descriptors, for the device to keep.
+    pub fn notifiers(&self) -> std::io::Result<(Notifier, Notifier)> {
+        let copy = |fd: Option<&OwnedFd>| fd.map(OwnedFd::try_clone).transpose().map(Notifier::new);
+        Ok((copy(self.kick.as_ref().and_then(Option::as_ref))?, copy(self.call.as_ref())?))
+    }
+
+    /// Makes up for a call that was lost between the last one to serve the ring, or the last place to call, and now; one
+    /// too many does no harm.
+    pub fn call_once(&self) {
+        if let Some(call) = &self.call {
+            let _ = rustix::io::write(call, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// Tells the front end that the ring failed.
+    pub fn tell_failure(&self) {
+        if let Some(err) = &self.err {
+            // A counter that is full says the same thing already.
+            let _ = rustix::io::write(err, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+/// A queue's setup without what only the session knows.
+#[derive(Debug)]
+pub struct Incomplete {
+    layout: Layout,
+    size: u16,
+    base: u32,
+    addresses: QueueAddresses,
+}
+
+impl Incomplete {
+    /// Adds it.
+    pub fn with(
+        self,
+        features: u64,
+        (kick, call): (Notifier, Notifier),
+        log: Option<std::sync::Arc<virtnet_rings::memory::DirtyLog>>,
+    ) -> QueueSetup {
+        let Incomplete { layout, size, base, addresses } = self;
+        QueueSetup { layout, size, addresses, base, features, call, kick, log }
+    }
+}
+
+/// Where a ring with this SET_VRING_BASE starts. User-mode Linux, which does not know protocol features, sends 0
+/// whatever the layout; a packed ring that is new starts with wrap counters of 1.
+pub fn base(num: Option<u32>, packed: bool, protocol_features_acknowledged: bool) -> Result<VringBase, ProtocolError> {
+    match num {
+        None => Ok(VringBase::start(packed)),
+        Some(0) if packed && !protocol_features_acknowledged => Ok(VringBase::start(packed)),
+        Some(num) => VringBase::from_num("SET_VRING_BASE", num, packed),
+    }
+}
+
+/// Takes a descriptor for kicks, calls or errors: an eventfd or a pipe, and so that neither end waits. What else there
+/// is (a file on a disk that does not answer, say) could hold whoever writes to it.
+pub fn notification_descriptor(request: &'static str, fd: OwnedFd) -> Result<OwnedFd, ProtocolError> {
+    let kind = kind(&fd);
+    let refused = ProtocolError::Field {
+        request,
+        field: "descriptor",
+        found: u64::from(kind.map_or(0, |kind| kind.as_raw_mode())),
+        allowed: Allowed::Such("an eventfd or a pipe"),
+    };
+    if kind.is_none_or(|kind| kind != FileType::Fifo && !is_eventfd(&fd)) {
+        return Err(refused);
+    }
+    let flags = rustix::fs::fcntl_getfl(&fd).map_err(|_| refused)?;
+    rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK).map_err(|_| refused)?;
+    Ok(fd)
+}
+
+fn kind(fd: &OwnedFd) -> Option<FileType> {
+    rustix::fs::fstat(fd).ok().map(|found| FileType::from_raw_mode(found.st_mode))
+}
+
+/// An eventfd has no type of its own; its name tells. Where there is no /proc, any descriptor without a file passes.
+fn is_eventfd(fd: &OwnedFd) -> bool {
+    if kind(fd) != Some(FileType::Unknown) {
+        return false;
+    }
+    let name = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    name.map_or(true, |name| name.to_string_lossy().contains("[eventfd]"))
+}
