@@ -1,6 +1,6 @@
 //! A packet's journey, both ways, top to bottom.
 
-use virtnet_rings::{Violation, Virtqueue};
+use virtnet_rings::{Used, Violation, Virtqueue};
 
 use crate::bench::Bench;
 use crate::counters::DropReason;
@@ -11,18 +11,22 @@ use crate::window::Window;
 
 /// Guest to wire ("Packet Transmission"). The frames before a bad chain still go out.
 #[inline]
-pub fn from_guest(
+pub fn from_guest<P: Port>(
     transmitq: &mut impl Virtqueue,
     window: &mut Window,
-    port: &mut impl Port,
+    port: &mut P,
     bench: &mut Bench,
 ) -> Result<(), Violation> {
     let room = bench.burst.min(window.room()).min(port.room()); // ask first: nothing is ever un-taken
     let taken = take(transmitq, window, bench, room); // chains, each walked and checked
-    open(window, bench); // header copied out once; a bad frame is settled, empty
+    let refused = open(bench); // header copied out once
+    lend(P::KEEPS, window, bench, refused); // a bad frame goes back empty
     port.send(&mut bench.frames, window); // every good frame: there was room
-    port.reap(window); // what the wire has finished with is settled
-    window.close(&mut bench.used); // in the order it came
+    if P::KEEPS {
+        port.reap(window); // what the wire has finished with
+        window.close(&mut bench.used); // in the order it came
+    }
+    clear(window, bench); // what the port has not kept
     finish(transmitq, bench); // one publish, one notification if it is wanted
     taken
 }
@@ -47,36 +51,34 @@ pub fn to_guest(
 /// A transmitq that is not enabled is emptied, to nowhere (vhost-user, "Ring states").
 pub fn discard(transmitq: &mut impl Virtqueue, window: &mut Window, bench: &mut Bench) -> Result<(), Violation> {
     let taken = take(transmitq, window, bench, bench.burst.min(window.room()));
-    for mut frame in bench.frames.drain(..) {
-        frame.ticket = window.open(frame.ticket as u16, (frame.ticket >> 16) as u16);
+    for frame in &mut bench.frames {
+        frame.len_bytes = 0;
         bench.counts.drop(DropReason::QueueDisabled);
-        window.settle(frame.loan());
     }
+    lend(true, window, bench, true);
     window.close(&mut bench.used);
     finish(transmitq, bench);
     taken
 }
 
-/// Takes chains as unopened frames, whose tickets are the chains' ids and descriptor counts until [`open`].
+/// Takes chains as unopened frames, whose tickets are the chains' ids and descriptor counts until [`lend`].
 #[inline]
 fn take(queue: &mut impl Virtqueue, window: &mut Window, bench: &mut Bench, room: usize) -> Result<(), Violation> {
     let Bench { frames, counts, lender, .. } = bench;
-    queue.take_available(room, &mut window.store, |chain| {
-        counts.descriptors += u64::from(chain.descriptors);
-        frames.push(Frame {
-            ticket: u32::from(chain.id) | u32::from(chain.descriptors) << 16,
-            parts: chain.parts,
-            lender: *lender,
-            ..Frame::default()
-        });
-    })
+    let before = queue.outstanding();
+    let taken = queue.take_available(room, &mut window.store, |chain| {
+        let ticket = u32::from(chain.id) | u32::from(chain.descriptors) << 16;
+        frames.push(Frame { parts: chain.parts, len_bytes: 0, header: [0; _], ticket, lender: *lender });
+    });
+    counts.descriptors += u64::from(queue.outstanding() - before);
+    taken
 }
 
+/// Takes the headers off; whether any frame was bad, which its length of 0 shows.
 #[inline]
-fn open(window: &mut Window, bench: &mut Bench) {
+fn open(bench: &mut Bench) -> bool {
     let mut refused = false;
     for frame in &mut bench.frames {
-        frame.ticket = window.open(frame.ticket as u16, (frame.ticket >> 16) as u16);
         match frame.open() {
             Ok(()) => bench.counts.frame(frame.len_bytes),
             Err(reason) => {
@@ -86,15 +88,43 @@ fn open(window: &mut Window, bench: &mut Bench) {
             }
         }
     }
+    refused
+}
+
+/// Enters the frames into the window, and settles the bad ones. Past a port that keeps nothing, chains are as good as used.
+#[inline(always)]
+fn lend(keeps: bool, window: &mut Window, bench: &mut Bench, refused: bool) {
+    let chain = |frame: &Frame| (frame.ticket as u16, (frame.ticket >> 16) as u16);
+    if keeps {
+        for frame in &mut bench.frames {
+            let (id, descriptors) = chain(frame);
+            frame.ticket = window.open(id, descriptors);
+        }
+    } else {
+        bench.used.extend(bench.frames.iter().map(chain).map(|(id, descriptors)| Used {
+            id,
+            descriptors,
+            len_bytes: 0,
+        }));
+    }
     if refused {
         bench.frames.retain_mut(|frame| {
             let good = frame.len_bytes > 0;
-            if !good {
-                window.settle(frame.loan());
+            match (good, keeps) {
+                (true, _) => {}
+                (false, true) => window.settle(frame.loan()),
+                (false, false) => window.store.give_back(frame.parts.take_list()),
             }
             good
         });
     }
+}
+
+/// Takes back the room of long chains from frames that the port has not kept.
+#[inline]
+fn clear(window: &mut Window, bench: &mut Bench) {
+    bench.frames.iter_mut().for_each(|frame| window.store.give_back(frame.parts.take_list()));
+    bench.frames.clear();
 }
 
 /// Publishes what is done, and decides once whether to say so.

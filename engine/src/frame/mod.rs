@@ -2,6 +2,7 @@
 
 pub mod steer;
 
+use virtnet_rings::memory::Span;
 use virtnet_rings::spec::net::{
     NET_HEADER_SIZE_BYTES, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM,
     VIRTIO_NET_HDR_GSO_NONE,
@@ -72,19 +73,14 @@ impl Frame {
         if let Some(reason) = refusal(&self.parts, Access::Read) {
             return Err(reason);
         }
-        self.len_bytes = match self.parts.only().map(|span| (span, span.read_array())) {
-            Some((span, Some(header))) => {
+        match self.parts.only().and_then(Span::read_array) {
+            Some(header) => {
                 self.header = header;
-                span.len_bytes() - HEADER
+                self.parts.advance(HEADER);
+                self.len_bytes = self.parts.only().map_or(0, Span::len_bytes);
             }
-            _ => {
-                if self.parts.read(&mut self.header) < NET_HEADER_SIZE_BYTES {
-                    return Err(DropReason::TooShort);
-                }
-                self.parts.len_bytes() - HEADER
-            }
-        };
-        self.parts.advance(HEADER);
+            None => self.open_parts()?,
+        }
         if self.len_bytes < FRAME_LEN_MIN {
             return Err(DropReason::TooShort);
         }
@@ -92,6 +88,17 @@ impl Frame {
             return Err(DropReason::TooLong);
         }
         if self.is_plain() { Ok(()) } else { Err(DropReason::OffloadRefused) }
+    }
+
+    /// The same where the header is not wholly in the one part.
+    #[cold]
+    fn open_parts(&mut self) -> Result<(), DropReason> {
+        if self.parts.read(&mut self.header) < NET_HEADER_SIZE_BYTES {
+            return Err(DropReason::TooShort);
+        }
+        self.parts.advance(NET_HEADER_SIZE_BYTES as u32);
+        self.len_bytes = self.parts.len_bytes();
+        Ok(())
     }
 
     /// The header that goes before this frame in a receive buffer: what the guest negotiated and no more.

@@ -10,10 +10,15 @@ use crate::window::Window;
 
 /// What a queue pair asks of the wire. Frames are lent, not copied: whoever takes one gives it back.
 pub trait Port {
+    /// Whether a frame may stay out after [`Self::send`]. A port that copies what it is sent at once says `false`; then
+    /// nothing is entered into the window for it, and nothing is to be settled.
+    const KEEPS: bool = true;
+
     /// How many frames [`Self::send`] will take now.
     fn room(&self) -> usize;
 
-    /// Takes every frame; there was room. What is finished with at once is settled in the window.
+    /// Takes every frame; there was room. What a port that keeps frames is finished with at once, it settles in the window;
+    /// what it leaves in `frames` has not been kept.
     fn send(&mut self, frames: &mut Vec<Frame>, window: &mut Window);
 
     /// Settles what the wire has finished with since.

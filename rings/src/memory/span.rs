@@ -4,6 +4,7 @@
 #![expect(unsafe_code)]
 
 use std::ptr;
+use std::sync::atomic::{Ordering, compiler_fence};
 
 /// A stretch of mapped memory, checked to its end. Whoever holds one also holds its mapping (rules of [`super`]).
 ///
@@ -85,6 +86,8 @@ impl Span {
         let count = to.len().min(self.len_bytes as usize);
         // SAFETY: `count` is within both; `to` is ours alone, so they do not overlap.
         unsafe { ptr::copy_nonoverlapping(self.start, to.as_mut_ptr(), count) };
+        // As in `read_array`.
+        compiler_fence(Ordering::Acquire);
         count
     }
 
@@ -104,7 +107,11 @@ impl Span {
             return None;
         }
         // SAFETY: `N` bytes lie inside; an array of bytes has no alignment.
-        Some(unsafe { ptr::read_volatile(self.start.cast::<[u8; N]>()) })
+        let bytes = unsafe { ptr::read(self.start.cast::<[u8; N]>()) };
+        // What is looked at from here on is the copy: the compiler must not go back for it. (A volatile read of an array would
+        // be made byte by byte.)
+        compiler_fence(Ordering::Acquire);
+        Some(bytes)
     }
 
     /// Puts `N` bytes at the front, if there is room.
@@ -139,13 +146,12 @@ unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
     // SAFETY: every access below is at an offset of at most `len - size` of the access.
     unsafe {
         if (CHUNK..=SHORT_COPY_MAX).contains(&len) {
-            let last = ptr::read(from.add(len - CHUNK).cast::<Chunk>());
             let mut at = 0;
             while at + CHUNK < len {
                 ptr::write(to.add(at).cast::<Chunk>(), ptr::read(from.add(at).cast::<Chunk>()));
                 at += CHUNK;
             }
-            ptr::write(to.add(len - CHUNK).cast::<Chunk>(), last);
+            ptr::write(to.add(len - CHUNK).cast::<Chunk>(), ptr::read(from.add(len - CHUNK).cast::<Chunk>()));
         } else {
             ptr::copy(from, to, len);
         }
