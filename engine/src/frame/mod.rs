@@ -104,11 +104,16 @@ impl Frame {
     /// The header that goes before this frame in a receive buffer: what the guest negotiated and no more.
     #[inline]
     pub fn header_to_guest(&self, features: u64, num_buffers: u16) -> [u8; NET_HEADER_SIZE_BYTES] {
-        let mut header = if self.is_plain() { [0; NET_HEADER_SIZE_BYTES] } else { self.header };
         let checked = features & 1 << VIRTIO_NET_F_GUEST_CSUM != 0;
-        header[0] |= if checked { self.header[0] & VIRTIO_NET_HDR_F_DATA_VALID } else { 0 };
-        header[10..].copy_from_slice(&num_buffers.to_le_bytes());
-        header
+        let flags = if checked { self.header[0] & VIRTIO_NET_HDR_F_DATA_VALID } else { 0 };
+        let mut header = u128::from(flags);
+        if !self.is_plain() {
+            let mut bytes = [0; 16];
+            bytes[..10].copy_from_slice(&self.header[..10]);
+            header |= u128::from_le_bytes(bytes);
+        }
+        header |= u128::from(num_buffers) << 80;
+        *header.to_le_bytes().first_chunk().expect("twelve of sixteen bytes")
     }
 }
 
