@@ -1,5 +1,6 @@
 //! A frame: what rides in a chain, without the net header. Opening chains into frames, and filling chains with them.
 
+pub mod offload;
 pub mod steer;
 
 use virtnet_rings::memory::Span;

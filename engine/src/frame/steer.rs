@@ -27,17 +27,19 @@ pub const INDIRECTION_ENTRIES: usize = 128;
 /// Two IPv6 addresses and two ports.
 const INPUT_BYTES_MAX: usize = 16 + 16 + 2 + 2;
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
-const ETHERTYPE_VLAN: [u16; 3] = [0x8100, 0x88a8, 0x9100];
-const VLAN_TAGS_MAX: usize = 2;
+pub(super) const ETHERTYPE_IPV4: u16 = 0x0800;
+pub(super) const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub(super) const ETHERTYPE_VLAN: [u16; 3] = [0x8100, 0x88a8, 0x9100];
+pub(super) const VLAN_TAGS_MAX: usize = 2;
 
-const IPPROTO_TCP: u8 = 6;
-const IPPROTO_UDP: u8 = 17;
-const IPPROTO_HOPOPTS: u8 = 0;
+pub(super) const IPPROTO_TCP: u8 = 6;
+pub(super) const IPPROTO_UDP: u8 = 17;
+pub(super) const IPPROTO_HOPOPTS: u8 = 0;
 const IPPROTO_ROUTING: u8 = 43;
 const IPPROTO_AH: u8 = 51;
-const IPPROTO_DSTOPTS: u8 = 60;
+pub(super) const IPPROTO_DSTOPTS: u8 = 60;
+/// Behind these a flow's ports can be read.
+const PASSABLE: [u8; 4] = [IPPROTO_HOPOPTS, IPPROTO_ROUTING, IPPROTO_AH, IPPROTO_DSTOPTS];
 /// "IPv6 Extension Headers" allows each once and destination options twice.
 const EXTENSIONS_MAX: usize = 7;
 
@@ -120,9 +122,11 @@ impl Flow {
             return None;
         }
         let flow = Self::of_addresses(FlowKind::Ipv6, &header[8..40]);
-        Some(match upper_layer(header[6], &packet[40..]) {
-            Some((IPPROTO_TCP, ports)) => flow.with_ports(FlowKind::Tcpv6, ports),
-            Some((IPPROTO_UDP, ports)) => flow.with_ports(FlowKind::Udpv6, ports),
+        let above = upper_layer(header[6], &packet[40..], &PASSABLE);
+        let ports = above.and_then(|(_, at)| packet.get(40 + at..)?.first_chunk());
+        Some(match (above, ports) {
+            (Some((IPPROTO_TCP, _)), Some(ports)) => flow.with_ports(FlowKind::Tcpv6, ports),
+            (Some((IPPROTO_UDP, _)), Some(ports)) => flow.with_ports(FlowKind::Udpv6, ports),
             _ => flow,
         })
     }
@@ -141,26 +145,27 @@ impl Flow {
     }
 }
 
-/// Passes over IPv6 extension headers to the protocol above and its first four bytes; `None` past the end of what
-/// there is and for what is not passed over: a fragment header, or one we do not know.
-fn upper_layer(mut next: u8, mut rest: &[u8]) -> Option<(u8, &[u8; 4])> {
+/// Passes over those IPv6 extension headers that are `passable`: the protocol above, and where it starts in `rest`.
+/// `None` past the end of what there is and at any other header, that of a fragment among them.
+pub(super) fn upper_layer(mut next: u8, rest: &[u8], passable: &[u8]) -> Option<(u8, usize)> {
+    let mut at = 0;
     for _ in 0..=EXTENSIONS_MAX {
-        let unit_bytes = match next {
-            IPPROTO_TCP | IPPROTO_UDP => return rest.first_chunk().map(|ports| (next, ports)),
-            IPPROTO_HOPOPTS | IPPROTO_ROUTING | IPPROTO_DSTOPTS => 8,
-            IPPROTO_AH => 4,
-            _ => return None,
-        };
-        let &[following, len, ..] = rest else { return None };
-        // The two lengths leave out 8 bytes: one unit of the options' header, two of the authentication header's.
-        rest = rest.get(8 + usize::from(len) * unit_bytes..)?;
+        if let IPPROTO_TCP | IPPROTO_UDP = next {
+            return Some((next, at));
+        }
+        if !passable.contains(&next) {
+            return None;
+        }
+        let &[following, len, ..] = rest.get(at..)? else { return None };
+        // The two kinds of length leave out 8 bytes: one unit of eight, or two of four.
+        at += 8 + usize::from(len) * if next == IPPROTO_AH { 4 } else { 8 };
         next = following;
     }
     None
 }
 
 #[inline]
-fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+pub(super) fn be16(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|&pair| u16::from_be_bytes(pair))
 }
 
