@@ -2,6 +2,8 @@
 
 use std::os::fd::OwnedFd;
 
+use crate::setup::Layout;
+
 /// "Used Buffer Notification Suppression": whether moving from `old` to `new` passed `event`, all modulo 2^16.
 #[inline]
 pub fn passed_event(event: u16, new: u16, old: u16) -> bool {
@@ -20,6 +22,29 @@ pub fn passed_packed_event(event: u16, new: u16, wrap: bool, moved: u16, size: u
         i32::from(new) + i32::from(size) - i32::from(offset)
     };
     offset < size && (1..=i32::from(moved)).contains(&behind)
+}
+
+/// What an available buffer notification carries with `VIRTIO_F_NOTIFICATION_DATA` ("Driver Notifications").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotificationData {
+    /// Which queue.
+    pub queue_index: u16,
+    /// Split: the next available index. Packed: the next descriptor's position, below 32768.
+    pub next: u16,
+    /// Packed: the driver's wrap counter there. Split: `false`.
+    pub wrap: bool,
+}
+
+impl NotificationData {
+    /// From the 32 bits as the transport delivers them. All values are possible; the driver may say anything.
+    pub fn decode(data: u32, layout: Layout) -> Self {
+        let next = (data >> 16) as u16;
+        let (next, wrap) = match layout {
+            Layout::Split => (next, false),
+            Layout::Packed => (next & 0x7fff, next & 0x8000 != 0),
+        };
+        NotificationData { queue_index: data as u16, next, wrap }
+    }
 }
 
 /// A notification line: an eventfd, or nothing where the other side polls.
@@ -86,6 +111,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn notification_data_is_taken_apart_by_layout() {
+        let split = NotificationData { queue_index: 3, next: 0x8005, wrap: false };
+        assert_eq!(NotificationData::decode(0x8005_0003, Layout::Split), split);
+        let packed = NotificationData { queue_index: 3, next: 5, wrap: true };
+        assert_eq!(NotificationData::decode(0x8005_0003, Layout::Packed), packed);
     }
 
     #[test]
