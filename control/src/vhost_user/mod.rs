@@ -4,10 +4,12 @@
 //! * [`socket`]: framing, descriptors passed.
 //! * [`listener`]: sockets in the file system.
 //! * [`session`]: the serving end, a state machine over a device.
+//! * [`server`]: one device's place in the file system, session after session.
 //! * [`frontend`]: the asking end, for load generators and tests.
 
 pub mod frontend;
 pub mod listener;
 pub mod message;
+pub mod server;
 pub mod session;
 pub mod socket;

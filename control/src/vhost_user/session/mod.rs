@@ -5,6 +5,8 @@
 //! it stood. A message that is refused changes nothing.
 
 mod backend;
+#[cfg(test)]
+pub(crate) mod diary;
 mod inflight;
 mod refusal;
 #[cfg(test)]

@@ -108,6 +108,14 @@ impl Counters {
         self.refused[refusal.index()] += 1;
     }
 
+    /// Adds what was counted elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        self.messages += other.messages;
+        for (total, count) in self.refused.iter_mut().zip(other.refused) {
+            *total += count;
+        }
+    }
+
     /// Messages refused, for whatever reason.
     pub fn refused(&self) -> u64 {
         self.refused.iter().sum()

@@ -4,98 +4,16 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, memfd_create};
-use virtnet_rings::{Notifier, Queue, Virtqueue};
 
 use super::super::message::BODY_BYTES_MAX;
 use super::super::socket::stream_pair;
 use super::FrontendRequest as R;
+use super::diary::{Deed, Diary, VERSION_1};
 use super::*;
 
 const MEMORY_BYTES: u64 = 0x10_0000;
 const USER: u64 = 0x7f00_0000_0000;
-const VERSION_1: u64 = 1 << 32;
 const SIZE: u16 = 64;
-
-/// What a device was asked to do.
-#[derive(Debug, PartialEq)]
-enum Deed {
-    Features(u64),
-    Start { index: usize, enabled: bool, base: u32 },
-    Stop(usize),
-    Enable(usize, bool),
-    Status(u8),
-    Mtu(u16),
-    Announce([u8; 6]),
-    Restore(usize, Vec<u8>),
-}
-
-#[derive(Default)]
-struct Diary {
-    deeds: Vec<Deed>,
-    queues: [Option<Queue>; 4],
-}
-
-impl Diary {
-    fn read(&mut self) -> Vec<Deed> {
-        std::mem::take(&mut self.deeds)
-    }
-
-    fn running(&self) -> Vec<usize> {
-        (0..4).filter(|index| self.queues[*index].is_some()).collect()
-    }
-}
-
-impl Backend for Diary {
-    fn features(&self) -> u64 {
-        VERSION_1 | VIRTIO_F_RING_PACKED | 1 << 15
-    }
-    fn ring_count(&self) -> usize {
-        self.queues.len()
-    }
-    fn queue_pairs(&self) -> u16 {
-        2
-    }
-    fn queue_size_max(&self) -> u16 {
-        1024
-    }
-    fn config(&self) -> Vec<u8> {
-        vec![2, 0, 0, 0, 0, 9, 1, 0]
-    }
-    fn restore_config(&mut self, offset: usize, bytes: &[u8]) -> Result<(), &'static str> {
-        self.deeds.push(Deed::Restore(offset, bytes.to_vec()));
-        if offset == 0 { Ok(()) } else { Err("only the address") }
-    }
-    fn set_features(&mut self, features: u64) {
-        assert_eq!(self.running(), [0; 0], "features change under a ring");
-        self.deeds.push(Deed::Features(features));
-    }
-    fn start_ring(&mut self, index: usize, queue: Queue, enabled: bool) -> Result<(), &'static str> {
-        self.deeds.push(Deed::Start { index, enabled, base: queue.base() });
-        assert!(self.queues[index].replace(queue).is_none(), "started twice");
-        Ok(())
-    }
-    fn stop_ring(&mut self, index: usize) -> u32 {
-        self.deeds.push(Deed::Stop(index));
-        self.queues[index].take().expect("stopped and not started").base()
-    }
-    fn set_call(&mut self, index: usize, call: Notifier) {
-        *self.queues[index].as_mut().expect("called and not started").call() = call;
-    }
-    fn enable_ring(&mut self, index: usize, enabled: bool) {
-        assert!(self.queues[index].is_some());
-        self.deeds.push(Deed::Enable(index, enabled));
-    }
-    fn set_status(&mut self, status: u8) {
-        self.deeds.push(Deed::Status(status));
-    }
-    fn set_mtu(&mut self, mtu: u16) -> Result<(), &'static str> {
-        self.deeds.push(Deed::Mtu(mtu));
-        if mtu <= 9216 { Ok(()) } else { Err("9216 at most") }
-    }
-    fn announce(&mut self, mac: [u8; 6]) {
-        self.deeds.push(Deed::Announce(mac));
-    }
-}
 
 struct Bench {
     peer: Connection,

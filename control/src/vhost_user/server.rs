@@ -1,0 +1,211 @@
+//! A device's place in the file system: it listens for its front end, or looks for it.
+//!
+//! One front end at a time. While one is served, another that connects waits in the listening socket's queue and is
+//! served next. A device that looks for its front end goes on doing so for ever, at a slackening pace.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll;
+use rustix::fs::Mode;
+
+use super::listener::{Listener, PathError, connect_to};
+use super::session::{Backend, Counters, Refusal, Served, Session};
+
+/// The pause after the first look that found nobody; each one after it is twice as long, up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Refusals that a session may put into the log; all of them are counted.
+const REFUSALS_LOGGED: u64 = 16;
+
+/// How a device and its front end find each other.
+#[derive(Debug)]
+enum Meeting {
+    /// It comes to us.
+    Listen(Listener),
+    /// We go to it.
+    Connect {
+        path: PathBuf,
+        /// When to look next.
+        at: Instant,
+        /// How long to wait after that.
+        pause: Duration,
+    },
+}
+
+/// A device's socket, and the session on it.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// For the log.
+    name: String,
+    meeting: Meeting,
+    session: Option<Session>,
+    /// Of sessions that are over.
+    past: Counters,
+    sessions: u64,
+}
+
+impl Endpoint {
+    /// Listens at `path`.
+    ///
+    /// # Errors
+    /// [`PathError`]: somebody listens there already, or it cannot be.
+    pub fn listen(name: &str, path: &Path, mode: Mode) -> Result<Self, PathError> {
+        Ok(Self::new(name, Meeting::Listen(Listener::bind(path, mode)?)))
+    }
+
+    /// Looks for a front end that listens at `path`, from now on.
+    pub fn connect(name: &str, path: &Path) -> Self {
+        Self::new(name, Meeting::Connect { path: path.into(), at: Instant::now(), pause: PAUSE_MIN })
+    }
+
+    fn new(name: &str, meeting: Meeting) -> Self {
+        Self { name: name.into(), meeting, session: None, past: Counters::default(), sessions: 0 }
+    }
+
+    /// Asks `epoll` to report this endpoint as `token`. To be called once, before the first [`Self::turn`].
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn watch(&self, epoll: &OwnedFd, token: u64) -> io::Result<()> {
+        match &self.meeting {
+            Meeting::Listen(listener) => Ok(add(epoll, listener.as_fd(), token)?),
+            Meeting::Connect { .. } => Ok(()),
+        }
+    }
+
+    /// Does what there is to do now: takes a message, a connection, or a look. Never waits.
+    pub fn turn(&mut self, device: &mut impl Backend, epoll: &OwnedFd, token: u64) {
+        if let Some(session) = &mut self.session {
+            let served = session.serve(device);
+            if session.counters().messages == 1 && matches!(served, Served::Message | Served::Refused(_)) {
+                tracing::info!(device = self.name, session = self.sessions, "a front end is here");
+            }
+            match served {
+                Served::Message | Served::Nothing => {}
+                Served::Refused(refusal) => tell_refusal(&self.name, session, &refusal),
+                Served::Ended(why) => self.end(device, epoll, token, why.map(|why| why.to_string())),
+            }
+        } else if let Some(stream) = self.meet() {
+            self.begin(stream, device, epoll, token);
+        }
+    }
+
+    /// When [`Self::turn`] is to be called even if nothing is reported.
+    pub fn wakes_at(&self) -> Option<Instant> {
+        match &self.meeting {
+            Meeting::Connect { at, .. } if self.session.is_none() => Some(*at),
+            _ => None,
+        }
+    }
+
+    /// The session, while there is one.
+    pub fn session(&mut self) -> Option<&mut Session> {
+        self.session.as_mut()
+    }
+
+    /// What has come over all sessions.
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.past;
+        if let Some(session) = &self.session {
+            counters.add(session.counters());
+        }
+        counters
+    }
+
+    /// Sessions begun so far.
+    pub fn sessions(&self) -> u64 {
+        self.sessions
+    }
+
+    /// Ends the session, if there is one: its rings stop. A listening socket is gone when the endpoint is dropped.
+    pub fn close(&mut self, device: &mut impl Backend) {
+        if let Some(session) = self.session.take() {
+            self.past.add(&session.close(device));
+        }
+    }
+
+    /// A front end, if there is one to be had now.
+    fn meet(&mut self) -> Option<OwnedFd> {
+        match &mut self.meeting {
+            Meeting::Listen(listener) => listener.accept().unwrap_or_else(|error| {
+                tracing::warn!(device = self.name, "accepting a connection: {error}");
+                None
+            }),
+            Meeting::Connect { path, at, pause } => {
+                if Instant::now() < *at {
+                    return None;
+                }
+                match connect_to(path) {
+                    Ok(stream) => Some(stream),
+                    Err(error) => {
+                        tracing::debug!(device = self.name, "looking for a front end: {error}");
+                        slacken(at, pause);
+                        None
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, stream: OwnedFd, device: &impl Backend, epoll: &OwnedFd, token: u64) {
+        if let Err(errno) = add(epoll, stream.as_fd(), token) {
+            // The connection closes here, and the front end comes again, or we look again.
+            tracing::error!(device = self.name, "watching a connection: {errno}");
+            return;
+        }
+        if let Meeting::Listen(listener) = &self.meeting {
+            // The next one waits in the queue.
+            let _ = epoll::delete(epoll, listener);
+        }
+        self.sessions += 1;
+        self.session = Some(Session::new(stream, device));
+    }
+
+    fn end(&mut self, device: &mut impl Backend, epoll: &OwnedFd, token: u64, why: Option<String>) {
+        let Some(session) = self.session.take() else { return };
+        let _ = epoll::delete(epoll, &session);
+        let counters = session.close(device);
+        self.past.add(&counters);
+        let refused: Vec<_> = counters.by_outcome().map(|(name, count)| format!("{name} {count}")).collect();
+        let (session, messages, refused) = (self.sessions, counters.messages, refused.join(", "));
+        match why {
+            // Whoever connects and says nothing does not fill the log.
+            _ if messages == 0 => tracing::debug!(device = self.name, session, "somebody connected and left"),
+            None => tracing::info!(device = self.name, session, messages, refused, "the front end has left"),
+            Some(why) => tracing::warn!(device = self.name, session, messages, refused, "the session is over: {why}"),
+        }
+        match &mut self.meeting {
+            Meeting::Listen(listener) => {
+                if let Err(errno) = add(epoll, listener.as_fd(), token) {
+                    tracing::error!(device = self.name, "watching for front ends: {errno}");
+                }
+            }
+            Meeting::Connect { at, pause, .. } if messages == 0 => slacken(at, pause),
+            Meeting::Connect { at, pause, .. } => (*at, *pause) = (Instant::now() + PAUSE_MIN, PAUSE_MIN),
+        }
+    }
+}
+
+fn slacken(at: &mut Instant, pause: &mut Duration) {
+    *at = Instant::now() + *pause;
+    *pause = PAUSE_MAX.min(*pause * 2);
+}
+
+fn add(epoll: &OwnedFd, fd: BorrowedFd<'_>, token: u64) -> rustix::io::Result<()> {
+    epoll::add(epoll, fd, epoll::EventData::new_u64(token), epoll::EventFlags::IN)
+}
+
+fn tell_refusal(device: &str, session: &Session, refusal: &Refusal) {
+    let refused = session.counters().refused();
+    match refused {
+        ..REFUSALS_LOGGED => tracing::warn!(device, "refused: {refusal}"),
+        REFUSALS_LOGGED => tracing::warn!(device, "refused: {refusal}; no more of these in this session's log"),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests;
