@@ -129,6 +129,8 @@ mischiefs! {
     FrameLong,
     /// A chain that is in flight is offered again; on the packed layout its id is.
     OfferedTwice,
+    /// Packed: every descriptor is made available once more while the device has chains, which it must have taken to notice.
+    RingLapped,
     /// Packed: a descriptor's wrap bits are those of the lap before, so that it is not available.
     WrapBitsInverted,
     /// Packed: a descriptor's wrap bits say that it has been used.
@@ -168,9 +170,12 @@ impl Mischief {
             | ChainLoop
             | IndirectNextPastTable
             | IndirectLoop => layout == Layout::Split,
-            WrapBitsInverted | WrapBitsUsed | WrapBitsBreakOff | IdPastQueue | NextWithNothingFollowing => {
-                layout == Layout::Packed
-            }
+            RingLapped
+            | WrapBitsInverted
+            | WrapBitsUsed
+            | WrapBitsBreakOff
+            | IdPastQueue
+            | NextWithNothingFollowing => layout == Layout::Packed,
             FrameLong
             | GsoSizeZero
             | GsoTypeUnknown
@@ -318,6 +323,7 @@ impl Scene<'_> {
                     Layout::Packed => self.raw(&[Descriptor { link: Some(id), ..good }])?,
                 }
             }
+            RingLapped => self.lap()?,
             WrapBitsInverted => self.raw(&[Descriptor { flags: good.flags | PACKED_AVAIL | PACKED_USED, ..good }])?,
             WrapBitsUsed => self.raw(&[Descriptor { flags: good.flags | PACKED_USED, ..good }])?,
             WrapBitsBreakOff => {
@@ -410,6 +416,28 @@ impl Scene<'_> {
         self.raw(&[Descriptor { flags: good.flags | NEXT, ..good }, table])
     }
 
+    fn lap(&mut self) -> Result<(), Unable> {
+        if self.driver.in_flight() == 0 {
+            return Err(Unable::NotHere);
+        }
+        self.driver.publish();
+        let (good, size) = (self.good(HEADER_BYTES + FRAME_BYTES), self.driver.size());
+        let start = self.driver.available_index();
+        let (mut offset, mut wrap) = (start & 0x7fff, start >> 15 == 1);
+        for id in 0..size {
+            let gpa = self.driver.addresses().descriptor + 16 * u64::from(offset);
+            self.ram.write_u64(gpa, good.gpa);
+            self.ram.write_u32(gpa + 8, good.len_bytes);
+            self.ram.write_u16(gpa + 12, id);
+            self.ram.store_u16(gpa + 14, good.flags | if wrap { PACKED_AVAIL } else { PACKED_USED }, Release);
+            offset += 1;
+            if offset == size {
+                (offset, wrap) = (0, !wrap);
+            }
+        }
+        Ok(())
+    }
+
     fn shredded(&mut self) -> Result<(), Unable> {
         let good = self.good(HEADER_BYTES + FRAME_BYTES);
         let count = self.driver.size().min((HEADER_BYTES + FRAME_BYTES) as u16);
@@ -485,7 +513,7 @@ mod tests {
                         driver.publish();
                     }
                 }
-                if size > 1 && mischief != AvailableIndexBackwards {
+                if size > 1 && ![AvailableIndexBackwards, RingLapped].contains(&mischief) {
                     assert!(device.take(), "{mischief:?} on {layout:?} {size}");
                     assert_eq!(device.held[0].elements, [Buffer::readable(1 << 20, 99)]);
                 }

@@ -1,0 +1,217 @@
+//! What a driver may break, on every layout and size: the queue names it, or takes it for what it is, and never more.
+
+use std::collections::HashSet;
+use std::mem::{Discriminant, discriminant};
+use std::sync::Arc;
+
+use virtnet_rings::guest::mischief::{Kind, Mischief, Unable};
+use virtnet_rings::guest::{self, Buffer, Driver, Options, Ram};
+use virtnet_rings::memory::{GuestMemory, RegionSpec};
+use virtnet_rings::{
+    Chain, Fault, Layout, Notifier, PARTS_MAX, PartStore, Queue, QueueAddresses, QueueSetup, Used, Violation, Virtqueue,
+};
+
+const GPA: u64 = 0x1_0000_0000;
+
+/// What must come of it.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    /// The queue is retired.
+    Violation(Discriminant<Violation>),
+    /// The chain cannot be used.
+    Fault(Fault),
+    /// These many chains, to be judged by whoever knows frames.
+    Chains(usize),
+}
+
+fn fate(mischief: Mischief, layout: Layout, size: u16) -> Fate {
+    use Mischief::*;
+    let one = 1;
+    let violation = match mischief {
+        AvailableIndexTooFar | AvailableIndexBackwards => Violation::AvailableIndexTooFar { ahead: one, size },
+        HeadPastTable => Violation::HeadPastTable { head: one, size },
+        NextPastTable | IndirectNextPastTable => Violation::NextPastTable { next: one, size },
+        ChainLoop | IndirectLoop => Violation::ChainTooLong { limit: size },
+        ChainLongerThanQueue if layout == Layout::Packed => Violation::ChainTooLong { limit: size },
+        IndirectNotNegotiated => Violation::IndirectNotNegotiated,
+        IndirectInIndirect => Violation::IndirectNested,
+        IndirectWithNext => Violation::IndirectWithNext,
+        IndirectTableRagged | IndirectTableEmpty | IndirectTableTooLong => {
+            Violation::IndirectTableLength { len_bytes: 0, limit_bytes: 0 }
+        }
+        RingLapped => Violation::TooManyInFlight { descriptors: 0, size },
+        IdPastQueue => Violation::IdPastQueue { id: size, size },
+        NextWithNothingFollowing if size == 1 => Violation::ChainTooLong { limit: size },
+        WrapBitsBreakOff | NextWithNothingFollowing => Violation::ChainUnfinished { descriptors: one },
+        IndirectTableOutsideMemory | IndirectTableCrossesEnd | IndirectElementOutsideMemory => {
+            return Fate::Fault(Fault::OutsideMemory);
+        }
+        OutsideMemory | AddressOverflows | CrossesEnd | LengthHuge => return Fate::Fault(Fault::OutsideMemory),
+        WritableBeforeReadable => return Fate::Fault(Fault::ReadableAfterWritable),
+        ChainAsLongAsQueue if usize::from(size) > PARTS_MAX => return Fate::Fault(Fault::TooManyParts),
+        ChainLongerThanQueue if usize::from(size) >= PARTS_MAX => return Fate::Fault(Fault::TooManyParts),
+        // Not available, as far as anyone can see.
+        WrapBitsInverted | WrapBitsUsed => return Fate::Chains(0),
+        OfferedTwice => return Fate::Chains(2),
+        _ => return Fate::Chains(1),
+    };
+    Fate::Violation(discriminant(&violation))
+}
+
+struct Victim {
+    ram: Arc<Ram>,
+    driver: Driver,
+    device: Queue,
+    store: PartStore,
+}
+
+impl Victim {
+    fn new(layout: Layout, size: u16, indirect: bool) -> Self {
+        let ram = Arc::new(Ram::new(8 << 20, GPA).unwrap());
+        let driver = Driver::new(&ram, layout, size, Options { indirect, ..Options::default() }).unwrap();
+        let region = RegionSpec {
+            gpa: GPA,
+            len_bytes: ram.len_bytes(),
+            frontend_address: ram.user_address(),
+            fd: ram.fd().try_clone_to_owned().unwrap(),
+            offset_bytes: 0,
+        };
+        let guest::Addresses { descriptor, driver: driver_area, device } = driver.addresses();
+        let packed = layout == Layout::Packed;
+        let setup = QueueSetup {
+            layout,
+            size,
+            addresses: QueueAddresses { descriptor_area: descriptor, driver_area, device_area: device },
+            base: if packed { 0x8000_8000 } else { 0 },
+            features: 1 << 32 | u64::from(indirect) << 28 | u64::from(packed) << 34,
+            call: Notifier::default(),
+            kick: Notifier::default(),
+            log: None,
+        };
+        let device = setup.activate(GuestMemory::new(vec![region]).unwrap()).unwrap();
+        Self { ram, driver, device, store: PartStore::new(8) }
+    }
+
+    fn take(&mut self) -> (Vec<Chain>, Result<(), Violation>) {
+        let mut chains = vec![];
+        let taken = self.device.take_available(usize::from(u16::MAX), &mut self.store, |chain| chains.push(chain));
+        (chains, taken)
+    }
+
+    fn give_back(&mut self, chains: Vec<Chain>) {
+        for mut chain in chains {
+            self.store.give_back(chain.parts.take_list());
+            self.device.return_used(&[Used { id: chain.id, descriptors: chain.descriptors, len_bytes: 0 }]);
+        }
+        assert_eq!(self.store.available(), 8, "every list came back");
+    }
+}
+
+fn every_queue() -> impl Iterator<Item = (Layout, Kind, u16, bool)> {
+    let layouts = [Layout::Split, Layout::Packed];
+    let kinds = layouts.into_iter().flat_map(|layout| [(layout, Kind::Receiveq), (layout, Kind::Transmitq)]);
+    let sized = kinds.flat_map(|(layout, kind)| {
+        let sizes: &[u16] = if layout == Layout::Split { &[1, 2, 8, 256, 4096] } else { &[1, 2, 3, 9, 256, 1000] };
+        sizes.iter().map(move |&size| (layout, kind, size))
+    });
+    sized.flat_map(|(layout, kind, size)| [false, true].map(|indirect| (layout, kind, size, indirect)))
+}
+
+#[test]
+fn every_broken_promise_has_its_name() {
+    let mut seen = HashSet::new();
+    for (layout, kind, size, indirect) in every_queue() {
+        for &mischief in Mischief::ALL {
+            let what = format!("{mischief:?} on a {layout:?} {kind:?} of {size}, indirect {indirect}");
+            let mut victim = Victim::new(layout, size, indirect);
+            // An honest chain first, which the device holds, where there is room for both.
+            let honest = usize::from(size > 2 && mischief != Mischief::ChainAsLongAsQueue);
+            let honest = if mischief == Mischief::ChainLongerThanQueue { 0 } else { honest };
+            if honest > 0 {
+                let buffer = Buffer { gpa: GPA, len_bytes: 64, writable: kind == Kind::Receiveq };
+                victim.driver.offer(&[buffer], 0).unwrap();
+                victim.driver.publish();
+            }
+            let (first, taken) = victim.take();
+            assert_eq!((first.len(), taken), (honest, Ok(())));
+            match mischief.apply(&mut victim.driver, &victim.ram, kind) {
+                Ok(()) => {}
+                Err(Unable::Memory(error)) => panic!("{what}: {error}"),
+                Err(_) => continue,
+            }
+            let (chains, taken) = victim.take();
+            match (fate(mischief, layout, size), taken) {
+                (Fate::Violation(expected), Err(violation)) => {
+                    assert_eq!(discriminant(&violation), expected, "{what}: {violation}");
+                    let before = if mischief == Mischief::RingLapped { usize::from(size) - honest } else { 0 };
+                    assert_eq!(chains.len(), before, "{what}");
+                    seen.insert((discriminant(&violation), layout == Layout::Split));
+                }
+                (Fate::Fault(fault), Ok(())) => {
+                    assert_eq!(chains.len(), 1, "{what}");
+                    assert_eq!(chains[0].parts.fault(), fault, "{what}");
+                    assert!(victim.take().0.is_empty(), "{what}");
+                }
+                (Fate::Chains(count), Ok(())) => {
+                    assert_eq!(chains.len(), count, "{what}");
+                    assert!(chains.iter().all(|chain| chain.parts.fault() == Fault::None), "{what}");
+                    assert!(victim.take().0.is_empty(), "{what}");
+                }
+                (fate, taken) => panic!("{what}: expected {fate:?}, found {taken:?}"),
+            }
+            victim.give_back(first.into_iter().chain(chains).collect());
+        }
+    }
+    let both = [
+        Violation::ChainTooLong { limit: 0 },
+        Violation::IndirectNotNegotiated,
+        Violation::IndirectNested,
+        Violation::IndirectWithNext,
+        Violation::IndirectTableLength { len_bytes: 0, limit_bytes: 0 },
+    ];
+    let split = [
+        Violation::AvailableIndexTooFar { ahead: 0, size: 0 },
+        Violation::HeadPastTable { head: 0, size: 0 },
+        Violation::NextPastTable { next: 0, size: 0 },
+    ];
+    let packed = [
+        Violation::ChainUnfinished { descriptors: 0 },
+        Violation::IdPastQueue { id: 0, size: 0 },
+        Violation::TooManyInFlight { descriptors: 0, size: 0 },
+    ];
+    let all = both.iter().flat_map(|v| [(v, true), (v, false)]);
+    let all = all.chain(split.iter().map(|v| (v, true))).chain(packed.iter().map(|v| (v, false)));
+    for (violation, on_split) in all {
+        assert!(seen.contains(&(discriminant(violation), on_split)), "nothing caused {violation:?}, split: {on_split}");
+    }
+}
+
+#[test]
+fn a_chain_that_cannot_be_used_does_not_stop_the_next() {
+    for (layout, kind, size, indirect) in every_queue().filter(|&(_, _, size, _)| size > 3) {
+        for &mischief in Mischief::ALL {
+            let Fate::Fault(fault) = fate(mischief, layout, size) else { continue };
+            let mut victim = Victim::new(layout, size, indirect);
+            for round in 0..5 {
+                if mischief.apply(&mut victim.driver, &victim.ram, kind).is_err() {
+                    break;
+                }
+                let (chains, taken) = victim.take();
+                assert_eq!((chains.len(), taken), (1, Ok(())));
+                assert_eq!(chains[0].parts.fault(), fault);
+                victim.give_back(chains);
+                let mut out = [guest::Completed::default(); 2];
+                assert_eq!(victim.driver.collect(&mut out), Ok(1));
+                let buffer = Buffer { gpa: GPA, len_bytes: 64, writable: kind == Kind::Receiveq };
+                victim.driver.offer(&[buffer], round).unwrap();
+                victim.driver.publish();
+                let (chains, taken) = victim.take();
+                assert_eq!((chains.len(), taken), (1, Ok(())));
+                assert_eq!((chains[0].parts.fault(), chains[0].parts.len_bytes()), (Fault::None, 64));
+                victim.give_back(chains);
+                assert_eq!(victim.driver.collect(&mut out), Ok(1));
+                assert_eq!(out[0].token, round);
+            }
+        }
+    }
+}
