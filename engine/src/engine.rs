@@ -14,6 +14,7 @@ use crate::frame::steer::Steering;
 use crate::idle::IdlePolicy;
 use crate::pair::{AnyPort, Attachment, Pair, Side};
 use crate::port::loopback::Loopback;
+use crate::port::pcap::{self, Pcap, PcapConfig, RecordError, Replay, ReplayError};
 use crate::port::sink::Sink;
 use crate::port::source::{Source, SourceConfig, SourceError};
 use crate::port::switch::fdb::{Fdb, PortId};
@@ -45,6 +46,8 @@ pub enum PortConfig {
     Switch,
     /// Itself.
     Loopback,
+    /// Captures: one to replay, one to record.
+    Pcap(PcapConfig),
     /// Nothing: frames are fetched and forgotten.
     Sink,
     /// A generator.
@@ -118,6 +121,12 @@ pub enum EngineError {
     /// The source's configuration.
     #[error("source: {0}")]
     Source(#[from] SourceError),
+    /// The capture to replay.
+    #[error("replay: {0}")]
+    Replay(#[from] ReplayError),
+    /// The capture to record.
+    #[error("recording: {0}")]
+    Record(#[from] RecordError),
     /// A worker did not answer.
     #[error("worker {worker} has not answered for {} s", REPLY_TIMEOUT.as_secs())]
     Silent {
@@ -499,6 +508,13 @@ fn any_ports(config: &DeviceConfig, port: Option<PortId>) -> Result<Vec<AnyPort>
         PortConfig::Switch => {
             let port = port.expect("a port of the switch was found for it");
             (0..pairs).map(|_| AnyPort::Switch(port)).collect()
+        }
+        PortConfig::Pcap(pcap) => {
+            let replays = pcap.replay.as_ref().map(|replay| Replay::over(replay, config.pairs)).transpose()?;
+            let tapes = pcap.record.as_ref().map(|record| pcap::record(record, config.pairs)).transpose()?;
+            let mut replays = replays.into_iter().flatten();
+            let mut tapes = tapes.into_iter().flatten();
+            (0..pairs).map(|_| AnyPort::Pcap(Pcap::new(replays.next(), tapes.next()))).collect()
         }
         PortConfig::Loopback => (0..pairs).map(|_| AnyPort::Loopback(Loopback::default())).collect(),
         PortConfig::Sink => (0..pairs).map(|_| AnyPort::Sink(Sink::default())).collect(),

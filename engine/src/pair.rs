@@ -8,6 +8,7 @@ use crate::hand::Hand;
 use crate::journey;
 use crate::port::Port;
 use crate::port::loopback::Loopback;
+use crate::port::pcap::Pcap;
 use crate::port::sink::Sink;
 use crate::port::source::Source;
 use crate::port::switch::Lane;
@@ -31,6 +32,8 @@ pub enum Side {
 pub enum AnyPort {
     /// [`crate::port::loopback`].
     Loopback(Loopback),
+    /// [`crate::port::pcap`].
+    Pcap(Pcap),
     /// [`crate::port::sink`].
     Sink(Sink),
     /// [`crate::port::source`].
@@ -44,6 +47,7 @@ macro_rules! with_port {
     ($pair:expr, $lane:expr, $slot:expr, $port:ident => $body:expr) => {
         match $pair {
             AnyPort::Loopback($port) => $body,
+            AnyPort::Pcap($port) => $body,
             AnyPort::Sink($port) => $body,
             AnyPort::Source($port) => $body,
             AnyPort::Switch(id) => {
@@ -223,9 +227,11 @@ impl Pair {
             journey::discard(queue, held, bench)
         };
         bench.burst = burst;
-        if let AnyPort::Switch(_) = self.port {
-            bench.counts.drops[DropReason::PortFull as usize] += lane.take_undelivered(slot);
-        }
+        bench.counts.drops[DropReason::PortFull as usize] += match &mut self.port {
+            AnyPort::Switch(_) => lane.take_undelivered(slot),
+            AnyPort::Pcap(pcap) => pcap.take_drops(),
+            _ => 0,
+        };
         if let Err(violation) = result {
             *broken = true;
             bench.counts.violations += 1;
@@ -277,7 +283,11 @@ impl Pair {
 
     /// Asks for available buffer notifications on both queues; `true` if there is something to do already.
     pub fn arm(&mut self) -> bool {
-        let mut busy = matches!(self.port, AnyPort::Source(_));
+        let mut busy = match &self.port {
+            AnyPort::Source(_) => true,
+            AnyPort::Pcap(pcap) => pcap.is_replaying(),
+            _ => false,
+        };
         if let Some(attached) = self.transmitq.as_mut().filter(|attached| attached.is_served()) {
             busy |= attached.queue.arm();
         }

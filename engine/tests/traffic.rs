@@ -1,8 +1,10 @@
 //! Real drivers on real workers: frames go out and come back whole, on both layouts.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use virtnet_engine::port::pcap::{Capture, Format, Pace, PcapConfig, RecordConfig, ReplayConfig};
 use virtnet_engine::port::source::SourceConfig;
 use virtnet_engine::{DeviceConfig, DeviceId, Engine, EngineConfig, IdlePolicy, PortConfig};
 use virtnet_rings::guest::net::{Nic, NicOptions};
@@ -219,6 +221,53 @@ fn a_source_sends_its_templates_in_turn_and_numbers_them() {
             assert_eq!(got.len(), if next % 2 == 0 { 60 } else { 500 });
             assert_eq!(got[20..28], next.to_le_bytes());
             next += 1;
+        }
+    }
+}
+
+#[test]
+fn a_guest_receives_a_capture_and_its_frames_are_recorded() {
+    for layout in LAYOUTS {
+        for format in [Format::Pcap, Format::PcapNg] {
+            let folder = tempfile::tempdir().unwrap();
+            let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
+            let record = |path: &Path| Some(RecordConfig { path: path.into(), format });
+            let mut guest = Guest::new(NicOptions { layout, ..Default::default() });
+            let mut engine = start(1);
+
+            // What the guest sends is in the file as soon as the device is gone.
+            let device = add(&mut engine, PortConfig::Pcap(PcapConfig { replay: None, record: record(&first) }));
+            guest.plug(&mut engine, device, [guest.fresh_base(); 2]);
+            for number in 0..300 {
+                let deadline = Instant::now() + PATIENCE;
+                while !guest.nic.send(&frame(number, 60 + number as usize)).unwrap() {
+                    assert!(Instant::now() < deadline, "frame {number} was not sent");
+                }
+            }
+            let deadline = Instant::now() + PATIENCE;
+            while engine.counters(device).unwrap()[1].counts.packets < 300 {
+                assert!(Instant::now() < deadline, "not all frames were taken");
+            }
+            assert_eq!(engine.counters(device).unwrap()[1].counts.dropped(), 0);
+            let bases: Vec<u32> = engine.remove_device(device).unwrap().iter().map(|queue| queue.base()).collect();
+
+            // The same frames come in from that file.
+            let capture = Arc::new(Capture::load(&first).unwrap());
+            assert_eq!(capture.summary().frames, 300);
+            let replay = Some(ReplayConfig { capture, pace: Pace::Rate(20_000.0), repeat: false });
+            let device = add(&mut engine, PortConfig::Pcap(PcapConfig { replay, record: record(&second) }));
+            guest.plug(&mut engine, device, [bases[0], bases[1]]);
+            let (mut got, mut received) = (Vec::new(), 0);
+            let deadline = Instant::now() + PATIENCE;
+            while received < 300 {
+                assert!(Instant::now() < deadline, "{received} of 300 frames were replayed");
+                while guest.nic.receive(&mut got).unwrap() {
+                    assert!(got == frame(received, 60 + received as usize), "frame {received} has changed");
+                    received += 1;
+                }
+            }
+            engine.remove_device(device).unwrap();
+            assert!(Capture::load(&second).unwrap_err().to_string().contains("none of its 0 frames"));
         }
     }
 }

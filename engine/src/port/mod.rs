@@ -1,6 +1,7 @@
 //! A port: the wire's end of a queue pair, the SF's two queues.
 
 pub mod loopback;
+pub mod pcap;
 pub mod sink;
 pub mod source;
 pub mod switch;
