@@ -7,6 +7,7 @@ mod controller;
 mod guest;
 mod lab;
 mod network;
+#[allow(dead_code)] // the benchmark against DPDK needs more of it
 mod process;
 mod qemu;
 mod testpmd;

@@ -1,5 +1,6 @@
 //! Children with an end: each is a process group that is killed when its handle goes, and by the
 //! kernel should the test itself be killed. What they print is kept, searched, and shown if a test fails.
+//! The benchmark against DPDK uses it too.
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -141,7 +142,19 @@ impl Process {
         let _ = self.child.wait();
     }
 
-    fn signal(&self, signal: Signal) {
+    /// For how long the child's threads have been ready to run, and did not.
+    pub fn waited(&self) -> Duration {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.id())) else { return Duration::ZERO };
+        let wait = |thread: std::io::Result<std::fs::DirEntry>| {
+            // Fields: time on a CPU, time in a run queue, both in ns; and how often.
+            let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+            text.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
+        };
+        threads.filter_map(wait).sum()
+    }
+
+    /// Sends `signal` to the child's whole group.
+    pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a child's id");
         // The group may be gone already.
         let _ = kill_process_group(pid, signal);
