@@ -316,7 +316,8 @@ impl Reach {
             let addr = u64::from_le_bytes(raw[..8].try_into().expect("eight bytes"));
             let len = u32::from_le_bytes(raw[8..12].try_into().expect("four bytes"));
             let flags = if linked { word(12) } else { word(14) };
-            if flags & VIRTQ_DESC_F_INDIRECT != 0 {
+            // In a packed ring's table every flag but WRITE is reserved, and ignored.
+            if linked && flags & VIRTQ_DESC_F_INDIRECT != 0 {
                 return Err(Violation::IndirectNested);
             }
             self.add(store, chain, addr, len, flags);

@@ -34,7 +34,7 @@ fn fate(mischief: Mischief, layout: Layout, size: u16) -> Fate {
         ChainLoop | IndirectLoop => Violation::ChainTooLong { limit: size },
         ChainLongerThanQueue if layout == Layout::Packed => Violation::ChainTooLong { limit: size },
         IndirectNotNegotiated => Violation::IndirectNotNegotiated,
-        IndirectInIndirect => Violation::IndirectNested,
+        IndirectInIndirect if layout == Layout::Split => Violation::IndirectNested,
         IndirectWithNext => Violation::IndirectWithNext,
         IndirectTableRagged | IndirectTableEmpty | IndirectTableTooLong => {
             Violation::IndirectTableLength { len_bytes: 0, limit_bytes: 0 }
@@ -165,13 +165,13 @@ fn every_broken_promise_has_its_name() {
     let both = [
         Violation::ChainTooLong { limit: 0 },
         Violation::IndirectNotNegotiated,
-        Violation::IndirectNested,
         Violation::IndirectWithNext,
         Violation::IndirectTableLength { len_bytes: 0, limit_bytes: 0 },
     ];
     let split = [
         Violation::AvailableIndexTooFar { ahead: 0, size: 0 },
         Violation::HeadPastTable { head: 0, size: 0 },
+        Violation::IndirectNested,
         Violation::NextPastTable { next: 0, size: 0 },
     ];
     let packed = [

@@ -2,7 +2,7 @@
 //!
 //! Rules of this room, the only one that touches bytes which another machine writes while we read:
 //!
-//! * No reference or slice to guest memory, ever: typed loads and stores ([`area`]) and copies ([`span`]).
+//! * No reference or slice to guest memory, ever: typed loads and stores (`area`) and copies (`span`).
 //! * An address is translated and checked to its end once, into a [`Span`]; after that, use cannot fail.
 //! * A span is good while its mapping lives. Queues hold their [`GuestMemory`], and one that is dropped with chains
 //!   still out keeps the mapping for ever rather than let a span dangle.
