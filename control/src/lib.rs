@@ -3,4 +3,7 @@
 //! May use: virtnet-engine, virtnet-rings.
 #![forbid(unsafe_code)]
 
+pub mod config;
+pub mod daemon;
+pub mod device;
 pub mod vhost_user;

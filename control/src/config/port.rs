@@ -1,0 +1,107 @@
+//! What a device is connected to.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::de::{Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::value;
+
+/// The least and the most bytes of a source's frame, as it lies in the virtqueue: no frame check sequence.
+const FRAME_BYTES: std::ops::RangeInclusive<u64> = 64..=9216;
+
+/// The kinds of ports, by name; those that need to know more are objects of one key.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Port {
+    /// A port of the switch.
+    #[default]
+    Switch,
+    /// What comes goes back.
+    Loopback,
+    /// What comes is forgotten.
+    Sink,
+    /// Frames from nowhere.
+    Source(Source),
+    /// Frames from and to a file.
+    Pcap(Pcap),
+    /// A netdev.
+    Tap(Tap),
+}
+
+/// A generator of frames.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// How long they are.
+    pub frame_bytes: Sizes,
+    /// Frames a second and queue pair; without it, as fast as they are taken.
+    #[serde(default, deserialize_with = "value::optional_rate")]
+    pub rate_fps: Option<f64>,
+    /// How many, for each queue pair; without it, for ever.
+    #[serde(default, deserialize_with = "value::optional_between::<_, 1, { u64::MAX }>")]
+    pub count: Option<u64>,
+}
+
+/// Captures.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pcap {
+    /// Played to the guest.
+    #[serde(default)]
+    pub replay: Option<PathBuf>,
+    /// Written with what the guest sends.
+    #[serde(default)]
+    pub record: Option<PathBuf>,
+}
+
+/// A netdev of ours.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tap {
+    /// Its name.
+    #[serde(deserialize_with = "value::netdev")]
+    pub name: String,
+}
+
+/// Lengths of a source's frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sizes {
+    /// All the same.
+    Fixed(u16),
+    /// 64, 594 and 1518 bytes, 7 : 4 : 1.
+    Imix,
+}
+
+impl Sizes {
+    /// The lengths of frames sent in turn.
+    pub fn cycle(self) -> Vec<u16> {
+        match self {
+            Self::Fixed(len_bytes) => vec![len_bytes],
+            Self::Imix => vec![64, 594, 64, 64, 594, 64, 1518, 64, 594, 64, 64, 594],
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Sizes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl Visitor<'_> for Either {
+            type Value = Sizes;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{} to {}, or \"imix\"", FRAME_BYTES.start(), FRAME_BYTES.end())
+            }
+            fn visit_u64<E: Error>(self, found: u64) -> Result<Sizes, E> {
+                match u16::try_from(found) {
+                    Ok(len_bytes) if FRAME_BYTES.contains(&found) => Ok(Sizes::Fixed(len_bytes)),
+                    _ => Err(E::invalid_value(Unexpected::Unsigned(found), &self)),
+                }
+            }
+            fn visit_str<E: Error>(self, found: &str) -> Result<Sizes, E> {
+                if found == "imix" { Ok(Sizes::Imix) } else { Err(E::invalid_value(Unexpected::Str(found), &self)) }
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}

@@ -1,0 +1,162 @@
+//! Values with a form or a range of their own, refused where they stand.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::de::{Error, Unexpected};
+use serde::{Deserialize, Deserializer};
+
+/// The longest a netdev's name can be. (IFNAMSIZ, less its zero)
+const NETDEV_CHARS_MAX: usize = 15;
+const NAME_CHARS_MAX: usize = 64;
+/// No machine has more.
+const LCORE_MAX: usize = 4095;
+
+/// An integer from `MIN` to `MAX`.
+pub fn between<'de, D: Deserializer<'de>, const MIN: u64, const MAX: u64>(deserializer: D) -> Result<u64, D::Error> {
+    let found = u64::deserialize(deserializer)?;
+    let allowed = format!("{MIN} to {MAX}");
+    if (MIN..=MAX).contains(&found) {
+        return Ok(found);
+    }
+    Err(D::Error::invalid_value(Unexpected::Unsigned(found), &allowed.as_str()))
+}
+
+/// The same for a key that may be left out.
+pub fn optional_between<'de, D: Deserializer<'de>, const MIN: u64, const MAX: u64>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
+    between::<D, MIN, MAX>(deserializer).map(Some)
+}
+
+/// A finite number above 0, for a key that may be left out.
+pub fn optional_rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    let found = f64::deserialize(deserializer)?;
+    if found.is_finite() && found > 0.0 {
+        return Ok(Some(found));
+    }
+    Err(D::Error::invalid_value(Unexpected::Float(found), &"a number above 0"))
+}
+
+/// A device's name.
+pub fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let found = String::deserialize(deserializer)?;
+    let count = found.chars().count();
+    if (1..=NAME_CHARS_MAX).contains(&count) && !found.chars().any(char::is_control) {
+        return Ok(found);
+    }
+    Err(D::Error::invalid_value(Unexpected::Str(&found), &"1 to 64 characters that can be printed"))
+}
+
+/// A path that is not empty.
+pub fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    let found = String::deserialize(deserializer)?;
+    if !found.is_empty() && !found.contains('\0') {
+        return Ok(found.into());
+    }
+    Err(D::Error::invalid_value(Unexpected::Str(&found), &"a path"))
+}
+
+/// A netdev's name.
+pub fn netdev<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let found = String::deserialize(deserializer)?;
+    let is_plain = |c: char| c.is_ascii_graphic() && c != '/' && c != ':' && c != '%';
+    if (1..=NETDEV_CHARS_MAX).contains(&found.len()) && found.chars().all(is_plain) && found != "." && found != ".." {
+        return Ok(found);
+    }
+    Err(D::Error::invalid_value(Unexpected::Str(&found), &"a netdev's name: 1 to 15 letters, digits, '-', '_', '.'"))
+}
+
+/// Permissions of a socket, as in chmod.
+pub fn octal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let found = String::deserialize(deserializer)?;
+    let mode = u32::from_str_radix(&found, 8).ok().filter(|mode| *mode <= 0o777 && mode & 0o600 == 0o600);
+    mode.ok_or_else(|| {
+        D::Error::invalid_value(Unexpected::Str(&found), &"an octal mode that lets the owner in, \"0600\" to \"0777\"")
+    })
+}
+
+/// A device's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// An address of a name: always the same, locally administered, not a group's.
+    pub fn of_name(name: &str) -> Self {
+        // FNV-1a, 64 bits.
+        let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        let [_, _, rest @ ..] = name.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, fold).to_be_bytes();
+        let mut mac = rest;
+        mac[0] = mac[0] & !0x01 | 0x02;
+        Self(mac)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut mac = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut mac {
+            let part = parts.next().filter(|part| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit()))?;
+            *byte = u8::from_str_radix(part, 16).ok()?;
+        }
+        let is_one_devices = mac[0] & 1 == 0 && mac != [0; 6];
+        (parts.next().is_none() && is_one_devices).then_some(Self(mac))
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl<'de> Deserialize<'de> for Mac {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let found = String::deserialize(deserializer)?;
+        Self::parse(&found).ok_or_else(|| {
+            D::Error::invalid_value(Unexpected::Str(&found), &"one device's address, such as \"02:00:00:00:00:01\"")
+        })
+    }
+}
+
+/// Lcores, each once, in the order given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lcores(pub Vec<usize>);
+
+impl Default for Lcores {
+    fn default() -> Self {
+        Self(vec![0])
+    }
+}
+
+impl Lcores {
+    fn parse(text: &str) -> Option<Self> {
+        let mut lcores = Vec::new();
+        for part in text.split(',') {
+            let number = |text: &str| text.trim().parse::<usize>().ok().filter(|lcore| *lcore <= LCORE_MAX);
+            let (first, last) = match part.split_once('-') {
+                Some((first, last)) => (number(first)?, number(last)?),
+                None => (number(part)?, number(part)?),
+            };
+            if first > last {
+                return None;
+            }
+            for lcore in first..=last {
+                if lcores.contains(&lcore) {
+                    return None;
+                }
+                lcores.push(lcore);
+            }
+        }
+        Some(Self(lcores))
+    }
+}
+
+impl<'de> Deserialize<'de> for Lcores {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let found = String::deserialize(deserializer)?;
+        Self::parse(&found).ok_or_else(|| {
+            D::Error::invalid_value(Unexpected::Str(&found), &"lcores, each once, such as \"0\" or \"2-5,8\"")
+        })
+    }
+}

@@ -1,0 +1,257 @@
+//! One virtio-net device: what it offers and tells its driver, and its queues on the engine.
+
+pub mod config_space;
+pub mod controlq;
+pub mod features;
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::event::epoll;
+use virtnet_engine::{DeviceId, Engine};
+use virtnet_rings::spec::net::{VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ};
+use virtnet_rings::{Notifier, Queue, Virtqueue};
+
+use crate::config::{self, Mac};
+use crate::vhost_user::session::Backend;
+use config_space::ConfigSpace;
+use controlq::ControlQueue;
+
+/// A device, beside its queues, which are the engine's.
+#[derive(Debug)]
+pub struct Device {
+    name: String,
+    id: DeviceId,
+    queue_pairs: u16,
+    queue_size_max: u16,
+    offered: u64,
+    config_space: ConfigSpace,
+    /// Feature bits the driver has accepted, transport bits included.
+    accepted: u64,
+    controlq: Option<ControlQueue>,
+    /// Which queues the front end has enabled.
+    enabled: Vec<bool>,
+    /// How many pairs the driver uses, if it says so to us and not to its front end: one, until it asks for more.
+    pairs_used: Option<u16>,
+}
+
+impl Device {
+    /// A device as configured, which the engine knows as `id`.
+    pub fn new(config: &config::Device, id: DeviceId) -> Self {
+        let queue_pairs = config.queue_pairs as u16;
+        let mtu = config.mtu.map(|mtu| mtu as u16);
+        Self {
+            name: config.name.clone(),
+            id,
+            queue_pairs,
+            queue_size_max: config.queue_size_max as u16,
+            offered: features::offered(config),
+            config_space: ConfigSpace::new(config.mac(), queue_pairs, mtu),
+            accepted: 0,
+            controlq: None,
+            enabled: vec![false; 2 * usize::from(queue_pairs)],
+            pairs_used: None,
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the engine knows it as.
+    pub fn id(&self) -> DeviceId {
+        self.id
+    }
+
+    /// Its address.
+    pub fn mac(&self) -> Mac {
+        self.config_space.mac()
+    }
+
+    /// Whether there is work on the control queue that nobody will kick for.
+    pub fn has_work(&self) -> bool {
+        self.controlq.as_ref().is_some_and(ControlQueue::has_work)
+    }
+
+    fn has(&self, feature: u32) -> bool {
+        self.accepted & 1 << feature != 0
+    }
+
+    /// Which ring is the control queue. ("Virtqueues", of the network device)
+    fn controlq_index(&self) -> Option<usize> {
+        let pairs = if self.has(VIRTIO_NET_F_MQ) { self.queue_pairs } else { 1 };
+        self.has(VIRTIO_NET_F_CTRL_VQ).then(|| 2 * usize::from(pairs))
+    }
+}
+
+/// A device and all it takes to serve it, together for the length of a call.
+#[derive(Debug)]
+pub struct Served<'a> {
+    /// The device.
+    pub device: &'a mut Device,
+    /// Where its queues are.
+    pub engine: &'a mut Engine,
+    /// What tells of kicks of the control queue.
+    pub epoll: &'a OwnedFd,
+    /// What it calls them.
+    pub token: u64,
+}
+
+impl Served<'_> {
+    /// Serves the control queue, after a kick. A control queue that breaks a rule is served no more: `false`, once.
+    pub fn serve_controlq(&mut self) -> bool {
+        let Some(controlq) = &mut self.device.controlq else { return true };
+        let queue_pairs = self.device.queue_pairs;
+        match controlq.serve(queue_pairs) {
+            Ok(None) => true,
+            Ok(Some(pairs)) => {
+                self.use_pairs(pairs);
+                true
+            }
+            Err(violation) => {
+                tracing::warn!(device = self.device.name, "control queue: {violation}");
+                self.forget_controlq_kick();
+                false
+            }
+        }
+    }
+
+    /// The index of the control queue, for telling that it failed.
+    pub fn controlq_index(&self) -> Option<usize> {
+        self.device.controlq_index()
+    }
+
+    fn is_enabled(&self, index: usize) -> bool {
+        let pairs_used = self.device.pairs_used.unwrap_or(self.device.queue_pairs);
+        self.device.enabled[index] && index / 2 < usize::from(pairs_used)
+    }
+
+    fn use_pairs(&mut self, pairs: u16) {
+        self.device.pairs_used = Some(pairs);
+        (0..self.device.enabled.len()).for_each(|index| self.tell_enabled(index));
+    }
+
+    fn tell_enabled(&mut self, index: usize) {
+        let enabled = self.is_enabled(index);
+        // A queue that is not attached yet learns it when it is.
+        let _ = self.engine.set_enabled(self.device.id, index as u16, enabled);
+    }
+
+    fn start_controlq(&mut self, queue: Queue) -> Result<(), &'static str> {
+        if let Some(kick) = queue.kick().eventfd() {
+            let data = epoll::EventData::new_u64(self.token);
+            let added = epoll::add(self.epoll, kick, data, epoll::EventFlags::IN);
+            added.map_err(|_| "the control queue's kick cannot be watched")?;
+        }
+        self.device.controlq = Some(ControlQueue::new(queue));
+        self.use_pairs(self.device.pairs_used.unwrap_or(1));
+        // What came before the kick was watched has no kick of its own.
+        self.serve_controlq();
+        Ok(())
+    }
+
+    fn forget_controlq_kick(&mut self) {
+        let controlq = self.device.controlq.as_ref();
+        if let Some(kick) = controlq.and_then(|controlq| controlq.kick()) {
+            let _ = epoll::delete(self.epoll, kick.as_fd());
+        }
+    }
+
+    fn refused(&self, error: &virtnet_engine::EngineError) -> &'static str {
+        tracing::error!(device = self.device.name, "the engine refuses: {error}");
+        "the engine refuses it"
+    }
+}
+
+impl Backend for Served<'_> {
+    fn features(&self) -> u64 {
+        self.device.offered
+    }
+
+    fn ring_count(&self) -> usize {
+        let controlq = self.device.offered & 1 << VIRTIO_NET_F_CTRL_VQ != 0;
+        self.device.enabled.len() + usize::from(controlq)
+    }
+
+    fn queue_pairs(&self) -> u16 {
+        self.device.queue_pairs
+    }
+
+    fn queue_size_max(&self) -> u16 {
+        self.device.queue_size_max
+    }
+
+    fn config(&self) -> Vec<u8> {
+        self.device.config_space.to_bytes().to_vec()
+    }
+
+    fn restore_config(&mut self, offset: usize, bytes: &[u8]) -> Result<(), &'static str> {
+        self.device.config_space.restore(offset, bytes)
+    }
+
+    fn set_features(&mut self, features: u64) {
+        self.device.accepted = features;
+        self.device.pairs_used = None;
+    }
+
+    fn start_ring(&mut self, index: usize, queue: Queue, enabled: bool) -> Result<(), &'static str> {
+        if self.device.controlq_index() == Some(index) {
+            return self.start_controlq(queue);
+        }
+        if index >= self.device.enabled.len() {
+            return Err("the control queue was not negotiated");
+        }
+        self.device.enabled[index] = enabled;
+        let enabled = self.is_enabled(index);
+        let attached = self.engine.attach(self.device.id, index as u16, queue, self.device.accepted, enabled);
+        attached.map_err(|error| self.refused(&error))
+    }
+
+    fn stop_ring(&mut self, index: usize) -> u32 {
+        if self.device.controlq_index() == Some(index) {
+            self.forget_controlq_kick();
+            return self.device.controlq.take().map_or(0, |controlq| controlq.base());
+        }
+        match self.engine.detach(self.device.id, index as u16) {
+            Ok(queue) => queue.base(),
+            Err(error) => {
+                self.refused(&error);
+                0
+            }
+        }
+    }
+
+    fn set_call(&mut self, index: usize, call: Notifier) {
+        if self.device.controlq_index() == Some(index) {
+            if let Some(controlq) = &mut self.device.controlq {
+                controlq.set_call(call);
+            }
+        } else if let Err(error) = self.engine.set_call(self.device.id, index as u16, call) {
+            self.refused(&error);
+        }
+    }
+
+    fn enable_ring(&mut self, index: usize, enabled: bool) {
+        if let Some(known) = self.device.enabled.get_mut(index) {
+            *known = enabled;
+            self.tell_enabled(index);
+        }
+    }
+
+    fn set_status(&mut self, status: u8) {
+        tracing::debug!(device = self.device.name, "device status {status:#x}");
+        if status == 0 {
+            self.device.pairs_used = None;
+        }
+    }
+
+    fn set_mtu(&mut self, mtu: u16) -> Result<(), &'static str> {
+        self.device.config_space.set_mtu(mtu)
+    }
+
+    fn announce(&mut self, mac: [u8; 6]) {
+        tracing::info!(device = self.device.name, mac = %Mac(mac), "the guest is here now");
+    }
+}
