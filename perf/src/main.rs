@@ -1,2 +1,57 @@
-//! virtnet-perf
-fn main() {}
+//! Load generator and judge for virtio-net data paths.
+#![forbid(unsafe_code)]
+
+mod args;
+mod bed;
+mod environment;
+mod frame;
+mod judge;
+mod lcore;
+mod load;
+mod plan;
+mod probe;
+mod progress;
+mod report;
+mod run;
+mod search;
+mod statistics;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use args::{Arguments, Command};
+use load::Watch;
+
+/// Frames were silently lost, corrupted, reordered or duplicated.
+const EXIT_INTEGRITY: u8 = 3;
+
+fn main() -> ExitCode {
+    match work(&Arguments::parse().command) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(EXIT_INTEGRITY),
+        Err(error) => {
+            eprintln!("virtnet-perf: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Returns how many integrity errors there were.
+fn work(command: &Command) -> Result<u64> {
+    let watch = Watch::default();
+    for signal in [SIGINT, SIGTERM] {
+        // The second one does not ask.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&watch.stop)).context("signals")?;
+        signal_hook::flag::register(signal, Arc::clone(&watch.stop)).context("signals")?;
+    }
+    let (results, shown) = match command {
+        Command::Run(args) => (run::run(args, &watch)?, &args.results),
+        _ => anyhow::bail!("not yet"),
+    };
+    results.publish(shown)?;
+    Ok(results.integrity_errors())
+}

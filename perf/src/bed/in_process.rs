@@ -1,0 +1,151 @@
+//! Everything in this process: simulated guests, the engine with its workers, and a port.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use virtnet_engine::port::source::SourceConfig;
+use virtnet_engine::{DeviceConfig, DeviceId, Engine, EngineConfig, IdlePolicy, PortConfig};
+use virtnet_rings::guest::Driver;
+use virtnet_rings::memory::{GuestMemory, RegionSpec};
+use virtnet_rings::spec::virtq::{VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1};
+use virtnet_rings::{Layout, Notifier, QueueAddresses, QueueSetup};
+
+use super::{Bed, Counted};
+use crate::args::Direction;
+use crate::frame::{Addressing, STAMP_OFFSET, template};
+use crate::load::{Guest, Load, LoadOptions, Traffic};
+use crate::plan::Plan;
+
+/// Templates of a source: enough that a stale buffer is told from a fresh one.
+const TEMPLATES: usize = 24;
+
+/// Guests, engine, port.
+#[derive(Debug)]
+pub struct InProcess {
+    engine: Engine,
+    devices: Vec<DeviceId>,
+    load: Load,
+}
+
+impl InProcess {
+    /// Starts an engine and attaches one guest, or two where frames go from one to the other.
+    ///
+    /// # Errors
+    /// No memory, or the engine refuses.
+    pub fn new(plan: &Plan, direction: Direction) -> Result<Self> {
+        let shared_lcore = plan.division.is_shared();
+        let config = EngineConfig {
+            lcores: plan.division.workers.iter().copied().map(Some).collect(),
+            // On an lcore of its own a worker polls; otherwise it leaves the guest its turn.
+            idle: if shared_lcore { IdlePolicy::Adaptive } else { IdlePolicy::Poll },
+            burst: usize::from(plan.burst),
+        };
+        let mut engine = Engine::start(config).context("the engine")?;
+        let count = if direction == Direction::GuestToGuest { 2 } else { 1 };
+        let mut guests = Vec::new();
+        let mut devices = Vec::new();
+        for number in 0..count {
+            let guest = Guest::new(&plan.guest_options(), number, (number + 1) % 2)?;
+            devices.push(attach(&mut engine, plan, &guest, port(plan, direction))?);
+            guests.push(guest);
+        }
+        let options = LoadOptions {
+            direction,
+            burst: plan.burst,
+            lcores: plan.division.drivers.clone(),
+            shared_lcore,
+            inject: plan.inject,
+        };
+        Ok(InProcess { engine, devices, load: Load::new(guests, options)? })
+    }
+}
+
+impl Bed for InProcess {
+    fn load(&mut self) -> &mut Load {
+        &mut self.load
+    }
+
+    fn counted(&mut self) -> Result<Option<Counted>> {
+        let mut sum = Counted::default();
+        for &device in &self.devices {
+            for queue in self.engine.counters(device)? {
+                if !queue.queue_index.is_multiple_of(2) {
+                    sum.from_guest += queue.counts.packets;
+                    sum.from_guest_bytes += queue.counts.bytes;
+                }
+                sum.drops += queue.counts.dropped();
+            }
+        }
+        if let Some(event) = self.engine.watch().first() {
+            anyhow::bail!("the engine retired queue {}: {}", event.queue_index, event.violation);
+        }
+        Ok(Some(sum))
+    }
+
+    fn dismantle(mut self: Box<Self>) -> Result<()> {
+        for &device in &self.devices {
+            self.engine.remove_device(device).context("stopping the device")?;
+        }
+        Ok(())
+    }
+}
+
+fn port(plan: &Plan, direction: Direction) -> PortConfig {
+    match direction {
+        Direction::FromGuest => PortConfig::Sink,
+        Direction::Loopback => PortConfig::Loopback,
+        Direction::GuestToGuest => PortConfig::Switch,
+        Direction::ToGuest => {
+            let Traffic::Stamped(sizes) = *plan.traffic;
+            let frame = |index| template(sizes.at(index), 0, index as u32, Addressing::between(1, 0));
+            PortConfig::Source(SourceConfig {
+                templates: (0..TEMPLATES.next_multiple_of(sizes.period())).map(frame).collect(),
+                rate_fps: plan.rate_pps.map(|rate| rate / f64::from(plan.queues)),
+                stamp_offset: Some(STAMP_OFFSET as u16),
+                count: None,
+            })
+        }
+    }
+}
+
+/// Makes a device and gives it the guest's queues.
+fn attach(engine: &mut Engine, plan: &Plan, guest: &Guest, port: PortConfig) -> Result<DeviceId> {
+    let region = RegionSpec {
+        gpa: guest.ram.gpa(),
+        len_bytes: guest.ram.len_bytes(),
+        frontend_address: guest.ram.user_address(),
+        fd: guest.ram.fd().try_clone_to_owned()?,
+        offset_bytes: 0,
+    };
+    let memory = GuestMemory::new(vec![region])?;
+    let device = engine.add_device(DeviceConfig { pairs: plan.queues, port, workers: Vec::new() })?;
+    for (pair, lane) in (0..).zip(&guest.lanes) {
+        for (index, driver) in [(2 * pair, &lane.nic().receiveq), (2 * pair + 1, &lane.nic().transmitq)] {
+            let setup = queue_setup(driver, plan.feature_bits());
+            let queue = setup.activate(Arc::clone(&memory))?;
+            engine.attach(device, index, queue, plan.feature_bits(), true)?;
+        }
+    }
+    Ok(device)
+}
+
+/// What makes the device's side of a queue. Both sides poll: nobody is notified.
+fn queue_setup(driver: &Driver, features: u64) -> QueueSetup {
+    let addresses = driver.addresses();
+    let packed = driver.layout() == Layout::Packed;
+    QueueSetup {
+        layout: driver.layout(),
+        size: driver.size(),
+        addresses: QueueAddresses {
+            descriptor_area: addresses.descriptor,
+            driver_area: addresses.driver,
+            device_area: addresses.device,
+        },
+        // From the start: on the packed layout both wrap counters are 1. ("Driver and Device Ring Wrap Counters")
+        base: if packed { 0x8000_8000 } else { 0 },
+        features: features | 1 << VIRTIO_F_VERSION_1 | u64::from(packed) << VIRTIO_F_RING_PACKED,
+        call: Notifier::default(),
+        kick: Notifier::default(),
+        log: None,
+    }
+}

@@ -1,0 +1,109 @@
+//! A simulated guest: memory, and a lane for each of its queue pairs.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use virtnet_rings::Layout;
+use virtnet_rings::guest::net::{Nic, NicOptions};
+use virtnet_rings::guest::{Options, Ram};
+
+use super::lane::{Lane, Traffic};
+use crate::args::{Feature, Features, Ring};
+use crate::frame::{Addressing, FRAME_BYTES_MAX};
+
+/// Where guest memory starts: not at 0, so that nothing works by accident.
+const RAM_GPA: u64 = 1 << 30;
+/// Frame bytes that a receive buffer has room for if frames may fill several.
+const MERGED_BUFFER_BYTES: u32 = 2036;
+/// A frame in one buffer only.
+const STANDARD_FRAME_BYTES: u32 = 1522;
+
+/// What a guest is made with.
+#[derive(Clone, Debug)]
+pub struct GuestOptions {
+    /// Layout of its queues.
+    pub ring: Ring,
+    /// Queue pairs.
+    pub queues: u16,
+    /// Descriptors of each queue.
+    pub queue_size: u16,
+    /// Negotiated.
+    pub features: Features,
+    /// What it sends, and expects.
+    pub traffic: Arc<Traffic>,
+}
+
+/// A guest.
+#[derive(Debug)]
+pub struct Guest {
+    /// Its memory.
+    pub ram: Arc<Ram>,
+    /// One for each queue pair.
+    pub lanes: Vec<Lane>,
+}
+
+impl Guest {
+    /// Makes guest `number`, which sends to guest `peer`.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn new(options: &GuestOptions, number: u8, peer: u8) -> Result<Self> {
+        let mergeable = options.features.has(Feature::MrgRxbuf);
+        let longest = options.traffic.longest_bytes().max(1) as u32;
+        let frame_bytes_max =
+            if mergeable { longest.max(MERGED_BUFFER_BYTES) } else { longest.max(STANDARD_FRAME_BYTES) };
+        let indirect = options.features.has(Feature::Indirect);
+        let nic_options = NicOptions {
+            layout: match options.ring {
+                Ring::Split => Layout::Split,
+                Ring::Packed => Layout::Packed,
+            },
+            size: options.queue_size,
+            queue: Options {
+                event_idx: options.features.has(Feature::EventIdx),
+                in_order: options.features.has(Feature::InOrder),
+                indirect,
+                tight: false,
+            },
+            mergeable,
+            frame_bytes_max,
+            receive_buffers: options.queue_size,
+            receive_cuts: vec![],
+            // In a table: the header and the frame, each with a descriptor, as Linux does it.
+            transmit_cuts: if indirect { vec![12] } else { vec![] },
+        };
+        let ram = Ram::with_huge_pages(ram_bytes(options, frame_bytes_max), RAM_GPA).context("guest memory")?;
+        let ram = Arc::new(ram);
+        let lanes = (0..options.queues)
+            .map(|_| {
+                let nic = Nic::new(&ram, nic_options.clone())?;
+                Ok(Lane::new(nic, Arc::clone(&options.traffic), Addressing::between(number, peer)))
+            })
+            .collect::<Result<_>>()?;
+        ram.populate().context("guest memory")?;
+        Ok(Guest { ram, lanes })
+    }
+
+    /// Sends one frame, so that a switch learns where this guest is.
+    ///
+    /// # Errors
+    /// The device broke the ring.
+    pub fn announce(&mut self) -> Result<()> {
+        self.lanes.first_mut().map_or(Ok(()), |lane| lane.announce().context("the guest's first frame"))
+    }
+
+    /// Frames that a receiveq has buffers for, however long they are.
+    pub fn receive_frames_max(&self) -> u64 {
+        self.lanes.iter().map(Lane::receive_frames_max).min().unwrap_or(0)
+    }
+}
+
+/// Two queues a pair: areas, buffers, indirect tables, each rounded up generously.
+fn ram_bytes(options: &GuestOptions, frame_bytes_max: u32) -> usize {
+    const TABLE_BYTES: usize = 64 * 16;
+    let size = usize::from(options.queue_size);
+    let buffer_bytes = (frame_bytes_max as usize).min(FRAME_BYTES_MAX.max(frame_bytes_max as usize)) + 256;
+    let tables = if options.features.has(Feature::Indirect) { size * TABLE_BYTES } else { 0 };
+    let queue_bytes = size * (buffer_bytes + 32) + tables + 5 * 4096;
+    2 * usize::from(options.queues) * queue_bytes
+}

@@ -1,0 +1,302 @@
+//! The load: simulated guests, and the threads that drive them.
+//!
+//! A [`Guest`] is memory with one [`Lane`] a queue pair; a [`Station`] is a thread's share of the lanes. [`Load`] has all
+//! stations work at a [`Pace`] for a while and adds up what they measured. Between two calls nothing is polled.
+
+mod gremlin;
+mod guest;
+mod lane;
+mod schedule;
+mod station;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use hdrhistogram::Histogram;
+
+pub use guest::{Guest, GuestOptions};
+pub use lane::Traffic;
+
+use crate::args::{Direction, Injection};
+use crate::frame::Integrity;
+use lane::{Lane, Role};
+use schedule::Schedule;
+use station::Station;
+
+/// Longest latency told apart: a minute.
+const LATENCY_NS_MAX: u64 = 60_000_000_000;
+/// Frames of each flow that are checked before anything is measured.
+const CHECK_FRAMES: u64 = 2048;
+/// Nothing moved for so long: it will not.
+const STANDSTILL: Duration = Duration::from_secs(2);
+/// After a measurement, what is on its way gets so long without progress to arrive.
+const LINGER: Duration = Duration::from_millis(300);
+/// After so long it is given up even if something still moves.
+const SETTLE_MAX: Duration = Duration::from_secs(5);
+
+/// An empty histogram of nanoseconds, three digits of which are kept.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("bounds and digits are allowed")
+}
+
+/// How fast the guests send.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pace {
+    /// As fast as frames arrive: no more in flight than there are buffers for, so that no frame need be lost.
+    Full,
+    /// So many frames a second, all flows together, whatever becomes of them. A frame that found no room for longer than
+    /// `patience` is given up.
+    Rate {
+        /// Frames a second.
+        pps: f64,
+        /// How long a frame waits.
+        patience: Duration,
+    },
+    /// The guests send nothing.
+    Listen,
+}
+
+/// What was measured.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// For how long.
+    pub seconds: f64,
+    /// Frames sent by the guests.
+    pub sent: u64,
+    /// Frames that arrived; from-guest: that the device used.
+    pub moved: u64,
+    /// Bytes of these.
+    pub moved_bytes: u64,
+    /// Frames that were due and given up, as there was no room in the ring.
+    pub given_up: u64,
+    /// Frames that arrived in each interval.
+    pub intervals: Vec<u64>,
+    /// Length of an interval.
+    pub interval: Duration,
+    /// Latencies in nanoseconds.
+    pub histogram: Histogram<u64>,
+    /// Somebody wanted it to end.
+    pub interrupted: bool,
+}
+
+/// What everyone may look at while it runs, and the wish to end.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// Set to end early.
+    pub stop: Arc<AtomicBool>,
+    /// Frames moved, now and then.
+    pub moved: AtomicU64,
+}
+
+impl Watch {
+    /// Whether somebody wants it to end.
+    pub fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// What frames are about, for all stations.
+#[derive(Debug)]
+struct Shared {
+    direction: Direction,
+    burst: usize,
+    /// Frames of a flow that may be on their way at full pace.
+    window: u64,
+    /// By flow: one more than the highest sequence number that arrived; written by the one station where it arrives.
+    arrived: Box<[Counter]>,
+    /// Guests and device take turns on the same lcore.
+    shared_lcore: bool,
+}
+
+/// A counter on lines of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Counter(AtomicU64);
+
+/// Everything that a load is made of.
+#[derive(Debug)]
+pub struct LoadOptions {
+    /// Which way frames go.
+    pub direction: Direction,
+    /// Frames sent at a time.
+    pub burst: u16,
+    /// Lcores of the stations.
+    pub lcores: Vec<usize>,
+    /// Whether a worker of the engine has one of them, too.
+    pub shared_lcore: bool,
+    /// A fault to put in.
+    pub inject: Option<Injection>,
+}
+
+/// Guests with queues attached to a device, ready to send and receive.
+#[derive(Debug)]
+pub struct Load {
+    shared: Arc<Shared>,
+    stations: Vec<(usize, Station)>,
+    flows: u16,
+}
+
+impl Load {
+    /// Takes over the guests, whose queues are attached: the first one sends, the last one receives.
+    ///
+    /// # Errors
+    /// The device broke a ring.
+    pub fn new(guests: Vec<Guest>, options: LoadOptions) -> Result<Self> {
+        let LoadOptions { direction, burst, lcores, shared_lcore, inject } = options;
+        let flows = guests.first().map_or(0, |guest| guest.lanes.len() as u16);
+        // Steering may bring several flows to one receiveq: then each gets its part of the buffers.
+        let together = if direction == Direction::GuestToGuest { u64::from(flows) } else { 1 };
+        let room = guests.last().map_or(0, Guest::receive_frames_max);
+        let mut guests = guests;
+        if let (Direction::GuestToGuest, Some(receiver)) = (direction, guests.last_mut()) {
+            receiver.announce()?;
+        }
+        let shared = Arc::new(Shared {
+            direction,
+            burst: usize::from(burst),
+            window: (room / together).max(1),
+            arrived: (0..flows).map(|_| Counter::default()).collect(),
+            shared_lcore,
+        });
+        let count = lcores.len().min(usize::from(flows)).max(1);
+        let mut shares: Vec<Vec<Lane>> = (0..count).map(|_| Vec::new()).collect();
+        for (number, guest) in guests.into_iter().enumerate() {
+            for (index, mut lane) in guest.lanes.into_iter().enumerate() {
+                lane.take_role(Role::of(direction, number, index as u16));
+                shares[index % count].push(lane);
+            }
+        }
+        let station = |(lcore, lanes)| (lcore, Station::new(lanes, flows, Arc::clone(&shared), inject));
+        let stations = lcores.iter().copied().zip(shares).map(station).collect();
+        Ok(Load { shared, stations, flows })
+    }
+
+    /// Sends frames and checks every byte of them, or waits for some to come. Returns how many were checked.
+    ///
+    /// # Errors
+    /// Frames did not come, or the device broke the ring.
+    pub fn check(&mut self, smoke: bool, watch: &Watch) -> Result<u64> {
+        let frames = if smoke { CHECK_FRAMES / 8 } else { CHECK_FRAMES };
+        let direction = self.shared.direction;
+        if direction == Direction::FromGuest {
+            return Ok(0);
+        }
+        let before = self.integrity().checksummed;
+        self.on_all(|station| station.check(frames, watch))?;
+        self.settle()?;
+        let checked = self.integrity().checksummed - before;
+        ensure!(
+            checked > 0 || watch.stopped(),
+            "no frame of ours arrived, {} others did: does the device send {} traffic?",
+            self.integrity().foreign,
+            direction.name()
+        );
+        Ok(checked)
+    }
+
+    /// Drives at a pace for a while and measures.
+    ///
+    /// # Errors
+    /// The device broke the ring.
+    pub fn measure(&mut self, pace: Pace, length: Duration, watch: &Watch) -> Result<Measured> {
+        let count = self.stations.len();
+        let schedule = match pace {
+            Pace::Rate { pps, .. } => Schedule::new(pps, self.flows),
+            _ => Schedule::new(1.0, self.flows),
+        };
+        let parts = self.on_all(|station| station.measure(pace, schedule, length, watch))?;
+        let mut sum: Option<Measured> = None;
+        for part in parts {
+            match &mut sum {
+                None => sum = Some(part),
+                Some(sum) => sum.add(part)?,
+            }
+        }
+        sum.map_or_else(|| bail!("no station to measure with, of {count}"), Ok)
+    }
+
+    /// Waits for what is on its way.
+    ///
+    /// # Errors
+    /// The device broke the ring.
+    pub fn settle(&mut self) -> Result<()> {
+        self.on_all(Station::settle).map(drop)
+    }
+
+    fn on_all<T: Send>(&mut self, work: impl Fn(&mut Station) -> Result<T> + Sync) -> Result<Vec<T>> {
+        let work = &work;
+        thread::scope(|scope| {
+            let threads: Vec<_> = self
+                .stations
+                .iter_mut()
+                .map(|(lcore, station)| {
+                    scope.spawn(move || {
+                        crate::lcore::pin(*lcore);
+                        work(station)
+                    })
+                })
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        })
+    }
+
+    /// What the checks counted so far.
+    pub fn integrity(&self) -> Integrity {
+        let mut sum = Integrity::default();
+        for (_, station) in &self.stations {
+            sum += station.checker().counts();
+        }
+        sum
+    }
+
+    /// Frames sent so far.
+    pub fn sent(&self) -> u64 {
+        self.stations.iter().map(|(_, station)| station.sent()).sum()
+    }
+
+    /// Their bytes.
+    pub fn sent_bytes(&self) -> u64 {
+        self.stations.iter().map(|(_, station)| station.sent_bytes()).sum()
+    }
+
+    /// Of the frames sent so far, those that have not arrived; to-guest: the gaps in what arrived.
+    pub fn missing(&self) -> u64 {
+        let arrived: u64 = (0..self.flows)
+            .flat_map(|flow| {
+                self.stations
+                    .iter()
+                    .map(move |(_, station)| station.checker().due(flow) - station.checker().missing(flow))
+            })
+            .sum();
+        match self.shared.direction {
+            Direction::ToGuest => (0..self.flows)
+                .flat_map(|flow| self.stations.iter().map(move |(_, station)| station.checker().missing(flow)))
+                .sum(),
+            Direction::FromGuest => self.stations.iter().map(|(_, station)| station.unreaped()).sum(),
+            _ => self.sent().saturating_sub(arrived),
+        }
+    }
+}
+
+impl Measured {
+    fn add(&mut self, other: Measured) -> Result<()> {
+        self.seconds = self.seconds.max(other.seconds);
+        self.sent += other.sent;
+        self.moved += other.moved;
+        self.moved_bytes += other.moved_bytes;
+        self.given_up += other.given_up;
+        for (sum, part) in self.intervals.iter_mut().zip(&other.intervals) {
+            *sum += part;
+        }
+        self.intervals.truncate(other.intervals.len());
+        self.histogram.add(&other.histogram)?;
+        self.interrupted |= other.interrupted;
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! One line of the table to be: what is measured, with everything decided.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use virtnet_rings::spec::virtq::{VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1};
+
+use crate::args::{Direction, Features, Injection, LoadArgs, Ring};
+use crate::frame::Sizes;
+use crate::lcore::Division;
+use crate::load::{GuestOptions, Traffic};
+
+/// What is measured.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Layout.
+    pub ring: Ring,
+    /// Direction.
+    pub direction: Direction,
+    /// Frames.
+    pub traffic: Arc<Traffic>,
+    /// Queue pairs.
+    pub queues: u16,
+    /// Descriptors of a queue.
+    pub queue_size: u16,
+    /// Frames sent at a time.
+    pub burst: u16,
+    /// Features that change the rings.
+    pub features: Features,
+    /// Who runs where.
+    pub division: Division,
+    /// Frames a second; `None`: as many as go.
+    pub rate_pps: Option<f64>,
+    /// How long a frame may wait for room before it is given up.
+    pub patience: Duration,
+    /// How long is measured.
+    pub length: Duration,
+    /// Before that, not measured.
+    pub warm_up: Duration,
+    /// Only to see that it works.
+    pub smoke: bool,
+    /// A fault to put in.
+    pub inject: Option<Injection>,
+}
+
+impl Plan {
+    /// Plans for every combination of layout, direction and frame size, in the order of the table.
+    ///
+    /// # Errors
+    /// A combination that cannot be.
+    pub fn all(
+        load: &LoadArgs,
+        directions: &[Direction],
+        division: &Division,
+        seconds: f64,
+        rate_pps: Option<f64>,
+    ) -> Result<Vec<Plan>> {
+        const BOTH: [Ring; 2] = [Ring::Split, Ring::Packed];
+        let rings = if load.ring.is_empty() { &BOTH[..] } else { &load.ring };
+        let mut plans = Vec::new();
+        for &ring in rings {
+            ensure!(
+                ring == Ring::Packed || load.queue_size.is_power_of_two(),
+                "--queue-size {}: a split queue has a power of two",
+                load.queue_size
+            );
+            for &direction in directions {
+                for &sizes in &load.frame_bytes {
+                    plans.push(Plan::new(load, ring, direction, sizes, division, seconds, rate_pps));
+                }
+            }
+        }
+        Ok(plans)
+    }
+
+    fn new(
+        load: &LoadArgs,
+        ring: Ring,
+        direction: Direction,
+        sizes: Sizes,
+        division: &Division,
+        seconds: f64,
+        rate_pps: Option<f64>,
+    ) -> Plan {
+        const SMOKE: Duration = Duration::from_millis(30);
+        let length = if load.smoke { SMOKE } else { Duration::from_secs_f64(seconds) };
+        Plan {
+            ring,
+            direction,
+            traffic: Arc::new(Traffic::Stamped(sizes)),
+            queues: load.queues,
+            queue_size: load.queue_size,
+            burst: load.burst,
+            features: load.features.clone(),
+            division: division.clone(),
+            rate_pps,
+            // An open loop waits for ever: that is what its latency tells.
+            patience: Duration::MAX,
+            length,
+            warm_up: if load.smoke { SMOKE / 10 } else { (length / 10).min(Duration::from_millis(200)) },
+            smoke: load.smoke,
+            inject: None,
+        }
+    }
+
+    /// What its guests are made with.
+    pub fn guest_options(&self) -> GuestOptions {
+        GuestOptions {
+            ring: self.ring,
+            queues: self.queues,
+            queue_size: self.queue_size,
+            features: self.features.clone(),
+            traffic: Arc::clone(&self.traffic),
+        }
+    }
+
+    /// Bits that guest and device agree on.
+    pub fn feature_bits(&self) -> u64 {
+        let packed = self.ring == Ring::Packed;
+        let always = 1 << VIRTIO_F_VERSION_1 | u64::from(packed) << VIRTIO_F_RING_PACKED;
+        self.features.0.iter().fold(always, |bits, feature| bits | feature.bit())
+    }
+
+    /// The frame sizes, if the frames are ours.
+    pub fn sizes(&self) -> Option<Sizes> {
+        let Traffic::Stamped(sizes) = *self.traffic;
+        Some(sizes)
+    }
+
+    /// For messages and the progress bar.
+    pub fn title(&self) -> String {
+        let frames = self.sizes().map_or("capture".to_owned(), |sizes| sizes.to_string());
+        format!("{} {} {frames}", self.ring.name(), self.direction.name())
+    }
+}

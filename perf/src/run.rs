@@ -1,0 +1,69 @@
+//! `run`: everything in one process.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::args::{Direction, RunArgs};
+use crate::bed::{Bed, InProcess};
+use crate::judge::{Label, judge, with_placement};
+use crate::lcore::{self, Division};
+use crate::load::Watch;
+use crate::plan::Plan;
+use crate::progress::Progress;
+use crate::report::{Kind, Report, Results};
+
+/// Measures every line of the table.
+///
+/// # Errors
+/// What cannot be, or does not work.
+pub fn run(args: &RunArgs, watch: &Watch) -> Result<Results> {
+    let division = Division::new(args.engine.lcores.as_ref(), args.load.driver_lcores.as_ref(), &lcore::usable())?;
+    let directions = if args.direction.is_empty() { &Direction::ALL[..] } else { &args.direction };
+    let mut plans = Plan::all(&args.load, directions, &division, args.seconds, args.rate)?;
+    plans.iter_mut().for_each(|plan| plan.inject = args.inject);
+    let progress = Progress::new(plans.iter().map(|plan| plan.length).sum::<Duration>());
+    if division.is_shared() {
+        progress.say("guest and device share an lcore and take turns: the figures say little about either");
+    }
+    let mut results = Results::default();
+    for plan in &plans {
+        if watch.stopped() {
+            break;
+        }
+        results.reports.push(measure(plan, Kind::Run, "run", watch, &progress)?);
+    }
+    Ok(results)
+}
+
+/// Measures one plan in this process.
+///
+/// # Errors
+/// As above.
+pub fn measure(plan: &Plan, kind: Kind, command: &'static str, watch: &Watch, progress: &Progress) -> Result<Report> {
+    let label = Label { kind, command, backend: "in-process".to_owned(), allow_loss: false };
+    with_placement(plan.division.drivers[0], Some(plan.division.workers[0]), || {
+        let checked = check_on_loop(plan, watch)?;
+        judge(Box::new(InProcess::new(plan, plan.direction)?), plan, label, checked, watch, progress)
+    })
+}
+
+/// What a sink swallows cannot be looked at: the same rings with the same frames are checked on a loop first.
+fn check_on_loop(plan: &Plan, watch: &Watch) -> Result<u64> {
+    if plan.direction != Direction::FromGuest {
+        return Ok(0);
+    }
+    let mut bed = Box::new(InProcess::new(plan, Direction::Loopback)?);
+    let checked = bed.load().check(plan.smoke, watch)?;
+    let counts = bed.load().integrity();
+    let missing = bed.load().missing();
+    bed.dismantle()?;
+    anyhow::ensure!(
+        counts.corrupted + counts.reordered + counts.duplicated + missing == 0,
+        "the check on a loop found {} corrupted, {} reordered, {} duplicated, {missing} lost frames",
+        counts.corrupted,
+        counts.reordered,
+        counts.duplicated
+    );
+    Ok(checked)
+}
