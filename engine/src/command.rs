@@ -5,6 +5,7 @@ use virtnet_rings::{Notifier, Violation};
 use crate::pair::{Attachment, Pair, Side};
 use crate::port::switch::PortMap;
 use crate::port::switch::fdb::PortId;
+use crate::uplink::Uplink;
 
 /// A question or an order.
 #[derive(Debug)]
@@ -13,6 +14,10 @@ pub enum Command {
     AddPair(Box<Pair>),
     /// Gives a pair without queues back; answered by [`Reply::Pair`].
     RemovePair(u16),
+    /// Takes an uplink of the switch; answered by [`Reply::Slot`].
+    AddUplink(Box<Uplink>),
+    /// Gives it back, when the switch has nothing of it; answered by [`Reply::Uplink`].
+    RemoveUplink(u16),
     /// Starts a queue; answered by [`Reply::Done`] or [`Reply::Refused`].
     Attach(u16, Attachment),
     /// Stops a queue; answered by [`Reply::Detached`], when nothing of it is out.
@@ -38,6 +43,8 @@ pub enum Reply {
     Slot(u16),
     /// The pair, or nothing where there was none.
     Pair(Option<Box<Pair>>),
+    /// The uplink, or nothing where there was none.
+    Uplink(Option<Box<Uplink>>),
     /// The queue, or nothing where there was none.
     Detached(Option<Attachment>),
     /// It cannot be done; what came with the command comes back.

@@ -19,6 +19,8 @@ use crate::port::sink::Sink;
 use crate::port::source::{Source, SourceConfig, SourceError};
 use crate::port::switch::fdb::{Fdb, PortId};
 use crate::port::switch::{Lane, Link, Place, PortMap, WORKERS_MAX};
+use crate::port::tap::{Tap, TapConfig, TapError};
+use crate::uplink::Uplink;
 use crate::worker::{Desk, Worker};
 
 /// How long a worker may take to answer. A turn takes microseconds; a queue that leaves waits for what is out of it.
@@ -52,6 +54,8 @@ pub enum PortConfig {
     Sink,
     /// A generator.
     Source(SourceConfig),
+    /// A network interface of the host.
+    Tap(TapConfig),
 }
 
 /// What a device is.
@@ -65,7 +69,18 @@ pub struct DeviceConfig {
     pub workers: Vec<usize>,
 }
 
-/// Names a device for as long as the engine runs.
+/// A network interface of the host as a port of the switch.
+#[derive(Clone, Debug)]
+pub struct UplinkConfig {
+    /// The interface.
+    pub tap: TapConfig,
+    /// Its queues, 1 to 128.
+    pub queues: u16,
+    /// Which workers serve them, in turn; empty is whichever has least to do.
+    pub workers: Vec<usize>,
+}
+
+/// Names a device or an uplink for as long as the engine runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeviceId(u32);
 
@@ -127,6 +142,9 @@ pub enum EngineError {
     /// The capture to record.
     #[error("recording: {0}")]
     Record(#[from] RecordError),
+    /// The network interface.
+    #[error("tap: {0}")]
+    Tap(#[from] TapError),
     /// A worker did not answer.
     #[error("worker {worker} has not answered for {} s", REPLY_TIMEOUT.as_secs())]
     Silent {
@@ -157,10 +175,19 @@ pub struct ViolationEvent {
 
 #[derive(Debug)]
 struct Device {
+    /// It has interfaces of the host where others have queue pairs.
+    is_uplink: bool,
     places: Vec<Place>,
     port: Option<PortId>,
     /// By queue index.
     counters: Vec<(CountersReader, QueueCounts)>,
+}
+
+impl Device {
+    /// How many virtqueues it has, attached or not.
+    fn queues(&self) -> u16 {
+        if self.is_uplink { 0 } else { 2 * self.places.len() as u16 }
+    }
 }
 
 #[derive(Debug)]
@@ -233,27 +260,62 @@ impl Engine {
     /// # Errors
     /// Whatever its configuration, its port or a worker objects to; nothing is left of it then.
     pub fn add_device(&mut self, config: DeviceConfig) -> Result<DeviceId, EngineError> {
-        if config.pairs == 0 || config.pairs > PAIRS_MAX {
-            return Err(EngineError::Pairs { found: config.pairs });
-        }
-        if let Some(&worker) = config.workers.iter().find(|&&worker| worker >= self.workers.len()) {
-            return Err(EngineError::Workers { found: worker + 1 });
-        }
+        self.check_placement(config.pairs, &config.workers)?;
         let port = match config.port {
             PortConfig::Switch => Some(self.free_port()?),
             _ => None,
         };
-        let mut device = Device { places: Vec::new(), port, counters: Vec::new() };
-        for (index, any_port) in any_ports(&config, port)?.into_iter().enumerate() {
-            let worker = match config.workers.as_slice() {
+        let seats = any_ports(&config, port)?.into_iter().map(|any_port| {
+            move |receive, transmit| Command::AddPair(Box::new(Pair::new(any_port, receive, transmit)))
+        });
+        self.seat(false, port, seats, &config.workers)
+    }
+
+    /// Connects a network interface of the host to the switch. Its counters are those of a device: what went out to the
+    /// interface has even indices, what came in odd ones. [`Self::remove_device`] removes it.
+    ///
+    /// # Errors
+    /// Whatever its configuration, the interface or a worker objects to; nothing is left of it then.
+    pub fn add_uplink(&mut self, config: UplinkConfig) -> Result<DeviceId, EngineError> {
+        self.check_placement(config.queues, &config.workers)?;
+        let port = self.free_port()?;
+        let seats = Tap::open(&config.tap, config.queues)?.into_iter().map(|tap| {
+            move |to_wire, from_wire| Command::AddUplink(Box::new(Uplink::new(tap, port, from_wire, to_wire)))
+        });
+        self.seat(true, Some(port), seats, &config.workers)
+    }
+
+    fn check_placement(&self, pairs: u16, workers: &[usize]) -> Result<(), EngineError> {
+        if pairs == 0 || pairs > PAIRS_MAX {
+            return Err(EngineError::Pairs { found: pairs });
+        }
+        if let Some(&worker) = workers.iter().find(|&&worker| worker >= self.workers.len()) {
+            return Err(EngineError::Workers { found: worker + 1 });
+        }
+        Ok(())
+    }
+
+    /// Gives each part of a device to a worker. A part is made with its counters: those of what goes out of the switch, and
+    /// those of what comes in.
+    fn seat<S>(
+        &mut self,
+        is_uplink: bool,
+        port: Option<PortId>,
+        seats: impl Iterator<Item = S>,
+        workers: &[usize],
+    ) -> Result<DeviceId, EngineError>
+    where
+        S: FnOnce(QueueCounters, QueueCounters) -> Command,
+    {
+        let mut device = Device { is_uplink, places: Vec::new(), port, counters: Vec::new() };
+        for (index, seat) in seats.enumerate() {
+            let worker = match workers {
                 [] => self.least_loaded(),
                 workers => workers[index % workers.len()],
             };
             let (receive, receive_reader) = QueueCounters::new();
             let (transmit, transmit_reader) = QueueCounters::new();
-            let pair = Box::new(Pair::new(any_port, receive, transmit));
-            let placed = self.place(worker, Command::AddPair(pair));
-            match placed {
+            match self.place(worker, seat(receive, transmit)) {
                 Ok(place) => device.places.push(place),
                 Err(error) => {
                     self.take_apart(&device)?;
@@ -275,7 +337,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoDevice`] and [`EngineError::Silent`].
     pub fn remove_device(&mut self, id: DeviceId) -> Result<Vec<Queue>, EngineError> {
-        let queues = self.device(id)?.counters.len() as u16;
+        let queues = self.device(id)?.queues();
         let mut left = Vec::new();
         for index in 0..queues {
             match self.detach(id, index) {
@@ -377,9 +439,11 @@ impl Engine {
 
     fn locate(&self, id: DeviceId, queue_index: u16) -> Result<(Place, Side), EngineError> {
         let device = self.device(id)?;
-        let queues = device.counters.len() as u16;
-        let place = device.places.get(usize::from(queue_index / 2));
-        let place = *place.ok_or(EngineError::QueueIndex { index: queue_index, queues })?;
+        let queues = device.queues();
+        if queue_index >= queues {
+            return Err(EngineError::QueueIndex { index: queue_index, queues });
+        }
+        let place = device.places[usize::from(queue_index / 2)];
         Ok((place, if queue_index.is_multiple_of(2) { Side::Receiveq } else { Side::Transmitq }))
     }
 
@@ -435,7 +499,8 @@ impl Engine {
             self.disconnect(port)?;
         }
         for place in &device.places {
-            self.ask(place.worker, Command::RemovePair(place.slot))?;
+            let remove = if device.is_uplink { Command::RemoveUplink } else { Command::RemovePair };
+            self.ask(place.worker, remove(place.slot))?;
             self.workers[usize::from(place.worker)].slots_used -= 1;
         }
         Ok(())
@@ -517,6 +582,7 @@ fn any_ports(config: &DeviceConfig, port: Option<PortId>) -> Result<Vec<AnyPort>
             (0..pairs).map(|_| AnyPort::Pcap(Pcap::new(replays.next(), tapes.next()))).collect()
         }
         PortConfig::Loopback => (0..pairs).map(|_| AnyPort::Loopback(Loopback::default())).collect(),
+        PortConfig::Tap(tap) => Tap::open(tap, config.pairs)?.into_iter().map(AnyPort::Tap).collect(),
         PortConfig::Sink => (0..pairs).map(|_| AnyPort::Sink(Sink::default())).collect(),
         PortConfig::Source(source) => {
             (0..pairs).map(|_| Source::new(source).map(AnyPort::Source)).collect::<Result<_, _>>()?

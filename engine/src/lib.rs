@@ -19,12 +19,13 @@ pub mod journey;
 pub mod pair;
 pub mod port;
 mod sync;
+pub mod uplink;
 mod wake;
 pub mod window;
 pub mod worker;
 
 pub use engine::{
     DeviceConfig, DeviceId, Engine, EngineConfig, EngineError, PAIRS_MAX, PortConfig, QueueCountsOf, REPLY_TIMEOUT,
-    ViolationEvent,
+    UplinkConfig, ViolationEvent,
 };
 pub use idle::IdlePolicy;

@@ -1,5 +1,7 @@
 //! A queue pair: receiveq, transmitq, the port between them and the wire, and one burst each way.
 
+use std::os::fd::{AsFd, BorrowedFd};
+
 use virtnet_rings::{Notifier, Queue, Violation, Virtqueue, with_queue};
 
 use crate::bench::Bench;
@@ -13,6 +15,7 @@ use crate::port::sink::Sink;
 use crate::port::source::Source;
 use crate::port::switch::Lane;
 use crate::port::switch::fdb::PortId;
+use crate::port::tap::Tap;
 use crate::window::Window;
 
 /// The most chains of a transmitq that can be out at once.
@@ -40,6 +43,8 @@ pub enum AnyPort {
     Source(Source),
     /// [`crate::port::switch`]: this port of it.
     Switch(PortId),
+    /// [`crate::port::tap`].
+    Tap(Tap),
 }
 
 /// Runs one expression with the port of whichever kind.
@@ -50,6 +55,7 @@ macro_rules! with_port {
             AnyPort::Pcap($port) => $body,
             AnyPort::Sink($port) => $body,
             AnyPort::Source($port) => $body,
+            AnyPort::Tap($port) => $body,
             AnyPort::Switch(id) => {
                 let $port = &mut $lane.end($slot, *id);
                 $body
@@ -227,11 +233,13 @@ impl Pair {
             journey::discard(queue, held, bench)
         };
         bench.burst = burst;
-        bench.counts.drops[DropReason::PortFull as usize] += match &mut self.port {
-            AnyPort::Switch(_) => lane.take_undelivered(slot),
-            AnyPort::Pcap(pcap) => pcap.take_drops(),
-            _ => 0,
-        };
+        let drops = &mut bench.counts.drops;
+        match &mut self.port {
+            AnyPort::Switch(_) => drops[DropReason::PortFull as usize] += lane.take_undelivered(slot),
+            AnyPort::Pcap(pcap) => drops[DropReason::PortFull as usize] += pcap.take_drops(),
+            AnyPort::Tap(tap) => tap.take_drops().count(drops),
+            _ => {}
+        }
         if let Err(violation) = result {
             *broken = true;
             bench.counts.violations += 1;
@@ -305,6 +313,14 @@ impl Pair {
                 queue.disarm();
                 queue.kick().drain();
             }
+        }
+    }
+
+    /// The wire, to sleep on, where it is one that can call.
+    pub fn wire(&self) -> Option<BorrowedFd<'_>> {
+        match &self.port {
+            AnyPort::Tap(tap) => Some(tap.as_fd()),
+            _ => None,
         }
     }
 

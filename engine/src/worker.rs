@@ -1,5 +1,6 @@
 //! A worker: what one lcore owns, and its turn.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use crate::frame::Lender;
 use crate::idle::{Idle, IdlePolicy, Rest};
 use crate::pair::{Pair, Side, Turned};
 use crate::port::switch::Lane;
+use crate::uplink::Uplink;
 use crate::wake::Wake;
 
 /// Commands taken in one turn.
@@ -51,13 +53,21 @@ impl Desk {
 #[derive(Debug)]
 enum Waiting {
     Detach(u64, u16, Side),
+    RemoveUplink(u64, u16),
+}
+
+/// What has its turn in a slot.
+#[derive(Debug)]
+enum Seated {
+    Pair(Box<Pair>),
+    Uplink(Box<Uplink>),
 }
 
 /// What one lcore owns. A test turns one by hand.
 #[derive(Debug)]
 pub struct Worker {
     me: u16,
-    slots: Vec<Option<Box<Pair>>>,
+    slots: Vec<Option<Seated>>,
     lane: Lane,
     bench: Bench,
     desk: Arc<Desk>,
@@ -110,7 +120,11 @@ impl Worker {
             self.bench.lender = Lender { worker: self.me, slot };
             let Turned { moved: some, violation } = match &mut self.slots[index] {
                 None => continue,
-                Some(pair) => pair.turn(&mut self.lane, &mut self.bench),
+                Some(Seated::Pair(pair)) => pair.turn(&mut self.lane, &mut self.bench),
+                Some(Seated::Uplink(uplink)) => {
+                    let moved = uplink.turn(&mut self.lane, &mut self.bench);
+                    Turned { moved, violation: None }
+                }
             };
             moved += some;
             if let Some((side, violation)) = violation {
@@ -142,8 +156,17 @@ impl Worker {
     /// The answer to a command; `None` where it must wait.
     fn answer(&mut self, number: u64, command: Command) -> Option<Reply> {
         Some(match command {
-            Command::AddPair(pair) => self.put(pair),
+            Command::AddPair(pair) => self.put(Seated::Pair(pair)),
             Command::RemovePair(slot) => self.remove_pair(slot),
+            Command::AddUplink(uplink) => self.put(Seated::Uplink(uplink)),
+            Command::RemoveUplink(slot) => {
+                match self.uplink(slot) {
+                    Some(uplink) => uplink.leave(),
+                    None => return Some(Reply::Uplink(None)),
+                }
+                self.waiting.push(Waiting::RemoveUplink(number, slot));
+                return None;
+            }
             Command::Attach(slot, attachment) => match self.pair(slot) {
                 None => Reply::Refused(Some(attachment)),
                 Some(pair) => match pair.attach(attachment) {
@@ -183,12 +206,26 @@ impl Worker {
 
     fn pair(&mut self, slot: u16) -> Option<&mut Pair> {
         match self.slots.get_mut(usize::from(slot)) {
-            Some(Some(pair)) => Some(pair),
+            Some(Some(Seated::Pair(pair))) => Some(pair),
             _ => None,
         }
     }
 
-    fn put(&mut self, content: Box<Pair>) -> Reply {
+    fn uplink(&mut self, slot: u16) -> Option<&mut Uplink> {
+        match self.slots.get_mut(usize::from(slot)) {
+            Some(Some(Seated::Uplink(uplink))) => Some(uplink),
+            _ => None,
+        }
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = &Pair> {
+        self.slots.iter().flatten().filter_map(|seated| match seated {
+            Seated::Pair(pair) => Some(&**pair),
+            Seated::Uplink(_) => None,
+        })
+    }
+
+    fn put(&mut self, content: Seated) -> Reply {
         let index = self.slots.iter().position(Option::is_none).unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1
@@ -198,7 +235,7 @@ impl Worker {
         Reply::Slot(index as u16)
     }
 
-    fn take(&mut self, slot: u16) -> Option<Box<Pair>> {
+    fn take(&mut self, slot: u16) -> Option<Seated> {
         self.lane.close_mailbox(slot);
         self.slots.get_mut(usize::from(slot)).and_then(Option::take)
     }
@@ -207,7 +244,21 @@ impl Worker {
         if !self.pair(slot).is_some_and(|pair| pair.is_bare()) {
             return Reply::Pair(None);
         }
-        Reply::Pair(self.take(slot))
+        Reply::Pair(match self.take(slot) {
+            Some(Seated::Pair(pair)) => Some(pair),
+            _ => None,
+        })
+    }
+
+    /// The uplink, as soon as the switch has nothing of it.
+    fn remove_uplink(&mut self, slot: u16) -> Option<Reply> {
+        if self.uplink(slot).is_some_and(|uplink| !uplink.is_idle()) {
+            return None;
+        }
+        Some(Reply::Uplink(match self.take(slot) {
+            Some(Seated::Uplink(uplink)) => Some(uplink),
+            _ => None,
+        }))
     }
 
     fn answer_waiting(&mut self) {
@@ -218,6 +269,7 @@ impl Worker {
                     Some(Ok(attachment)) => Some((number, Reply::Detached(attachment))),
                     None => Some((number, Reply::Detached(None))),
                 },
+                Waiting::RemoveUplink(number, slot) => self.remove_uplink(slot).map(|reply| (number, reply)),
             };
             if let Some((number, reply)) = answer {
                 self.waiting.swap_remove(index);
@@ -235,22 +287,31 @@ impl Worker {
     /// Sleeps until a kick, a command or another worker calls. Where something cannot call, it sleeps for a nap only.
     fn sleep(&mut self, nap: Duration) {
         let mut busy = false;
-        for slot in self.slots.iter_mut().flatten() {
-            busy |= slot.arm();
+        for seated in self.slots.iter_mut().flatten() {
+            if let Seated::Pair(pair) = seated {
+                busy |= pair.arm();
+            }
         }
         self.desk.wake.lie_down();
         busy |= !self.waiting.is_empty();
         let called = !self.desk.commands.is_empty() || self.lane.has_mail();
         if !called {
-            let kicks = self.slots.iter().flatten().flat_map(|pair| pair.kicks()).filter_map(|kick| kick.eventfd());
+            let kicks = self.pairs().flat_map(|pair| pair.kicks()).filter_map(|kick| kick.eventfd());
+            let wires = self.slots.iter().flatten().filter_map(|seated| match seated {
+                Seated::Pair(pair) => pair.wire(),
+                Seated::Uplink(uplink) => Some(uplink.as_fd()),
+            });
             let mut doors = vec![PollFd::new(&self.desk.wake, PollFlags::IN)];
             doors.extend(kicks.map(|kick| PollFd::new(kick, PollFlags::IN)));
+            doors.extend(wires.map(|wire| PollFd::from_borrowed_fd(wire, PollFlags::IN)));
             let nap = Timespec { tv_sec: 0, tv_nsec: nap.as_nanos() as _ };
             let _ = poll(&mut doors, busy.then_some(&nap));
         }
         self.desk.wake.get_up();
-        for slot in self.slots.iter_mut().flatten() {
-            slot.disarm();
+        for seated in self.slots.iter_mut().flatten() {
+            if let Seated::Pair(pair) = seated {
+                pair.disarm();
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod pcap;
 pub mod sink;
 pub mod source;
 pub mod switch;
+pub mod tap;
 
 use crate::frame::Frame;
 use crate::window::Window;

@@ -1,0 +1,304 @@
+//! A wire that is a Linux network interface: a TAP device with one queue a pair, named as the representor, so that
+//! bridges, Open vSwitch and sockets of the host meet the guest there.
+//!
+//! Frames travel with their `virtio_net_hdr`: a frame of 64 KiB that waits to be cut, or has a partial checksum, goes
+//! through whole, either way. There is a system call a frame, so this is not the way for millions of them.
+
+mod sys;
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use thiserror::Error;
+use virtnet_rings::Parts;
+use virtnet_rings::memory::OwnedMemory;
+use virtnet_rings::spec::net::*;
+
+use self::sys::InterfaceName;
+use super::Port;
+use crate::counters::DropReason;
+use crate::frame::{FRAME_LEN_MAX, FRAME_LEN_MIN, Frame};
+use crate::window::Window;
+
+const SLOT_SIZE_BYTES: usize = (FRAME_LEN_MAX as usize).next_multiple_of(64);
+const HEADER: usize = NET_HEADER_SIZE_BYTES;
+/// An interface that had nothing is not asked again for so long: asking is a system call.
+const LOOK_AGAIN_NS: u64 = 5_000;
+
+/// What an interface is made with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TapConfig {
+    /// Its name, 1 to 15 characters. A multi-queue TAP device that is there already is used; others are refused.
+    pub name: String,
+    /// Feature bits the device offers: by `VIRTIO_NET_F_GUEST_*` the kernel may leave checksums and cutting undone.
+    pub features: u64,
+    /// Its MTU in bytes; `None` leaves what is there, 1500 in a new one.
+    pub mtu: Option<u16>,
+    /// Whether to bring it up. Bridges and switches do so themselves.
+    pub up: bool,
+}
+
+/// Why there is no interface.
+#[derive(Debug, Error)]
+pub enum TapError {
+    /// Not a name for an interface.
+    #[error(
+        "{name:?} cannot be an interface's name; allowed are 1 to 15 printable characters without '/', ':' and '%'"
+    )]
+    Name {
+        /// As found.
+        name: String,
+    },
+    /// The system has no TAP devices, or not for us.
+    #[error("/dev/net/tun: {0}")]
+    Open(io::Error),
+    /// The interface could not be had.
+    #[error("interface {name}: {step}: {source}{}", hint(.source))]
+    Setup {
+        /// Which.
+        name: String,
+        /// What was tried.
+        step: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => " (it takes CAP_NET_ADMIN)",
+        io::ErrorKind::InvalidInput => " (is there another kind of interface of that name?)",
+        io::ErrorKind::ResourceBusy => " (another process has it)",
+        _ => "",
+    }
+}
+
+/// One queue of an interface.
+#[derive(Debug)]
+pub struct Tap {
+    queue: OwnedFd,
+    /// One frame with its header, on its way to or from the kernel.
+    buffer: Box<[u8]>,
+    /// Where frames from the kernel lie until they are released.
+    slots: OwnedMemory,
+    free: Vec<u16>,
+    quiet_until_ns: u64,
+    drops: TapDrops,
+}
+
+/// Frames that the kernel did not take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TapDrops {
+    /// It had no room.
+    pub full: u64,
+    /// It refused them, or the interface is down.
+    pub refused: u64,
+}
+
+impl TapDrops {
+    /// Adds them to a queue's drops.
+    #[inline]
+    pub fn count(self, drops: &mut [u64; DropReason::COUNT]) {
+        drops[DropReason::PortFull as usize] += self.full;
+        drops[DropReason::PortError as usize] += self.refused;
+    }
+}
+
+impl Tap {
+    /// How many frames from the interface can be lent at once.
+    pub const SLOTS: usize = 64;
+
+    /// An interface with a queue for each of `pairs` queue pairs. It is gone when the last queue is, unless it was
+    /// there before.
+    ///
+    /// # Errors
+    /// [`TapError`].
+    pub fn open(config: &TapConfig, pairs: u16) -> Result<Vec<Self>, TapError> {
+        let bad_name = || TapError::Name { name: config.name.clone() };
+        let name = InterfaceName::new(&config.name).ok_or_else(bad_name)?;
+        let failed = |step| move |source| TapError::Setup { name: config.name.clone(), step, source };
+        let open = |_| {
+            let tun = OpenOptions::new().read(true).write(true).open("/dev/net/tun").map_err(TapError::Open)?;
+            let queue = OwnedFd::from(tun);
+            sys::attach_queue(&queue, &name).map_err(failed("attaching a queue"))?;
+            sys::set_header_size(&queue, HEADER as i32).map_err(failed("setting the header's size"))?;
+            sys::set_little_endian(&queue).map_err(failed("setting the header's byte order"))?;
+            set_offload(&queue, config.features).map_err(failed("setting offloads"))?;
+            let flags = fcntl_getfl(&queue).map_err(io::Error::from).map_err(failed("reading flags"))?;
+            let set = fcntl_setfl(&queue, flags | OFlags::NONBLOCK);
+            set.map_err(io::Error::from).map_err(failed("setting flags"))?;
+            Ok(Self::on(queue))
+        };
+        let taps = (0..pairs).map(open).collect::<Result<Vec<_>, TapError>>()?;
+        let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+        let socket = socket.map_err(io::Error::from).map_err(failed("opening a socket"))?;
+        if let Some(mtu) = config.mtu {
+            sys::set_mtu(&socket, &name, mtu).map_err(failed("setting the MTU"))?;
+        }
+        if config.up {
+            sys::set_up(&socket, &name).map_err(failed("bringing it up"))?;
+        }
+        Ok(taps)
+    }
+
+    fn on(queue: OwnedFd) -> Self {
+        Self {
+            queue,
+            buffer: vec![0; HEADER + FRAME_LEN_MAX as usize].into(),
+            slots: OwnedMemory::new(Self::SLOTS * SLOT_SIZE_BYTES),
+            // The slot used last is the next to be used again: its lines are warm, and those never needed stay
+            // untouched.
+            free: (0..Self::SLOTS as u16).rev().collect(),
+            quiet_until_ns: 0,
+            drops: TapDrops::default(),
+        }
+    }
+
+    /// What [`Port::send`] could not send since this was last asked.
+    #[inline]
+    pub fn take_drops(&mut self) -> TapDrops {
+        std::mem::take(&mut self.drops)
+    }
+
+    /// Sends a frame.
+    ///
+    /// # Errors
+    /// Why the kernel did not take it.
+    #[inline]
+    pub fn transmit(&mut self, frame: &Frame) -> Result<(), DropReason> {
+        let (header, bytes) = self.buffer.split_at_mut(HEADER);
+        header.fill(0);
+        if !frame.is_plain() {
+            // `num_buffers` has no meaning here.
+            header[..HEADER - 2].copy_from_slice(&frame.header[..HEADER - 2]);
+        }
+        let len_bytes = frame.parts.read(&mut bytes[..frame.len_bytes as usize]);
+        match rustix::io::retry_on_intr(|| rustix::io::write(&self.queue, &self.buffer[..HEADER + len_bytes])) {
+            Ok(_) => Ok(()),
+            Err(Errno::AGAIN | Errno::NOBUFS) => Err(DropReason::PortFull),
+            // It makes no sense of the frame, or the interface is down.
+            Err(_) => Err(DropReason::PortError),
+        }
+    }
+
+    /// Appends up to `room` frames that wait at the interface, each with its slot as its ticket.
+    #[inline]
+    pub fn take_frames(&mut self, now_ns: u64, room: usize, frames: &mut Vec<Frame>) {
+        if now_ns < self.quiet_until_ns {
+            return;
+        }
+        for _ in 0..room.min(self.free.len()) {
+            let Ok(count) = rustix::io::retry_on_intr(|| rustix::io::read(&self.queue, &mut self.buffer[..])) else {
+                // Nothing waits, or the interface is gone.
+                self.quiet_until_ns = now_ns + LOOK_AGAIN_NS;
+                return;
+            };
+            let Some((header, bytes)) = self.buffer[..count].split_first_chunk::<HEADER>() else { continue };
+            if bytes.len() < FRAME_LEN_MIN as usize {
+                continue;
+            }
+            let Some(slot) = self.free.pop() else { return };
+            let span = self.slots.span(usize::from(slot) * SLOT_SIZE_BYTES, bytes.len());
+            span.write(bytes);
+            frames.push(Frame {
+                parts: Parts::one(span),
+                len_bytes: bytes.len() as u32,
+                header: *header,
+                ticket: u32::from(slot),
+                ..Frame::default()
+            });
+        }
+    }
+
+    /// Takes back a slot that [`Tap::take_frames`] lent.
+    #[inline]
+    pub fn take_back(&mut self, slot: u16) {
+        debug_assert!(!self.free.contains(&slot));
+        self.free.push(slot);
+    }
+}
+
+/// Tells the kernel what it may leave undone. Older ones do not know UDP segmentation.
+fn set_offload(queue: &OwnedFd, features: u64) -> io::Result<()> {
+    let has = |bit: u32| features & 1 << bit != 0;
+    if !has(VIRTIO_NET_F_GUEST_CSUM) {
+        // The others rest on this one.
+        return sys::set_offload(queue, 0);
+    }
+    let flags = [
+        (VIRTIO_NET_F_GUEST_TSO4, libc::TUN_F_TSO4),
+        (VIRTIO_NET_F_GUEST_TSO6, libc::TUN_F_TSO6),
+        (VIRTIO_NET_F_GUEST_ECN, libc::TUN_F_TSO_ECN),
+    ];
+    let flags = flags.iter().filter(|(bit, _)| has(*bit)).fold(libc::TUN_F_CSUM, |flags, (_, flag)| flags | flag);
+    if has(VIRTIO_NET_F_GUEST_USO4) && has(VIRTIO_NET_F_GUEST_USO6) {
+        let with_uso = sys::set_offload(queue, flags | libc::TUN_F_USO4 | libc::TUN_F_USO6);
+        if with_uso.is_ok() {
+            return with_uso;
+        }
+    }
+    sys::set_offload(queue, flags)
+}
+
+impl AsFd for Tap {
+    /// Readable when frames wait.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.queue.as_fd()
+    }
+}
+
+impl Port for Tap {
+    const KEEPS: bool = false;
+
+    #[inline]
+    fn room(&self) -> usize {
+        usize::MAX
+    }
+
+    #[inline]
+    fn send(&mut self, frames: &mut Vec<Frame>, _window: &mut Window) {
+        for frame in frames.iter() {
+            match self.transmit(frame) {
+                Ok(()) => {}
+                Err(DropReason::PortFull) => self.drops.full += 1,
+                Err(_) => self.drops.refused += 1,
+            }
+        }
+    }
+
+    #[inline]
+    fn reap(&mut self, _window: &mut Window) {}
+
+    #[inline]
+    fn receive(&mut self, now_ns: u64, room: usize, frames: &mut Vec<Frame>) {
+        self.take_frames(now_ns, room, frames);
+    }
+
+    #[inline]
+    fn release(&mut self, frame: &mut Frame) {
+        self.take_back(frame.ticket as u16);
+    }
+
+    /// The kernel has a queue of its own and slows its senders; a burst that waits here makes it do so.
+    fn patience_ns(&self) -> u64 {
+        1_000_000_000
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_the_kernel_would_not_take_are_refused() {
+        for name in ["", ".", "..", "sixteen-letters.", "a b", "a/b", "eth%d", "eth0:1", "\u{e9}t\u{e9}"] {
+            let config = TapConfig { name: name.into(), features: 0, mtu: None, up: false };
+            assert!(matches!(Tap::open(&config, 1), Err(TapError::Name { .. })), "{name:?}");
+        }
+        assert!(InterfaceName::new("en3f0pf0sf65535").is_some());
+    }
+}

@@ -1,0 +1,90 @@
+//! An uplink: a network interface of the host as a port of the switch, with no guest behind it. What comes from the
+//! interface goes into the switch, what the switch sends goes out; one of these serves one queue of the interface.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::bench::Bench;
+use crate::counters::{DropReason, QueueCounters};
+use crate::pair::account;
+use crate::port::Port;
+use crate::port::switch::Lane;
+use crate::port::switch::fdb::PortId;
+use crate::port::tap::Tap;
+use crate::window::Window;
+
+/// One queue of an interface, and its port of the switch.
+#[derive(Debug)]
+pub struct Uplink {
+    tap: Tap,
+    port: PortId,
+    /// What the switch has of the interface's frames, by slot.
+    window: Window,
+    from_wire: QueueCounters,
+    to_wire: QueueCounters,
+    leaving: bool,
+}
+
+impl Uplink {
+    /// An uplink that counts what comes in and what goes out.
+    pub fn new(tap: Tap, port: PortId, from_wire: QueueCounters, to_wire: QueueCounters) -> Self {
+        let window = Window::new(Tap::SLOTS);
+        Self { tap, port, window, from_wire, to_wire, leaving: false }
+    }
+
+    /// One burst each way. Returns how much moved.
+    #[inline]
+    pub fn turn(&mut self, lane: &mut Lane, bench: &mut Bench) -> usize {
+        self.turn_from_wire(lane, bench) + self.turn_to_wire(lane, bench)
+    }
+
+    fn turn_from_wire(&mut self, lane: &mut Lane, bench: &mut Bench) -> usize {
+        let slot = bench.lender.slot;
+        if !self.leaving {
+            self.tap.take_frames(bench.now_ns, bench.burst.min(self.window.room()), &mut bench.frames);
+        }
+        for frame in &mut bench.frames {
+            frame.ticket = self.window.open(frame.ticket as u16, 1);
+            frame.lender = bench.lender;
+            bench.counts.frame(frame.len_bytes);
+        }
+        let mut end = lane.end(slot, self.port);
+        end.send(&mut bench.frames, &mut self.window);
+        bench.frames.clear();
+        end.reap(&mut self.window);
+        self.window.close(&mut bench.used);
+        bench.used.drain(..).for_each(|used| self.tap.take_back(used.id));
+        bench.counts.drops[DropReason::PortFull as usize] += lane.take_undelivered(slot);
+        account(bench, &mut self.from_wire)
+    }
+
+    fn turn_to_wire(&mut self, lane: &mut Lane, bench: &mut Bench) -> usize {
+        let slot = bench.lender.slot;
+        let mut end = lane.end(slot, self.port);
+        end.receive(bench.now_ns, bench.burst, &mut bench.frames);
+        for mut frame in bench.frames.drain(..) {
+            match self.tap.transmit(&frame) {
+                Ok(()) => bench.counts.frame(frame.len_bytes),
+                Err(reason) => bench.counts.drop(reason),
+            }
+            end.release(&mut frame);
+        }
+        bench.counts.drops[DropReason::NoBuffers as usize] += lane.take_overflows(slot);
+        account(bench, &mut self.to_wire)
+    }
+
+    /// Takes no more from the interface; [`Self::is_idle`] tells when nothing of it is out any more.
+    pub fn leave(&mut self) {
+        self.leaving = true;
+    }
+
+    /// Whether the switch has nothing of the interface's.
+    pub fn is_idle(&self) -> bool {
+        self.window.is_empty()
+    }
+}
+
+impl AsFd for Uplink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.tap.as_fd()
+    }
+}

@@ -1,0 +1,333 @@
+//! A guest and a real network interface, and two interfaces on the switch: what Linux sends arrives, and the reverse.
+//!
+//! Each test runs itself again in a network namespace of its own, which takes no privilege where user namespaces are
+//! allowed. Where they are not, or where there is no /dev/net/tun, it says so and passes.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use virtnet_engine::port::tap::TapConfig;
+use virtnet_engine::{DeviceConfig, DeviceId, Engine, EngineConfig, IdlePolicy, PortConfig, UplinkConfig};
+use virtnet_rings::guest::net::{Nic, NicOptions};
+use virtnet_rings::guest::{Driver, Ram};
+use virtnet_rings::memory::{GuestMemory, RegionSpec};
+use virtnet_rings::spec::net::*;
+use virtnet_rings::{Layout, Notifier, QueueAddresses, QueueSetup};
+
+const INSIDE: &str = "VIRTNET_TEST_NAMESPACE";
+const PATIENCE: Duration = Duration::from_secs(20);
+const GUEST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+const ALL_GUEST_OFFLOADS: u64 = 1 << VIRTIO_NET_F_GUEST_CSUM
+    | 1 << VIRTIO_NET_F_GUEST_TSO4
+    | 1 << VIRTIO_NET_F_GUEST_TSO6
+    | 1 << VIRTIO_NET_F_GUEST_ECN
+    | 1 << VIRTIO_NET_F_GUEST_USO4
+    | 1 << VIRTIO_NET_F_GUEST_USO6;
+
+/// Whether this is the inner run of the test. The outer one starts it, and passes on its outcome.
+fn inside(test: &str) -> bool {
+    if std::env::var(INSIDE).is_ok() {
+        return true;
+    }
+    let missing = if !std::path::Path::new("/dev/net/tun").exists() {
+        Some("there is no /dev/net/tun")
+    } else if !namespace(["true"]).stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        Some("a network namespace cannot be made here")
+    } else if !Command::new("ip").arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        Some("there is no ip command")
+    } else {
+        None
+    };
+    if let Some(missing) = missing {
+        eprintln!("SKIPPED {test}: {missing}");
+        return false;
+    }
+    let me = std::env::current_exe().unwrap();
+    let status = namespace([me.to_str().unwrap(), test, "--exact", "--nocapture"]).env(INSIDE, "1").status().unwrap();
+    assert!(status.success(), "the run inside the namespace failed");
+    false
+}
+
+fn namespace<'a>(command: impl IntoIterator<Item = &'a str>) -> Command {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--user", "--map-root-user", "--net"]).args(command);
+    unshare
+}
+
+fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
+    assert!(status.success(), "ip {arguments}");
+}
+
+fn start(idle: IdlePolicy) -> Engine {
+    Engine::start(EngineConfig { lcores: vec![None], idle, burst: 32 }).unwrap()
+}
+
+fn tap(name: &str, features: u64) -> TapConfig {
+    TapConfig { name: name.into(), features, mtu: None, up: true }
+}
+
+/// A guest with one card.
+struct Guest {
+    nic: Nic,
+    memory: Arc<GuestMemory>,
+    features: u64,
+}
+
+impl Guest {
+    fn new(options: NicOptions, features: u64) -> Self {
+        let ram = Arc::new(Ram::new(64 << 20, 0x10_0000).unwrap());
+        let region = RegionSpec {
+            gpa: ram.gpa(),
+            len_bytes: ram.len_bytes(),
+            frontend_address: ram.user_address(),
+            fd: ram.fd().try_clone_to_owned().unwrap(),
+            offset_bytes: 0,
+        };
+        let memory = GuestMemory::new(vec![region]).unwrap();
+        let mergeable = u64::from(options.mergeable) << VIRTIO_NET_F_MRG_RXBUF;
+        Guest { nic: Nic::new(&ram, options).unwrap(), memory, features: features | mergeable }
+    }
+
+    fn plug(&self, engine: &mut Engine, device: DeviceId) {
+        for (index, driver) in [&self.nic.receiveq, &self.nic.transmitq].into_iter().enumerate() {
+            engine.attach(device, index as u16, self.queue(driver), self.features, true).unwrap();
+        }
+    }
+
+    fn queue(&self, driver: &Driver) -> virtnet_rings::Queue {
+        let at = driver.addresses();
+        QueueSetup {
+            layout: driver.layout(),
+            size: driver.size(),
+            addresses: QueueAddresses {
+                descriptor_area: at.descriptor,
+                driver_area: at.driver,
+                device_area: at.device,
+            },
+            base: if driver.layout() == Layout::Packed { 0x8000_8000 } else { 0 },
+            features: self.features,
+            call: Notifier::default(),
+            kick: Notifier::default(),
+            log: None,
+        }
+        .activate(self.memory.clone())
+        .unwrap()
+    }
+
+    /// The payload of the next UDP datagram from port 4000, passing over what else Linux has to say.
+    fn receive_datagram(&mut self) -> Vec<u8> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut frame = Vec::new();
+        loop {
+            assert!(Instant::now() < deadline, "no datagram has come");
+            if !self.nic.receive(&mut frame).unwrap() {
+                std::thread::yield_now();
+            } else if frame[12..14] == [8, 0] && frame[23] == 17 && frame[34..36] == 4000u16.to_be_bytes() {
+                assert_eq!(frame[..6], GUEST_MAC);
+                return frame.split_off(42);
+            }
+        }
+    }
+}
+
+/// A UDP datagram from 10.7.0.2:4001 to 10.7.0.1:4000 in a frame, without a UDP checksum.
+fn datagram(payload: &[u8]) -> Vec<u8> {
+    let mut ip = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 17, 0, 0, 10, 7, 0, 2, 10, 7, 0, 1];
+    ip[2..4].copy_from_slice(&(28 + payload.len() as u16).to_be_bytes());
+    let sum = ip.chunks(2).fold(0u32, |sum, pair| sum + u32::from(pair[0]) * 256 + u32::from(pair[1]));
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    let udp = [4001, 4000, 8 + payload.len() as u16, 0].map(u16::to_be_bytes).concat();
+    [&[2, 0, 0, 0, 0, 1], &GUEST_MAC[..], &[8, 0], &ip, &udp, payload].concat()
+}
+
+fn payload(number: usize, len_bytes: usize) -> Vec<u8> {
+    (0..len_bytes).map(|at| (at * 11 + number) as u8).collect()
+}
+
+#[test]
+fn a_guest_and_the_host_exchange_datagrams_over_an_interface() {
+    if !inside("a_guest_and_the_host_exchange_datagrams_over_an_interface") {
+        return;
+    }
+    for (idle, layout) in [(IdlePolicy::Adaptive, Layout::Split), (IdlePolicy::Poll, Layout::Packed)] {
+        let mut engine = start(idle);
+        let config = tap("en3f0pf0sf1000", ALL_GUEST_OFFLOADS);
+        let device =
+            engine.add_device(DeviceConfig { pairs: 1, port: PortConfig::Tap(config), workers: vec![] }).unwrap();
+        ip("link set en3f0pf0sf1000 address 02:00:00:00:00:01");
+        ip("addr add 10.7.0.1/24 dev en3f0pf0sf1000");
+        ip("neigh add 10.7.0.2 lladdr 02:00:00:00:00:02 dev en3f0pf0sf1000");
+        let mut guest = Guest::new(NicOptions { layout, ..NicOptions::default() }, ALL_GUEST_OFFLOADS);
+        guest.plug(&mut engine, device);
+        let socket = UdpSocket::bind("10.7.0.1:4000").unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut got = vec![0; 2000];
+        for number in 0..300 {
+            let sent = payload(number, 1 + number * 4);
+            let deadline = Instant::now() + PATIENCE;
+            while !guest.nic.send(&datagram(&sent)).unwrap() {
+                assert!(Instant::now() < deadline);
+            }
+            let (count, from) = socket.recv_from(&mut got).unwrap();
+            assert_eq!((from.to_string().as_str(), &got[..count]), ("10.7.0.2:4001", &sent[..]));
+            socket.send_to(&sent, "10.7.0.2:4001").unwrap();
+            assert_eq!(guest.receive_datagram(), sent);
+        }
+        let counters = engine.counters(device).unwrap();
+        assert_eq!(counters[1].counts.packets, 300);
+        assert!(counters[0].counts.packets >= 300);
+        assert_eq!(counters[1].counts.dropped(), 0);
+
+        // What Linux refuses is counted, and nothing else happens.
+        ip("link set en3f0pf0sf1000 down");
+        while !guest.nic.send(&datagram(b"into the void")).unwrap() {}
+        let deadline = Instant::now() + PATIENCE;
+        while engine.counters(device).unwrap()[1].counts.dropped() == 0 {
+            assert!(Instant::now() < deadline);
+        }
+        engine.remove_device(device).unwrap();
+        assert!(gone("en3f0pf0sf1000"));
+    }
+}
+
+fn gone(interface: &str) -> bool {
+    !Command::new("ip")
+        .args(["link", "show", interface])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap()
+        .success()
+}
+
+#[test]
+fn what_cannot_be_had_is_refused_with_its_reason() {
+    if !inside("what_cannot_be_had_is_refused_with_its_reason") {
+        return;
+    }
+    let mut engine = start(IdlePolicy::Adaptive);
+    let mut refusal = |config: TapConfig| {
+        let config = DeviceConfig { pairs: 1, port: PortConfig::Tap(config), workers: vec![] };
+        engine.add_device(config).unwrap_err().to_string()
+    };
+    let existing = refusal(tap("lo", 0));
+    assert!(existing.starts_with("tap: interface lo: attaching a queue: Invalid argument"), "{existing}");
+    assert!(existing.contains("another kind of interface"), "{existing}");
+    ip("tuntap add single mode tap");
+    assert!(refusal(tap("single", 0)).contains("interface single: attaching a queue"));
+    let mtu = refusal(TapConfig { mtu: Some(20), ..tap("tap7", 0) });
+    assert!(mtu.starts_with("tap: interface tap7: setting the MTU: Invalid argument"), "{mtu}");
+    assert!(gone("tap7"));
+}
+
+#[test]
+fn an_interface_has_a_queue_for_each_pair_and_the_mtu_it_was_given() {
+    if !inside("an_interface_has_a_queue_for_each_pair_and_the_mtu_it_was_given") {
+        return;
+    }
+    let mut engine = start(IdlePolicy::Adaptive);
+    let config = TapConfig { mtu: Some(9000), up: false, ..tap("many", ALL_GUEST_OFFLOADS) };
+    let device = engine.add_device(DeviceConfig { pairs: 4, port: PortConfig::Tap(config), workers: vec![] }).unwrap();
+    let show = Command::new("ip").args(["-d", "link", "show", "many"]).output().unwrap().stdout;
+    let show = String::from_utf8(show).unwrap();
+    for expected in ["mtu 9000", "multi_queue", "numqueues 4", "vnet_hdr on", "state DOWN"] {
+        assert!(show.contains(expected), "{expected}: {show}");
+    }
+    engine.remove_device(device).unwrap();
+    assert!(gone("many"));
+}
+
+/// A process in a network namespace of its own with one interface of ours.
+struct Peer(Child);
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The far end of [`tcp_goes_through_the_switch_between_two_interfaces_in_long_frames`]: sends back what it is sent.
+fn serve() {
+    let deadline = Instant::now() + PATIENCE;
+    while gone("far") {
+        assert!(Instant::now() < deadline, "the interface has not come");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    ip("link set far up");
+    ip("addr add 10.7.0.2/24 dev far");
+    let (mut stream, _) = TcpListener::bind("10.7.0.2:4000").unwrap().accept().unwrap();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let count = stream.read(&mut buffer).unwrap();
+        if count == 0 {
+            return;
+        }
+        stream.write_all(&buffer[..count]).unwrap();
+    }
+}
+
+#[test]
+fn tcp_goes_through_the_switch_between_two_interfaces_in_long_frames() {
+    const NAME: &str = "tcp_goes_through_the_switch_between_two_interfaces_in_long_frames";
+    if std::env::var(INSIDE).is_ok_and(|role| role == "far") {
+        return serve();
+    }
+    if !inside(NAME) {
+        return;
+    }
+    let mut engine = start(IdlePolicy::Event);
+    let uplink = |name, features| UplinkConfig { tap: tap(name, features), queues: 2, workers: vec![] };
+    let near = engine.add_uplink(uplink("near", ALL_GUEST_OFFLOADS)).unwrap();
+    let far = engine.add_uplink(uplink("far", ALL_GUEST_OFFLOADS)).unwrap();
+    let me = std::env::current_exe().unwrap();
+    let mut server = Command::new("unshare");
+    server.arg("--net").arg(me).args([NAME, "--exact", "--nocapture"]).env(INSIDE, "far");
+    let peer = Peer(server.spawn().unwrap());
+    let pid = peer.0.id();
+    let here = std::fs::read_link("/proc/self/ns/net").unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while std::fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|there| there == here) {
+        assert!(Instant::now() < deadline, "the far end has not left");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    ip(&format!("link set far netns {pid}"));
+    ip("addr add 10.7.0.1/24 dev near");
+
+    let deadline = Instant::now() + PATIENCE;
+    let mut stream = loop {
+        match TcpStream::connect_timeout(&"10.7.0.2:4000".parse().unwrap(), Duration::from_secs(2)) {
+            Ok(stream) => break stream,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let sent = payload(3, 32 << 20);
+    let mut writer = stream.try_clone().unwrap();
+    let sender = std::thread::spawn({
+        let sent = sent.clone();
+        move || {
+            writer.write_all(&sent).unwrap();
+            writer.shutdown(std::net::Shutdown::Write).unwrap();
+        }
+    });
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).unwrap();
+    sender.join().unwrap();
+    assert!(got == sent, "{} of {} bytes came back, or they have changed", got.len(), sent.len());
+
+    let counts = [near, far].map(|id| engine.counters(id).unwrap());
+    let long: u64 = counts.iter().flatten().map(|queue| queue.counts.size_bins[10]).sum();
+    assert!(long > 100, "frames were cut on their way: {counts:?}");
+    for id in [near, far] {
+        assert!(engine.remove_device(id).unwrap().is_empty());
+    }
+    assert!(gone("near"));
+}
