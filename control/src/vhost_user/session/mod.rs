@@ -187,6 +187,7 @@ impl Session {
                 false => ProtocolError::NotServed { request }.into(),
             });
         }
+        tracing::trace!(request = request.name(), body = ?message.body, descriptors = message.descriptors.len());
         self.dispatch(request, &mut message, device)
     }
 
@@ -415,6 +416,7 @@ impl Session {
         let base = self.base(index)?.to_num();
         let vring = &mut self.vrings[index];
         (vring.base, vring.kick, vring.call) = (Some(base), None, None);
+        vring.was_enabled = vring.enabled;
         Ok(Reply::Body(VringState { index: state.index, num: base }.to_bytes()))
     }
 
@@ -467,11 +469,13 @@ impl Session {
             let allowed = Allowed::Between(0, 1);
             return Err(ProtocolError::Field { request, field: "num", found: state.num.into(), allowed }.into());
         }
-        self.vrings[index].enabled = state.num == 1;
-        if self.vrings[index].running {
+        let vring = &mut self.vrings[index];
+        vring.enabled = state.num == 1;
+        vring.was_enabled |= vring.enabled;
+        if vring.running {
             device.enable_ring(index, self.is_enabled(index));
         }
-        Ok(Reply::None)
+        self.start_if_complete(request, index, device)
     }
 
     fn get_queue_num(&self, device: &impl Backend) -> Result<Reply, Refusal> {
@@ -647,6 +651,11 @@ impl Session {
     ) -> Result<Reply, Refusal> {
         let vring = &self.vrings[index];
         if vring.running || !vring.is_complete() || self.memory.regions().is_empty() {
+            return Ok(Reply::None);
+        }
+        // What is sent through a disabled ring is thrown away. Before the ring is enabled for the first time that would
+        // take frames from a driver which has only been faster than its front end.
+        if !vring.was_enabled && !self.is_enabled(index) {
             return Ok(Reply::None);
         }
         let refused = |source| Refusal::Ring { request, index, source };

@@ -77,7 +77,14 @@ impl Bench {
         u64_from("", &self.good(request, &[], &[])).unwrap()
     }
 
+    /// All that a ring needs but the kick.
     fn describe(&mut self, index: u32, base: u32) {
+        self.good(R::SET_VRING_ENABLE, &state(index, 1), &[]);
+        self.lay(index, base);
+    }
+
+    /// The same, and it is not enabled.
+    fn lay(&mut self, index: u32, base: u32) {
         let areas = USER + 0x1000 + 0x4000 * u64::from(index);
         self.good(R::SET_VRING_NUM, &state(index, SIZE.into()), &[]);
         self.good(R::SET_VRING_BASE, &state(index, base), &[]);
@@ -162,7 +169,6 @@ fn what_was_not_acknowledged_is_not_done() {
 #[test]
 fn a_ring_runs_once_it_is_complete_and_stops_when_asked_where_it_stands() {
     let mut bench = Bench::negotiated(ALL);
-    bench.good(R::SET_VRING_ENABLE, &state(0, 1), &[]);
     bench.describe(0, 0);
     assert_eq!(bench.device.read(), []);
     bench.kick(0);
@@ -177,13 +183,26 @@ fn a_ring_runs_once_it_is_complete_and_stops_when_asked_where_it_stands() {
 }
 
 #[test]
-fn a_ring_starts_disabled_only_where_protocol_features_were_acknowledged() {
-    for (features, enabled) in [(ALL, false), (VERSION_1, true)] {
-        let mut bench = Bench::negotiated(features);
-        bench.describe(1, 0);
-        bench.kick(1);
-        assert_eq!(bench.device.read(), [Deed::Start { index: 1, enabled, base: 0 }]);
-    }
+fn a_ring_waits_to_be_enabled_only_where_protocol_features_were_acknowledged() {
+    let mut bench = Bench::negotiated(VERSION_1);
+    bench.lay(1, 0);
+    bench.kick(1);
+    assert_eq!(bench.device.read(), [Deed::Start { index: 1, enabled: true, base: 0 }]);
+
+    let mut bench = Bench::negotiated(ALL);
+    bench.lay(1, 0);
+    bench.kick(1);
+    bench.good(R::SET_VRING_ENABLE, &state(1, 0), &[]);
+    assert_eq!(bench.device.read(), [], "what it sends is not thrown away before it was ever enabled");
+    bench.good(R::SET_VRING_ENABLE, &state(1, 1), &[]);
+    assert_eq!(bench.device.read(), [Deed::Start { index: 1, enabled: true, base: 0 }]);
+    bench.good(R::SET_VRING_ENABLE, &state(1, 0), &[]);
+    bench.good(R::SET_MEM_TABLE, &table(), &[memory().as_fd()]);
+    let on = [Deed::Enable(1, false), Deed::Stop(1), Deed::Start { index: 1, enabled: false, base: 0 }];
+    assert_eq!(bench.device.read(), on);
+    bench.stop(1);
+    bench.kick(1);
+    assert_eq!(bench.device.read(), [Deed::Stop(1)], "stopped while disabled, it waits again");
 }
 
 #[test]
@@ -224,7 +243,7 @@ fn memory_may_change_under_a_ring() {
     bench.describe(0, 0);
     bench.kick(0);
     bench.device.read();
-    let restart = [Deed::Stop(0), Deed::Start { index: 0, enabled: false, base: 0 }];
+    let restart = [Deed::Stop(0), Deed::Start { index: 0, enabled: true, base: 0 }];
     bench.good(R::SET_MEM_TABLE, &table(), &[memory().as_fd()]);
     assert_eq!(bench.device.read(), restart);
     let more = region(0x100_0000).to_single_bytes();
@@ -237,7 +256,7 @@ fn memory_may_change_under_a_ring() {
     assert_eq!((refused, bench.device.read()), (None, vec![Deed::Stop(0)]));
     assert_eq!(bench.get_u64(R::GET_MAX_MEM_SLOTS), 512);
     bench.good(R::ADD_MEM_REG, &region(0).to_single_bytes(), &[memory().as_fd()]);
-    assert_eq!(bench.device.read(), [Deed::Start { index: 0, enabled: false, base: 0 }]);
+    assert_eq!(bench.device.read(), [Deed::Start { index: 0, enabled: true, base: 0 }]);
 }
 
 #[test]
@@ -443,7 +462,6 @@ fn a_reset_forgets_the_rings() {
         assert_eq!(bench.device.running(), [0]);
     }
     let mut bench = Bench::negotiated(ALL);
-    bench.good(R::SET_VRING_ENABLE, &state(0, 1), &[]);
     bench.describe(0, 0);
     bench.kick(0);
     bench.device.read();

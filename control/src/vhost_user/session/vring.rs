@@ -26,6 +26,8 @@ pub struct Vring {
     pub err: Option<OwnedFd>,
     /// SET_VRING_ENABLE.
     pub enabled: bool,
+    /// Whether it has been enabled since it was last stopped.
+    pub was_enabled: bool,
     /// Whether the device has it now.
     pub running: bool,
     /// Whether it has run before: it then resumes, and the guest may wait for a call that came too early.
