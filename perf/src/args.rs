@@ -361,6 +361,9 @@ pub struct VersusArgs {
     /// (SIGSTOP) while the other is measured
     #[arg(long, value_name = "COMMAND")]
     pub command: Vec<String>,
+    /// Stop (SIGSTOP) the process at a --socket, too, while the other is measured
+    #[arg(long)]
+    pub pause: bool,
     /// Rounds of each
     #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub rounds: u32,

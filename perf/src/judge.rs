@@ -1,13 +1,11 @@
 //! From a plan and a test bed to a report: check, warm up, measure, settle, account for every frame.
 
-use std::time::SystemTime;
-
 use anyhow::{Context, Result};
 
 use crate::args::Direction;
-use crate::bed::{Bed, Counted};
+use crate::bed::Bed;
 use crate::environment::Environment;
-use crate::load::{Load, Measured, Pace, Watch};
+use crate::load::{Measured, Pace, Watch};
 use crate::plan::Plan;
 use crate::probe;
 use crate::progress::Progress;
@@ -26,8 +24,50 @@ pub struct Label {
     pub allow_loss: bool,
 }
 
-/// Measures on a bed that is ready, and takes it down. `before` is the placement probe of before; `device_lcore` where to look
-/// for the device after.
+/// Frames accounted for, of one bed or of several in a row.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Account {
+    /// What the checks found.
+    pub findings: Findings,
+    /// Frames dropped by the device and counted there, or given up by us.
+    pub drops: u64,
+}
+
+impl Account {
+    /// Accounts for every frame of a bed whose load has settled, and takes it down. With `allow_loss`, frames that were lost
+    /// where no counter can be asked are drops.
+    ///
+    /// # Errors
+    /// The device does not answer or does not let go.
+    pub fn close(&mut self, mut bed: Box<dyn Bed>, direction: Direction, allow_loss: bool) -> Result<()> {
+        let counted = bed.counted()?;
+        let load = bed.load();
+        let counts = load.integrity();
+        let missing = match (direction, counted) {
+            // The port swallowed them: what the device says went through is all there is to hold against what was sent.
+            (Direction::FromGuest, Some(counted)) => {
+                let frames = load.sent().abs_diff(counted.from_guest + counted.drops);
+                let bytes_differ = counted.drops == 0 && load.sent_bytes() != counted.from_guest_bytes;
+                frames.max(u64::from(bytes_differ)) + load.missing()
+            }
+            (_, Some(counted)) => load.missing().saturating_sub(counted.drops),
+            (_, None) => load.missing(),
+        };
+        let is_drop = allow_loss && counted.is_none();
+        self.drops += counted.map_or(if is_drop { missing } else { 0 }, |counted| counted.drops);
+        let findings = &mut self.findings;
+        findings.lost += if is_drop { 0 } else { missing };
+        findings.checksummed += counts.checksummed;
+        // In this process nobody but us sends: what is not ours was, before it was damaged.
+        findings.corrupted += counts.corrupted + if counted.is_some() { counts.foreign } else { 0 };
+        findings.reordered += counts.reordered;
+        findings.duplicated += counts.duplicated;
+        findings.foreign += counts.foreign;
+        bed.dismantle()
+    }
+}
+
+/// Measures on a bed that is ready, and takes it down. `checked_elsewhere` frames have been checked before.
 ///
 /// # Errors
 /// The device broke a ring, does not answer, or sent nothing.
@@ -39,49 +79,20 @@ pub fn judge(
     watch: &Watch,
     progress: &Progress,
 ) -> Result<Report> {
-    let started_at_s =
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-    let checked_here = bed.load().check(plan.smoke, watch).context("the check before measuring")?;
+    let mut account = Account::default();
+    account.findings.checked_before =
+        checked_elsewhere + bed.load().check(plan.smoke, watch).context("the check before measuring")?;
     bed.load().measure(plan.pace(), plan.warm_up, watch)?;
     let measured =
         progress.during(&plan.title(), plan.length, watch, || bed.load().measure(plan.pace(), plan.length, watch))?;
     bed.load().settle()?;
-    let counted = bed.counted()?;
-    let findings = findings(bed.load(), counted, plan.direction, checked_elsewhere + checked_here);
-    bed.dismantle()?;
-    let drops =
-        counted.map_or(if label.allow_loss { findings.lost } else { 0 }, |counted| counted.drops) + measured.given_up;
-    let mut findings = findings;
-    if label.allow_loss && counted.is_none() {
-        findings.lost = 0;
-    }
-    Ok(report(plan, label, measured, findings, drops, started_at_s))
+    account.drops = measured.given_up;
+    account.close(bed, plan.direction, label.allow_loss)?;
+    Ok(report(plan, label, measured, &account))
 }
 
-/// Accounts for every frame of a load that has settled.
-fn findings(load: &Load, counted: Option<Counted>, direction: Direction, checked_before: u64) -> Findings {
-    let counts = load.integrity();
-    let missing = match (direction, counted) {
-        // The port swallowed them: what the device says went through is all there is to hold against what was sent.
-        (Direction::FromGuest, Some(counted)) => {
-            let frames = load.sent().abs_diff(counted.from_guest + counted.drops);
-            let bytes_differ = counted.drops == 0 && load.sent_bytes() != counted.from_guest_bytes;
-            frames + u64::from(frames == 0 && bytes_differ) + load.missing()
-        }
-        (_, counted) => load.missing().saturating_sub(counted.map_or(0, |counted| counted.drops)),
-    };
-    Findings {
-        checked_before,
-        checksummed: counts.checksummed,
-        lost: missing,
-        corrupted: counts.corrupted,
-        reordered: counts.reordered,
-        duplicated: counts.duplicated,
-        foreign: counts.foreign,
-    }
-}
-
-fn report(plan: &Plan, label: Label, measured: Measured, integrity: Findings, drops: u64, started_at_s: f64) -> Report {
+/// The report of what was measured and accounted for.
+pub fn report(plan: &Plan, label: Label, measured: Measured, account: &Account) -> Report {
     let interval_s = measured.interval.as_secs_f64();
     // Where the port sends by itself, what arrived is what we know of.
     let sent = if plan.direction == Direction::ToGuest { measured.moved } else { measured.sent };
@@ -103,9 +114,9 @@ fn report(plan: &Plan, label: Label, measured: Measured, integrity: Findings, dr
         seconds: measured.seconds,
         frames_sent: sent,
         frames_received: measured.moved,
-        drops,
-        integrity_errors: integrity.errors(),
-        integrity,
+        drops: account.drops,
+        integrity_errors: account.findings.errors(),
+        integrity: account.findings,
         mpps: measured.moved as f64 / measured.seconds / 1e6,
         gbit_per_s: measured.moved_bytes as f64 * 8.0 / measured.seconds / 1e9,
         evenness: Evenness {
@@ -125,7 +136,7 @@ fn report(plan: &Plan, label: Label, measured: Measured, integrity: Findings, dr
         search: None,
         environment: Environment::look(),
         histogram: measured.histogram,
-        started_at_s,
+        started_at_s: measured.started_at_s,
     }
 }
 

@@ -2,19 +2,24 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod attach;
 mod bed;
 mod environment;
 mod frame;
+mod halving;
 mod judge;
+mod latency;
 mod lcore;
 mod load;
 mod plan;
 mod probe;
+mod process;
 mod progress;
 mod report;
 mod run;
 mod search;
 mod statistics;
+mod versus;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -50,7 +55,10 @@ fn work(command: &Command) -> Result<u64> {
     }
     let (results, shown) = match command {
         Command::Run(args) => (run::run(args, &watch)?, &args.results),
-        _ => anyhow::bail!("not yet"),
+        Command::Attach(args) => (attach::run(args, &watch)?, &args.results),
+        Command::Latency(args) => (latency::measure(args, &watch)?, &args.results),
+        Command::Versus(args) => (versus::run(args, &watch)?, &args.results),
+        Command::Search(args) => (search::run(args, &watch)?, &args.results),
     };
     results.publish(shown)?;
     Ok(results.integrity_errors())

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use clap::ValueEnum;
 use virtnet_rings::spec::virtq::{VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1};
 
 use crate::args::{Direction, Features, Injection, LoadArgs, Ring};
@@ -120,6 +121,20 @@ impl Plan {
         let packed = self.ring == Ring::Packed;
         let always = 1 << VIRTIO_F_VERSION_1 | u64::from(packed) << VIRTIO_F_RING_PACKED;
         self.features.0.iter().fold(always, |bits, feature| bits | feature.bit())
+    }
+
+    /// What the bits among those of [`Self::feature_bits`] are called.
+    pub fn names_of(&self, bits: u64) -> String {
+        let mut names = Vec::new();
+        for feature in self.features.0.iter().filter(|feature| bits & feature.bit() != 0) {
+            names.extend(feature.to_possible_value().map(|value| value.get_name().to_owned()));
+        }
+        for (bit, name) in [(VIRTIO_F_VERSION_1, "version_1"), (VIRTIO_F_RING_PACKED, "packed rings")] {
+            if bits & 1 << bit != 0 {
+                names.push(name.to_owned());
+            }
+        }
+        names.join(", ")
     }
 
     /// The frame sizes, if the frames are ours.

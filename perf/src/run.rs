@@ -49,7 +49,10 @@ pub fn measure(plan: &Plan, kind: Kind, command: &'static str, watch: &Watch, pr
 }
 
 /// What a sink swallows cannot be looked at: the same rings with the same frames are checked on a loop first.
-fn check_on_loop(plan: &Plan, watch: &Watch) -> Result<u64> {
+///
+/// # Errors
+/// It found something.
+pub fn check_on_loop(plan: &Plan, watch: &Watch) -> Result<u64> {
     if plan.direction != Direction::FromGuest {
         return Ok(0);
     }

@@ -1,130 +1,174 @@
-//! The highest rate without loss, by halving the interval that holds it. (RFC 2544, "Throughput")
+//! `search`: the highest rate without loss, in this process or at a back end.
 
-use serde::Serialize;
+use std::time::Duration;
 
-/// How to search.
-#[derive(Clone, Copy, Debug)]
-pub struct Search {
-    /// The highest rate to try, in frames a second.
-    pub ceiling_pps: f64,
-    /// Stop when the interval is this part of the ceiling.
-    pub resolution: f64,
-    /// Lost frames per frame sent that still count as none.
-    pub tolerance: f64,
-    /// How often a rate is tried before it counts as too high: a machine that pauses now and then loses frames by itself.
-    pub attempts: u32,
-}
+use anyhow::{Result, ensure};
 
-/// One trial.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Trial {
-    /// Frames a second that were to be sent.
-    pub offered_pps: f64,
-    /// Frames due in the trial.
-    pub frames_due: u64,
-    /// Of these, those that did not arrive.
-    pub frames_lost: u64,
-    /// Whether the loss was within the tolerance.
-    pub passed: bool,
-}
+use crate::args::{Direction, SearchArgs};
+use crate::attach;
+use crate::bed::{Attached, Bed, Door, InProcess, default_direction, division};
+use crate::halving::{self, Search};
+use crate::judge::{self, Account, Label, with_placement};
+use crate::lcore::{self, Division};
+use crate::load::{Measured, Pace, Watch};
+use crate::plan::Plan;
+use crate::process::Activity;
+use crate::progress::Progress;
+use crate::report::{Kind, Report, Results};
+use crate::run;
 
-/// What a search found.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Found {
-    /// The highest rate that passed, in frames a second; 0 if none did.
-    pub zero_loss_pps: f64,
-    /// Every trial, in order.
-    pub trials: Vec<Trial>,
-}
+/// Above what went through without a rate, so that the ceiling is not the rate of a bad moment.
+const CEILING_MARGIN: f64 = 1.1;
+/// Trials that a search is expected to take, for the progress bar.
+const TRIALS_EXPECTED: u32 = 9;
 
-/// Searches. `run(rate)` gives frames due and frames lost of one trial, or `None` to end early.
+/// Searches for every line of the table.
 ///
 /// # Errors
-/// The first that `run` gives.
-pub fn zero_loss<E>(search: Search, mut run: impl FnMut(f64) -> Result<Option<(u64, u64)>, E>) -> Result<Found, E> {
-    let mut found = Found { zero_loss_pps: 0.0, trials: Vec::new() };
-    let (mut low, mut high) = (0.0, search.ceiling_pps);
-    let mut rate = high;
-    while high - low > search.resolution * search.ceiling_pps || found.trials.is_empty() {
-        let mut passed = false;
-        for _ in 0..search.attempts.max(1) {
-            let Some((frames_due, frames_lost)) = run(rate)? else { return Ok(found) };
-            passed = frames_due > 0 && frames_lost as f64 <= search.tolerance * frames_due as f64;
-            found.trials.push(Trial { offered_pps: rate, frames_due, frames_lost, passed });
-            if passed {
-                break;
-            }
-        }
-        if passed {
-            low = rate;
-            found.zero_loss_pps = rate;
-        } else {
-            high = rate;
-        }
-        rate = (low + high) / 2.0;
+/// What cannot be, or does not work.
+pub fn run(args: &SearchArgs, watch: &Watch) -> Result<Results> {
+    let drivers = args.load.driver_lcores.as_ref();
+    ensure!((0.0..=1000.0).contains(&args.patience_ms), "--patience-ms {}: 0 to 1000", args.patience_ms);
+    ensure!(args.resolution > 0.0, "--resolution 0: the search would not end");
+    let (door, division) = match &args.socket {
+        Some(socket) => (Some(Door::new(socket.clone(), args.server, attach::PATIENCE)?), division(drivers)?),
+        None => (None, Division::new(args.engine.lcores.as_ref(), drivers, &lcore::usable())?),
+    };
+    let default = [default_direction(1)];
+    let directions = match (args.direction.as_slice(), &door) {
+        ([], None) => &Direction::ALL[..],
+        ([], Some(_)) => &default[..],
+        (chosen, _) => chosen,
+    };
+    for (direction, why) in [
+        (Direction::ToGuest, "nobody can tell the back end at what rate to send"),
+        (Direction::GuestToGuest, "it needs two devices; in this process there are"),
+    ] {
+        ensure!(
+            door.is_none() || !directions.contains(&direction),
+            "--direction {} with --socket: {why}",
+            direction.name()
+        );
     }
-    Ok(found)
+    let mut plans = Plan::all(&args.load, directions, &division, args.seconds, None)?;
+    plans.iter_mut().for_each(|plan| plan.patience = Duration::from_secs_f64(args.patience_ms / 1e3));
+    let progress = Progress::new(plans.iter().map(|plan| plan.length * TRIALS_EXPECTED).sum::<Duration>());
+    let mut results = Results::default();
+    for plan in &plans {
+        if watch.stopped() {
+            break;
+        }
+        results.reports.push(search(args, plan, door.as_ref(), watch, &progress)?);
+    }
+    Ok(results)
 }
 
-#[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-
-    use super::*;
-
-    const SEARCH: Search = Search { ceiling_pps: 10e6, resolution: 0.01, tolerance: 0.0, attempts: 1 };
-
-    fn search_for(limit_pps: f64, search: Search) -> Found {
-        let trial = |rate: f64| {
-            let lost = ((rate - limit_pps).max(0.0) / 10.0) as u64;
-            Ok::<_, Infallible>(Some(((rate / 10.0) as u64, lost)))
-        };
-        zero_loss(search, trial).unwrap()
-    }
-
-    #[test]
-    fn the_limit_is_found_to_the_resolution_and_never_passed() {
-        for limit in [0.15e6, 1e6, 3.3e6, 7.77e6, 9.99e6] {
-            let found = search_for(limit, SEARCH);
-            assert!(
-                found.zero_loss_pps <= limit + 10.0 && found.zero_loss_pps > limit - 0.1e6 - 1.0,
-                "{limit}: {found:?}"
-            );
-            assert!(found.trials.len() <= 8);
+fn search(args: &SearchArgs, plan: &Plan, door: Option<&Door>, watch: &Watch, progress: &Progress) -> Result<Report> {
+    let checked = if door.is_none() { run::check_on_loop(plan, watch)? } else { 0 };
+    let mut device = plan.division.workers.first().copied();
+    let bed: Box<dyn Bed> = match door {
+        None => Box::new(InProcess::new(plan, plan.direction)?),
+        Some(door) => {
+            let attached = Attached::new(plan, std::slice::from_ref(door))?;
+            let activity = Activity::of(attached.peer());
+            std::thread::sleep(Duration::from_millis(30));
+            device = activity.busiest_lcore();
+            Box::new(attached)
         }
-    }
-
-    #[test]
-    fn a_path_that_takes_the_ceiling_needs_one_trial() {
-        let found = search_for(20e6, SEARCH);
-        assert_eq!((found.zero_loss_pps, found.trials.len()), (10e6, 1));
-    }
-
-    #[test]
-    fn a_path_that_always_loses_has_no_rate() {
-        let found = zero_loss(SEARCH, |_| Ok::<_, Infallible>(Some((100, 1)))).unwrap();
-        assert_eq!(found.zero_loss_pps, 0.0);
-        let nothing_sent = zero_loss(SEARCH, |_| Ok::<_, Infallible>(Some((0, 0)))).unwrap();
-        assert_eq!(nothing_sent.zero_loss_pps, 0.0);
-    }
-
-    #[test]
-    fn tolerance_and_attempts_forgive_as_much_as_they_say() {
-        let found = search_for(5e6, Search { tolerance: 0.1, ..SEARCH });
-        assert!((found.zero_loss_pps - 5.55e6).abs() < 0.11e6, "{found:?}");
-        let mut hiccup = [true, false].into_iter().cycle();
-        let run = |_| Ok::<_, Infallible>(Some((1000, u64::from(hiccup.next() == Some(true)))));
-        assert_eq!(zero_loss(Search { attempts: 2, ..SEARCH }, run).unwrap().zero_loss_pps, 10e6);
-    }
-
-    #[test]
-    fn an_end_asked_for_keeps_what_was_found_and_an_error_is_passed_on() {
-        let mut left = 3;
-        let run = |rate: f64| {
-            left -= 1;
-            Ok::<_, Infallible>((left > 0).then_some((10, u64::from(rate > 6e6))))
+    };
+    let label = Label {
+        kind: Kind::Search,
+        command: "search",
+        backend: door.map_or("in-process".to_owned(), |door| door.path().display().to_string()),
+        // Above the limit frames are lost; a back end elsewhere counts them where we cannot see it.
+        allow_loss: true,
+    };
+    with_placement(plan.division.drivers[0], device, || {
+        let mut hunt = Hunt { plan: plan.clone(), bed, best: None, last: None, account: Account::default() };
+        hunt.account.findings.checked_before = checked + hunt.bed.load().check(plan.smoke, watch)?;
+        let ceiling_pps = match args.rate_max {
+            Some(rate) => rate,
+            None => hunt.free_running(watch)? * CEILING_MARGIN,
         };
-        assert_eq!(zero_loss(SEARCH, run).unwrap().zero_loss_pps, 5e6);
-        assert_eq!(zero_loss(SEARCH, |_| Err("gone")).unwrap_err(), "gone");
+        let search = Search {
+            ceiling_pps: ceiling_pps.max(1.0),
+            resolution: args.resolution,
+            tolerance: args.loss_tolerance,
+            attempts: args.attempts,
+        };
+        let found = halving::zero_loss(search, |pps| {
+            if watch.stopped() {
+                return Ok(None);
+            }
+            progress.during(&plan.title(), plan.length, watch, || hunt.trial(pps, watch)).map(Some)
+        })?;
+        let Hunt { bed, best, last, mut account, .. } = hunt;
+        let mut plan = plan.clone();
+        plan.rate_pps = Some(found.zero_loss_pps.max(1.0));
+        let Some(measured) = best.or(last) else { anyhow::bail!("interrupted before the first trial") };
+        account.close(bed, plan.direction, label.allow_loss)?;
+        let mut report = judge::report(&plan, label, measured, &account);
+        report.search = Some(found);
+        report.partial |= watch.stopped();
+        Ok(report)
+    })
+}
+
+/// A search under way.
+struct Hunt {
+    plan: Plan,
+    bed: Box<dyn Bed>,
+    /// The last trial that passed.
+    best: Option<Measured>,
+    last: Option<Measured>,
+    account: Account,
+}
+
+impl Hunt {
+    /// Frames a second that go through without a rate.
+    fn free_running(&mut self, watch: &Watch) -> Result<f64> {
+        let measured = self.bed.load().measure(self.plan.pace(), self.plan.length, watch)?;
+        self.bed.load().settle()?;
+        Ok(measured.moved as f64 / measured.seconds)
+    }
+
+    /// Frames due and frames lost.
+    fn trial(&mut self, pps: f64, watch: &Watch) -> Result<(u64, u64)> {
+        if self.plan.direction == Direction::ToGuest {
+            return self.trial_of_source(pps, watch);
+        }
+        let pace = Pace::Rate { pps, patience: self.plan.patience };
+        let missing_before = self.bed.load().missing();
+        let measured = self.bed.load().measure(pace, self.plan.length, watch)?;
+        self.bed.load().settle()?;
+        let missing = self.bed.load().missing().saturating_sub(missing_before);
+        self.account.drops += measured.given_up;
+        let (due, lost) = (measured.sent + measured.given_up, measured.given_up + missing);
+        self.keep(measured, lost);
+        Ok((due, lost))
+    }
+
+    /// A source at this rate: a new one each time. It loses nothing, it falls behind.
+    fn trial_of_source(&mut self, pps: f64, watch: &Watch) -> Result<(u64, u64)> {
+        let mut plan = self.plan.clone();
+        plan.rate_pps = Some(pps);
+        let bed = std::mem::replace(&mut self.bed, Box::new(InProcess::new(&plan, plan.direction)?));
+        self.account.close(bed, plan.direction, false)?;
+        // The first frames are on their way since the queues were attached.
+        self.bed.load().measure(Pace::Listen, plan.warm_up, watch)?;
+        let measured = self.bed.load().measure(Pace::Listen, plan.length, watch)?;
+        let due = (pps * measured.seconds) as u64;
+        let allowed = (pps * plan.patience.as_secs_f64()) as u64 + u64::from(plan.burst);
+        let lost = due.saturating_sub(measured.moved).saturating_sub(allowed);
+        self.keep(measured, lost);
+        Ok((due, lost))
+    }
+
+    fn keep(&mut self, measured: Measured, lost: u64) {
+        if lost == 0 {
+            self.best = Some(measured);
+        } else {
+            self.last = Some(measured);
+        }
     }
 }

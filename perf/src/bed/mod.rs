@@ -1,9 +1,11 @@
 //! Test beds: a device with its guests' queues attached, ready for load.
 
+mod attached;
 mod in_process;
 
 use anyhow::Result;
 
+pub use attached::{Attached, Door, default_direction, division};
 pub use in_process::InProcess;
 
 use crate::load::Load;

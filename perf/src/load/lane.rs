@@ -117,7 +117,10 @@ impl Stopwatch<'_> {
 
 impl Lane {
     /// Over a card; sends nothing until it is given a flow.
-    pub fn new(nic: Nic, traffic: Arc<Traffic>, addressing: Addressing) -> Self {
+    pub fn new(mut nic: Nic, traffic: Arc<Traffic>, addressing: Addressing) -> Self {
+        // We poll.
+        nic.receiveq.suppress_interrupts();
+        nic.transmitq.suppress_interrupts();
         let lengths = vec![0; usize::from(nic.options().size)].into();
         Lane {
             nic,
@@ -182,6 +185,12 @@ impl Lane {
         self.kick_transmit = kick_transmit;
     }
 
+    /// Tells the device to look, whether it wants to be told or not.
+    pub fn kick(&self) {
+        self.kick_receive.notify();
+        self.kick_transmit.notify();
+    }
+
     /// Card and queues.
     pub fn nic(&self) -> &Nic {
         &self.nic
@@ -229,7 +238,7 @@ impl Lane {
             *sent_bytes += u64::from(*length);
             u32::from(*length)
         })?;
-        if sent > 0 && self.nic.transmitq.needs_kick() {
+        if sent > 0 && self.kick_transmit.is_connected() && self.nic.transmitq.needs_kick() {
             self.kick_transmit.notify();
         }
         Ok(sent)
@@ -283,7 +292,7 @@ impl Lane {
             }
         })?;
         checker.expect_burst(buffers);
-        if buffers > 0 && self.nic.receiveq.needs_kick() {
+        if buffers > 0 && self.kick_receive.is_connected() && self.nic.receiveq.needs_kick() {
             self.kick_receive.notify();
         }
         Ok(buffers)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, bail};
 
@@ -202,6 +202,8 @@ impl Station {
             }
         }
         self.sample = None;
+        let started_at_s =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         let interval = INTERVAL.max(length / INTERVALS_MAX as u32);
         let mut record = Record {
             start: Instant::now(),
@@ -217,6 +219,7 @@ impl Station {
             Pace::Rate { patience, .. } => self.at_a_rate(schedule, patience, length, watch, &mut record)?,
         };
         Ok(Measured {
+            started_at_s,
             seconds: record.start.elapsed().as_secs_f64(),
             sent: self.sent() - sent_before,
             moved: self.moved() - record.moved_before,

@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::args::{Direction, Features, ResultArgs, Ring};
 use crate::environment::Environment;
 use crate::frame::Sizes;
-use crate::search::Found;
+use crate::halving::Found;
 use crate::statistics::Interval;
 
 /// What kind of object it is.
@@ -211,7 +211,7 @@ pub struct Comparison {
     /// Direction.
     pub direction: Direction,
     /// Frame size.
-    pub frame_bytes: Sizes,
+    pub frame_bytes: Option<Sizes>,
     /// The first back end.
     pub a: String,
     /// The second.
@@ -373,7 +373,7 @@ pub(crate) mod tests {
             kind: "versus",
             ring: Ring::Split,
             direction: Direction::Loopback,
-            frame_bytes: Sizes::Imix,
+            frame_bytes: Some(Sizes::Imix),
             a: "a".to_owned(),
             b: "b".to_owned(),
             rounds: 1,

@@ -179,7 +179,7 @@ fn comparison_text(text: &mut String, comparison: &Comparison) {
         "{}, {}, frames of {}: {rounds} rounds of each, {rounds_compared} pairs in one placement{}",
         comparison.ring.name(),
         comparison.direction.name(),
-        comparison.frame_bytes,
+        comparison.frame_bytes.map_or("a capture".to_owned(), |sizes| sizes.to_string()),
         if comparison.partial { ", interrupted" } else { "" }
     );
     if comparison.ratio.is_some() {
