@@ -110,8 +110,8 @@ fn setting(report: &Report) -> String {
         .filter_map(|feature| clap::ValueEnum::to_possible_value(feature).map(|value| value.get_name().to_owned()))
         .collect();
     format!(
-        "{} s each, {} queue pair{}, queue size {}, burst {}, features {}; device {}{}, guest on lcore {}\n{}, {} CPUs, {}, {}{}",
-        report.seconds.round_ties_even().max((report.seconds * 100.0).round() / 100.0),
+        "{:.3} s each, {} queue pair{}, queue size {}, burst {}, features {}; device {}{}, guest on lcore {}\n{}, {} CPUs, {}, {}{}",
+        report.seconds,
         report.queues,
         if report.queues == 1 { "" } else { "s" },
         report.queue_size,
