@@ -3,6 +3,7 @@
 use virtnet_rings::Used;
 
 use crate::counters::QueueCounts;
+use crate::frame::offload::Workshop;
 use crate::frame::{Frame, Lender};
 
 /// The largest burst that can be asked for.
@@ -24,6 +25,8 @@ pub struct Bench {
     pub frames: Vec<Frame>,
     /// Chains on their way back.
     pub used: Vec<Used>,
+    /// For frames that their receiver does not take as they are.
+    pub workshop: Workshop,
     /// What this burst adds to the queue's counters.
     pub counts: QueueCounts,
 }
@@ -37,6 +40,7 @@ impl Bench {
             lender: Lender::default(),
             frames: Vec::with_capacity(2 * BURST_MAX),
             used: Vec::with_capacity(USED_MAX),
+            workshop: Workshop::default(),
             counts: QueueCounts::default(),
         }
     }

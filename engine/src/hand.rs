@@ -5,6 +5,7 @@ use virtnet_rings::{Chain, PartStore, Used, Violation, Virtqueue};
 
 use crate::bench::{BURST_MAX, Bench};
 use crate::counters::DropReason;
+use crate::frame::offload::Work;
 use crate::frame::{self, Access, Frame};
 use crate::port::Port;
 
@@ -27,6 +28,8 @@ pub struct Hand {
     arrivals: Vec<Frame>,
     /// How many of them are copied or dropped.
     arrivals_done: usize,
+    /// How much of the first of the others is copied, where it goes in pieces.
+    pieces_done: usize,
     /// Since when the first of the others has been waiting for buffers.
     waiting_since_ns: Option<u64>,
     store: PartStore,
@@ -42,6 +45,7 @@ impl Hand {
             chains_max,
             arrivals: Vec::with_capacity(BURST_MAX),
             arrivals_done: 0,
+            pieces_done: 0,
             waiting_since_ns: None,
             store: PartStore::new(PART_LISTS),
         }
@@ -92,6 +96,7 @@ impl Hand {
                 && let Some(to) = chain.parts.only()
                 && frame::refusal(&chain.parts, Access::Write).is_none()
                 && to.len_bytes() >= need
+                && frame.work_for(features) == Work::Nothing
                 && bench.used_room() > 0
                 && !logging
             {
@@ -100,7 +105,7 @@ impl Hand {
                 bench.used.push(Used { id: chain.id, descriptors: chain.descriptors, len_bytes: need });
                 bench.counts.frame(frame.len_bytes);
                 self.chains_done += 1;
-            } else if !self.fill_parts(receiveq, bench, features) {
+            } else if !self.fill_otherwise(receiveq, bench, features) {
                 break;
             }
             self.arrivals_done += 1;
@@ -110,11 +115,18 @@ impl Hand {
         self.chains_done = 0;
     }
 
-    /// Any other frame: in several parts, or into several buffers, or where the buffer is not usable. `false` if it must
-    /// wait.
+    /// Any other frame: in several parts, or into several buffers, or one that is not taken as it is, or where the
+    /// buffer is not usable. `false` if it must wait.
     #[cold]
-    fn fill_parts(&mut self, receiveq: &mut impl Virtqueue, bench: &mut Bench, features: u64) -> bool {
+    fn fill_otherwise(&mut self, receiveq: &mut impl Virtqueue, bench: &mut Bench, features: u64) -> bool {
         self.return_unusable(bench);
+        match self.arrivals[self.arrivals_done].work_for(features) {
+            Work::Nothing => self.fill_parts(receiveq, bench, features),
+            work => self.fill_worked(receiveq, bench, features, work),
+        }
+    }
+
+    fn fill_parts(&mut self, receiveq: &mut impl Virtqueue, bench: &mut Bench, features: u64) -> bool {
         let mergeable = features & 1 << VIRTIO_NET_F_MRG_RXBUF != 0;
         let frame = &self.arrivals[self.arrivals_done];
         let need = frame.len_bytes as usize + NET_HEADER_SIZE_BYTES;
@@ -127,20 +139,57 @@ impl Hand {
             _ => return false,
         };
         let header = frame.header_to_guest(features, chains as u16);
-        let chains = &mut self.chains[self.chains_done..][..chains];
         let used = &mut bench.used;
-        frame::fill(frame, header, chains.iter(), |chain, len_bytes| {
+        frame::fill(frame, header, self.chains[self.chains_done..][..chains].iter(), |chain, len_bytes| {
             used.push(Used { id: chain.id, descriptors: chain.descriptors, len_bytes });
         });
         bench.counts.frame(frame.len_bytes);
-        for chain in chains.iter_mut() {
+        self.filled(receiveq, chains);
+        true
+    }
+
+    /// A frame whose receiver wants it with its checksum complete, or cut. The pieces may find room over several
+    /// turns: the frame is copied again each time, and what was delivered is passed over.
+    fn fill_worked(&mut self, receiveq: &mut impl Virtqueue, bench: &mut Bench, features: u64, work: Work) -> bool {
+        let mergeable = features & 1 << VIRTIO_NET_F_MRG_RXBUF != 0;
+        let Bench { workshop, used, counts, .. } = bench;
+        let mut finished = match workshop.start(&self.arrivals[self.arrivals_done], work, self.pieces_done) {
+            Ok(finished) => finished,
+            Err(refusal) => {
+                counts.drop(refusal.reason());
+                self.pieces_done = 0;
+                return true;
+            }
+        };
+        while let Some(piece) = finished.next_piece() {
+            match self.buffers_for(piece.len(), mergeable) {
+                Buffers::Enough(chains) if chains <= used.capacity() - used.len() => {
+                    piece[NET_HEADER_SIZE_BYTES - 2..NET_HEADER_SIZE_BYTES]
+                        .copy_from_slice(&(chains as u16).to_le_bytes());
+                    frame::fill_from(piece, self.chains[self.chains_done..][..chains].iter(), |chain, len_bytes| {
+                        used.push(Used { id: chain.id, descriptors: chain.descriptors, len_bytes });
+                    });
+                    counts.frame((piece.len() - NET_HEADER_SIZE_BYTES) as u32);
+                    self.filled(receiveq, chains);
+                }
+                Buffers::TooSmall => counts.drop(DropReason::TooLong),
+                _ => return false,
+            }
+            self.pieces_done += 1;
+        }
+        self.pieces_done = 0;
+        true
+    }
+
+    /// The next `count` buffers are done.
+    fn filled(&mut self, receiveq: &mut impl Virtqueue, count: usize) {
+        for chain in &mut self.chains[self.chains_done..][..count] {
             if receiveq.is_logging() {
                 chain.parts.iter().for_each(|part| receiveq.log_written(part));
             }
             self.store.give_back(chain.parts.take_list());
         }
-        self.chains_done += chains.len();
-        true
+        self.chains_done += count;
     }
 
     /// Drops what has waited for buffers too long: it keeps what its sender lent.
@@ -150,7 +199,7 @@ impl Hand {
             self.waiting_since_ns = None;
             return;
         }
-        let moved = self.arrivals_done > 0;
+        let moved = self.arrivals_done > 0 || self.chains_done > 0;
         let since_ns = self.waiting_since_ns.filter(|_| !moved).unwrap_or(bench.now_ns);
         self.waiting_since_ns = Some(since_ns);
         if bench.now_ns.saturating_sub(since_ns) > patience_ns {
@@ -163,6 +212,7 @@ impl Hand {
             bench.counts.drop(reason);
         }
         self.arrivals_done = self.arrivals.len();
+        self.pieces_done = 0;
     }
 
     /// Gives the frames that are done with back to the port.

@@ -16,10 +16,11 @@ pub fn from_guest<P: Port>(
     window: &mut Window,
     port: &mut P,
     bench: &mut Bench,
+    features: u64,
 ) -> Result<(), Violation> {
     let room = bench.burst.min(window.room()).min(port.room()); // ask first: nothing is ever un-taken
     let taken = take(transmitq, window, bench, room); // chains, each walked and checked
-    let refused = open(bench); // header copied out once
+    let refused = open(bench, features); // header copied out once
     lend(P::KEEPS, window, bench, refused); // a bad frame goes back empty
     port.send(&mut bench.frames, window); // every good frame: there was room
     if P::KEEPS {
@@ -76,10 +77,10 @@ fn take(queue: &mut impl Virtqueue, window: &mut Window, bench: &mut Bench, room
 
 /// Takes the headers off; whether any frame was bad, which its length of 0 shows.
 #[inline]
-fn open(bench: &mut Bench) -> bool {
+fn open(bench: &mut Bench, features: u64) -> bool {
     let mut refused = false;
     for frame in &mut bench.frames {
-        match frame.open() {
+        match frame.open(features) {
             Ok(()) => bench.counts.frame(frame.len_bytes),
             Err(reason) => {
                 bench.counts.drop(reason);

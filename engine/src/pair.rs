@@ -218,7 +218,8 @@ impl Pair {
     fn turn_transmitq(&mut self, lane: &mut Lane, bench: &mut Bench, turned: &mut Turned) {
         let Some(attached) = &mut self.transmitq else { return };
         let stopped = !attached.is_served();
-        let Attached { queue, enabled, broken, held, .. } = &mut **attached;
+        let Attached { queue, features, enabled, broken, held, .. } = &mut **attached;
+        let features = *features;
         let slot = bench.lender.slot;
         let burst = bench.burst;
         if stopped {
@@ -227,7 +228,7 @@ impl Pair {
         }
         let result = if *enabled || stopped {
             with_queue!(queue, queue => with_port!(&mut self.port, lane, slot, port => {
-                journey::from_guest(queue, held, port, bench)
+                journey::from_guest(queue, held, port, bench, features)
             }))
         } else {
             journey::discard(queue, held, bench)

@@ -3,19 +3,20 @@
 //! Each test runs itself again in a network namespace of its own, which takes no privilege where user namespaces are
 //! allowed. Where they are not, or where there is no /dev/net/tun, it says so and passes.
 
+mod guest;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use virtnet_engine::port::tap::TapConfig;
-use virtnet_engine::{DeviceConfig, DeviceId, Engine, EngineConfig, IdlePolicy, PortConfig, UplinkConfig};
-use virtnet_rings::guest::net::{Nic, NicOptions};
-use virtnet_rings::guest::{Driver, Ram};
-use virtnet_rings::memory::{GuestMemory, RegionSpec};
+use virtnet_engine::{DeviceConfig, Engine, EngineConfig, IdlePolicy, PortConfig, UplinkConfig};
+use virtnet_rings::Layout;
+use virtnet_rings::guest::net::NicOptions;
 use virtnet_rings::spec::net::*;
-use virtnet_rings::{Layout, Notifier, QueueAddresses, QueueSetup};
+
+use guest::Guest;
 
 const INSIDE: &str = "VIRTNET_TEST_NAMESPACE";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -71,66 +72,17 @@ fn tap(name: &str, features: u64) -> TapConfig {
     TapConfig { name: name.into(), features, mtu: None, up: true }
 }
 
-/// A guest with one card.
-struct Guest {
-    nic: Nic,
-    memory: Arc<GuestMemory>,
-    features: u64,
-}
-
-impl Guest {
-    fn new(options: NicOptions, features: u64) -> Self {
-        let ram = Arc::new(Ram::new(64 << 20, 0x10_0000).unwrap());
-        let region = RegionSpec {
-            gpa: ram.gpa(),
-            len_bytes: ram.len_bytes(),
-            frontend_address: ram.user_address(),
-            fd: ram.fd().try_clone_to_owned().unwrap(),
-            offset_bytes: 0,
-        };
-        let memory = GuestMemory::new(vec![region]).unwrap();
-        let mergeable = u64::from(options.mergeable) << VIRTIO_NET_F_MRG_RXBUF;
-        Guest { nic: Nic::new(&ram, options).unwrap(), memory, features: features | mergeable }
-    }
-
-    fn plug(&self, engine: &mut Engine, device: DeviceId) {
-        for (index, driver) in [&self.nic.receiveq, &self.nic.transmitq].into_iter().enumerate() {
-            engine.attach(device, index as u16, self.queue(driver), self.features, true).unwrap();
-        }
-    }
-
-    fn queue(&self, driver: &Driver) -> virtnet_rings::Queue {
-        let at = driver.addresses();
-        QueueSetup {
-            layout: driver.layout(),
-            size: driver.size(),
-            addresses: QueueAddresses {
-                descriptor_area: at.descriptor,
-                driver_area: at.driver,
-                device_area: at.device,
-            },
-            base: if driver.layout() == Layout::Packed { 0x8000_8000 } else { 0 },
-            features: self.features,
-            call: Notifier::default(),
-            kick: Notifier::default(),
-            log: None,
-        }
-        .activate(self.memory.clone())
-        .unwrap()
-    }
-
-    /// The payload of the next UDP datagram from port 4000, passing over what else Linux has to say.
-    fn receive_datagram(&mut self) -> Vec<u8> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut frame = Vec::new();
-        loop {
-            assert!(Instant::now() < deadline, "no datagram has come");
-            if !self.nic.receive(&mut frame).unwrap() {
-                std::thread::yield_now();
-            } else if frame[12..14] == [8, 0] && frame[23] == 17 && frame[34..36] == 4000u16.to_be_bytes() {
-                assert_eq!(frame[..6], GUEST_MAC);
-                return frame.split_off(42);
-            }
+/// The payload of the next UDP datagram from port 4000, passing over what else Linux has to say.
+fn receive_datagram(guest: &mut Guest) -> Vec<u8> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut frame = Vec::new();
+    loop {
+        assert!(Instant::now() < deadline, "no datagram has come");
+        if !guest.nic.receive(&mut frame).unwrap() {
+            std::thread::yield_now();
+        } else if frame[12..14] == [8, 0] && frame[23] == 17 && frame[34..36] == 4000u16.to_be_bytes() {
+            assert_eq!(frame[..6], GUEST_MAC);
+            return frame.split_off(42);
         }
     }
 }
@@ -177,7 +129,7 @@ fn a_guest_and_the_host_exchange_datagrams_over_an_interface() {
             let (count, from) = socket.recv_from(&mut got).unwrap();
             assert_eq!((from.to_string().as_str(), &got[..count]), ("10.7.0.2:4001", &sent[..]));
             socket.send_to(&sent, "10.7.0.2:4001").unwrap();
-            assert_eq!(guest.receive_datagram(), sent);
+            assert_eq!(receive_datagram(&mut guest), sent);
         }
         let counters = engine.counters(device).unwrap();
         assert_eq!(counters[1].counts.packets, 300);

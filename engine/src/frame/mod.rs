@@ -5,11 +5,12 @@ pub mod steer;
 
 use virtnet_rings::memory::Span;
 use virtnet_rings::spec::net::{
-    NET_HEADER_SIZE_BYTES, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM,
-    VIRTIO_NET_HDR_GSO_NONE,
+    NET_HEADER_SIZE_BYTES, NetHeader, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_HDR_F_DATA_VALID,
+    VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE,
 };
 use virtnet_rings::{Chain, Fault, PartList, Parts};
 
+use self::offload::{Refusal, Work};
 use crate::counters::DropReason;
 
 /// The shortest frame: an Ethernet header.
@@ -67,9 +68,9 @@ impl Frame {
     /// Takes the net header off what a transmitq gave ("Packet Transmission"). `parts` is left as the frame's.
     ///
     /// # Errors
-    /// Why there is no frame in it.
+    /// Why there is no frame in it, or none that a driver which negotiated `features` may send.
     #[inline]
-    pub fn open(&mut self) -> Result<(), DropReason> {
+    pub fn open(&mut self, features: u64) -> Result<(), DropReason> {
         const HEADER: u32 = NET_HEADER_SIZE_BYTES as u32;
         if let Some(reason) = refusal(&self.parts, Access::Read) {
             return Err(reason);
@@ -88,7 +89,28 @@ impl Frame {
         if self.len_bytes > FRAME_LEN_MAX {
             return Err(DropReason::TooLong);
         }
-        if self.is_plain() { Ok(()) } else { Err(DropReason::OffloadRefused) }
+        if self.is_plain() {
+            // What is left in the flags is not for a driver to say.
+            self.header[0] = 0;
+            return Ok(());
+        }
+        self.check_offload(features)
+    }
+
+    /// Puts a header of our own making in the place of one that asks for something.
+    fn check_offload(&mut self, features: u64) -> Result<(), DropReason> {
+        let mut head = [0; offload::HEAD_BYTES_MAX];
+        let count = self.parts.read(&mut head);
+        let header = NetHeader::from_bytes(self.header);
+        let checked = offload::check(&header, features, &head[..count], self.len_bytes);
+        self.header = checked.map_err(Refusal::reason)?.to_bytes();
+        Ok(())
+    }
+
+    /// What has to be done before a guest that negotiated `features` gets this frame.
+    #[inline]
+    pub fn work_for(&self, features: u64) -> Work {
+        if self.is_plain() { Work::Nothing } else { Work::for_receiver(self.header[1], features) }
     }
 
     /// The same where the header is not wholly in the one part.
@@ -173,6 +195,23 @@ pub fn fill<'c>(
         if header.is_empty() && source.is_empty() {
             return;
         }
+    }
+}
+
+/// The same for a frame in our own memory, with its header in front.
+pub fn fill_from<'c>(
+    mut bytes: &[u8],
+    chains: impl Iterator<Item = &'c Chain>,
+    mut filled: impl FnMut(&'c Chain, u32),
+) {
+    for chain in chains {
+        let mut written = 0;
+        for part in chain.parts.iter() {
+            let count = part.write(bytes);
+            bytes = &bytes[count..];
+            written += count as u32;
+        }
+        filled(chain, written);
     }
 }
 

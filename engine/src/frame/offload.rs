@@ -8,11 +8,13 @@
 use thiserror::Error;
 use virtnet_rings::spec::net::*;
 
+use super::Frame;
 use super::steer::{
     ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, IPPROTO_DSTOPTS, IPPROTO_HOPOPTS, IPPROTO_TCP, IPPROTO_UDP,
     VLAN_TAGS_MAX, be16, upper_layer,
 };
 use crate::counters::DropReason;
+use crate::frame::FRAME_LEN_MAX;
 
 /// How much of a frame's head [`check`] wants to see: Ethernet with two VLAN tags, IP with all its options, TCP with
 /// all of its own, and some IPv6 extension headers.
@@ -105,14 +107,11 @@ pub enum Work {
 }
 
 impl Work {
-    /// For a frame with a checked header, and a receiver that negotiated `features`.
+    /// For a frame whose checked header asks for something, and a receiver that negotiated `features`.
     #[inline]
-    pub fn for_receiver(header: &NetHeader, features: u64) -> Self {
-        if header.is_plain() {
-            return Self::Nothing;
-        }
+    pub fn for_receiver(gso_type: u8, features: u64) -> Self {
         let has = |bit: u32| features & 1 << bit != 0;
-        let takes_segments = match header.gso_type & !VIRTIO_NET_HDR_GSO_ECN {
+        let takes_segments = match gso_type & !VIRTIO_NET_HDR_GSO_ECN {
             VIRTIO_NET_HDR_GSO_NONE => true,
             VIRTIO_NET_HDR_GSO_TCPV4 => has(VIRTIO_NET_F_GUEST_TSO4),
             VIRTIO_NET_HDR_GSO_TCPV6 => has(VIRTIO_NET_F_GUEST_TSO6),
@@ -120,10 +119,10 @@ impl Work {
             VIRTIO_NET_HDR_GSO_UDP_L4 => has(VIRTIO_NET_F_GUEST_USO4) && has(VIRTIO_NET_F_GUEST_USO6),
             _ => false,
         };
-        let takes_ecn = header.gso_type & VIRTIO_NET_HDR_GSO_ECN == 0 || has(VIRTIO_NET_F_GUEST_ECN);
+        let takes_ecn = gso_type & VIRTIO_NET_HDR_GSO_ECN == 0 || has(VIRTIO_NET_F_GUEST_ECN);
         match (takes_segments && takes_ecn, has(VIRTIO_NET_F_GUEST_CSUM)) {
             (false, _) => Self::Segments,
-            (true, false) if header.gso_type != VIRTIO_NET_HDR_GSO_NONE => Self::Segments,
+            (true, false) if gso_type != VIRTIO_NET_HDR_GSO_NONE => Self::Segments,
             (true, false) => Self::Checksum,
             (true, true) => Self::Nothing,
         }
@@ -312,6 +311,13 @@ impl<'f> Segments<'f> {
         Ok(Self { frame, layers, gso_size: usize::from(header.gso_size), cut_bytes: 0, count: 0 })
     }
 
+    /// Passes over `count` pieces that were written before.
+    pub fn skip(&mut self, count: usize) {
+        let payload_bytes = self.frame.len() - self.layers.payload_at;
+        self.cut_bytes = payload_bytes.min(count * self.gso_size);
+        self.count = count as u16;
+    }
+
     /// Length of the longest piece, headers included: what [`Segments::next_into`] needs.
     pub fn len_bytes_max(&self) -> usize {
         self.layers.payload_at + self.gso_size.min(self.frame.len() - self.layers.payload_at)
@@ -376,6 +382,66 @@ impl<'f> Segments<'f> {
         let pseudo = sum(&piece[addresses]) + sum(&protocol.to_be_bytes()) + sum(&above_bytes.to_be_bytes());
         let checksum = !fold(pseudo + sum(&piece[above_at..]));
         put_checksum(&mut piece[checksum_at..], checksum);
+    }
+}
+
+/// Where a worker does what receivers of frames cannot.
+#[derive(Debug)]
+pub struct Workshop {
+    frame: Box<[u8]>,
+    /// With a net header in front.
+    piece: Box<[u8]>,
+}
+
+impl Default for Workshop {
+    fn default() -> Self {
+        let frame = vec![0; FRAME_LEN_MAX as usize].into();
+        Self { frame, piece: vec![0; NET_HEADER_SIZE_BYTES + FRAME_LEN_MAX as usize].into() }
+    }
+}
+
+impl Workshop {
+    /// Makes a copy of a frame and starts on it, passing over `done` pieces that were finished before.
+    ///
+    /// # Errors
+    /// [`Refusal`], where the frame is no longer what its header says.
+    pub fn start(&mut self, frame: &Frame, work: Work, done: usize) -> Result<Finished<'_>, Refusal> {
+        let header = NetHeader::from_bytes(frame.header);
+        if work == Work::Segments {
+            let len_bytes = frame.parts.read(&mut self.frame[..frame.len_bytes as usize]);
+            let mut segments = Segments::of(&self.frame[..len_bytes], &header)?;
+            segments.skip(done);
+            return Ok(Finished::Cut(segments, &mut self.piece));
+        }
+        let end = NET_HEADER_SIZE_BYTES + frame.len_bytes as usize;
+        let len_bytes = frame.parts.read(&mut self.piece[NET_HEADER_SIZE_BYTES..end]);
+        let piece = &mut self.piece[..NET_HEADER_SIZE_BYTES + len_bytes];
+        complete_checksum(&mut piece[NET_HEADER_SIZE_BYTES..], &header)?;
+        Ok(Finished::Whole(Some(piece)))
+    }
+}
+
+/// Frames as they come out of a [`Workshop`].
+#[derive(Debug)]
+pub enum Finished<'w> {
+    /// The one frame, until it is taken.
+    Whole(Option<&'w mut [u8]>),
+    /// Pieces.
+    Cut(Segments<'w>, &'w mut [u8]),
+}
+
+impl Finished<'_> {
+    /// The next one, behind a net header that asks for nothing and counts `num_buffers` as 0.
+    pub fn next_piece(&mut self) -> Option<&mut [u8]> {
+        let piece = match self {
+            Self::Whole(piece) => piece.take()?,
+            Self::Cut(segments, room) => {
+                let len_bytes = segments.next_into(&mut room[NET_HEADER_SIZE_BYTES..])?;
+                &mut room[..NET_HEADER_SIZE_BYTES + len_bytes]
+            }
+        };
+        piece[..NET_HEADER_SIZE_BYTES].fill(0);
+        Some(piece)
     }
 }
 
