@@ -14,14 +14,14 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use virtnet_engine::IdlePolicy;
 
-pub use port::{Pcap, Port, Sizes, Source, Tap};
+pub use port::{Pace, Pcap, Port, Sizes, Source, Tap};
 pub use value::{Lcores, Mac};
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// One worker on each: "0", "2-5,8".
+    /// One worker on each: "0", "2-5,8"; without it, one that is not pinned.
     #[serde(default)]
     pub lcores: Lcores,
     /// What workers do when there is nothing to do.
@@ -258,5 +258,5 @@ fn queue_pairs_default() -> u64 {
 }
 
 fn queue_size_default() -> u64 {
-    32768
+    1024
 }

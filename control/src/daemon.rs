@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use rustix::event::{Timespec, epoll};
 use rustix::fs::Mode;
-use virtnet_engine::{DeviceConfig, Engine, EngineConfig, ViolationEvent};
+use virtnet_engine::counters::DropReason;
+use virtnet_engine::{DeviceConfig, Engine, EngineConfig, QueueCountsOf, ViolationEvent};
 
 use crate::config::{self, Config};
 use crate::device::{Device, Served};
@@ -51,7 +52,7 @@ impl Daemon {
     /// What the configuration asks for cannot be had. Nothing is left of it.
     pub fn start(config: &Config, run_dir: &Path, stop: OwnedFd) -> anyhow::Result<Self> {
         let engine = Engine::start(EngineConfig {
-            lcores: config.lcores.0.iter().copied().map(Some).collect(),
+            lcores: config.lcores.workers(),
             idle: config.idle.into(),
             burst: config.burst as usize,
         })
@@ -96,7 +97,7 @@ impl Daemon {
     }
 
     fn add(&mut self, config: &config::Device, run_dir: &Path) -> anyhow::Result<()> {
-        let port = port::of(&config.port)?;
+        let port = port::of(config)?;
         let id =
             self.engine.add_device(DeviceConfig { pairs: config.queue_pairs as u16, port, workers: Vec::new() })?;
         let device = Device::new(config, id);
@@ -176,9 +177,20 @@ impl Daemon {
             let mut served = Served { device, engine: &mut self.engine, epoll: &self.epoll, token };
             endpoint.close(&mut served);
             let id = device.id();
+            tell_counters(device.name(), &self.engine.counters(id).unwrap_or_default());
             self.engine.remove_device(id).with_context(|| format!("device {:?}", device.name()))?;
         }
         Ok(())
+    }
+}
+
+/// Leaves in the log what a device's queues have done.
+fn tell_counters(device: &str, queues: &[QueueCountsOf]) {
+    for QueueCountsOf { queue_index, counts } in queues {
+        let drops = DropReason::ALL.iter().zip(counts.drops).filter(|(_, count)| *count != 0);
+        let drops: Vec<_> = drops.map(|(reason, count)| format!("{} {count}", reason.name())).collect();
+        let (packets, bytes, violations) = (counts.packets, counts.bytes, counts.violations);
+        tracing::info!(device, queue = queue_index, packets, bytes, violations, drops = drops.join(", "), "in all");
     }
 }
 

@@ -51,9 +51,54 @@ pub struct Pcap {
     /// Played to the guest.
     #[serde(default)]
     pub replay: Option<PathBuf>,
-    /// Written with what the guest sends.
+    /// When its frames are due.
+    #[serde(default)]
+    pub pace: Pace,
+    /// Whether it begins again after its last frame.
+    #[serde(default)]
+    pub repeat: bool,
+    /// Written with what the guest sends: as pcap if the name ends so, as pcapng otherwise.
     #[serde(default)]
     pub record: Option<PathBuf>,
+}
+
+/// When the frames of a capture are due.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Pace {
+    /// As they were captured.
+    #[default]
+    Captured,
+    /// As fast as the guest takes them.
+    Fast,
+    /// So many a second, over all queue pairs.
+    Rate(f64),
+}
+
+impl<'de> Deserialize<'de> for Pace {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl Visitor<'_> for Either {
+            type Value = Pace;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"captured\", \"fast\", or a number of frames a second above 0")
+            }
+            fn visit_f64<E: Error>(self, found: f64) -> Result<Pace, E> {
+                let fits = found.is_finite() && found > 0.0;
+                if fits { Ok(Pace::Rate(found)) } else { Err(E::invalid_value(Unexpected::Float(found), &self)) }
+            }
+            fn visit_u64<E: Error>(self, found: u64) -> Result<Pace, E> {
+                self.visit_f64(found as f64)
+            }
+            fn visit_str<E: Error>(self, found: &str) -> Result<Pace, E> {
+                match found {
+                    "captured" => Ok(Pace::Captured),
+                    "fast" => Ok(Pace::Fast),
+                    _ => Err(E::invalid_value(Unexpected::Str(found), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
 }
 
 /// A netdev of ours.

@@ -13,7 +13,7 @@ fn device(keys: &str) -> Result<Device, String> {
 #[test]
 fn everything_has_a_default_but_name_and_socket() {
     let config = parse(r#"{"devices": [{"name": "vm1", "socket": "vm1.sock"}]}"#).unwrap();
-    assert_eq!((config.lcores, config.burst), (Lcores(vec![0]), 32));
+    assert_eq!((config.lcores, config.burst), (Lcores::default(), 32));
     assert!(matches!(config.idle, Idle::Adaptive));
     let device = &config.devices[0];
     assert_eq!((device.mode, device.socket_mode, device.queue_pairs), (Mode::Server, 0o600, 1));
@@ -36,7 +36,7 @@ fn everything_can_be_said() {
                "features": {"mrg_rxbuf": false, "packed": true}},
               {"name": "vm2", "socket": "vm2.sock", "port": {"source": {"frame_bytes": "imix", "rate_fps": 1e6}}},
               {"name": "vm3", "socket": "vm3.sock", "port": {"source": {"frame_bytes": 64, "count": 5}}},
-              {"name": "vm4", "socket": "vm4.sock", "port": {"pcap": {"replay": "a.pcap", "record": "b.pcap"}}},
+              {"name": "vm4", "socket": "vm4.sock", "port": {"pcap": {"replay": "a.pcap", "pace": 5, "record": "b.pcap"}}},
               {"name": "vm5", "socket": "vm5.sock", "port": "sink"},
               {"name": "vm6", "socket": "vm6.sock", "port": "loopback"}]}"#,
     )
@@ -77,6 +77,8 @@ fn what_is_wrong_is_told_with_its_place_and_what_is_allowed() {
         (r#""port": {"source": {"frame_bytes": 65600}}"#, "expected 64 to 9216, or \"imix\""),
         (r#""port": {"source": {"frame_bytes": "big"}}"#, "expected 64 to 9216, or \"imix\""),
         (r#""port": {"source": {"frame_bytes": 64, "rate_fps": 0}}"#, "expected a number above 0"),
+        (r#""port": {"pcap": {"pace": "slow"}}"#, "expected \"captured\", \"fast\", or a number of frames a second"),
+        (r#""port": {"pcap": {"pace": 0}}"#, "or a number of frames a second above 0"),
         (r#""port": {"tap": {"name": "a/b"}}"#, "a netdev's name"),
         (r#""port": {"tap": {"name": "much-too-long-for-it"}}"#, "a netdev's name"),
         (r#""features": {"packet": true}"#, "unknown field `packet`"),

@@ -119,17 +119,16 @@ impl<'de> Deserialize<'de> for Mac {
     }
 }
 
-/// Lcores, each once, in the order given.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Lcores, each once, in the order given; none is one worker that is not pinned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lcores(pub Vec<usize>);
 
-impl Default for Lcores {
-    fn default() -> Self {
-        Self(vec![0])
-    }
-}
-
 impl Lcores {
+    /// The workers: where each is pinned.
+    pub fn workers(&self) -> Vec<Option<usize>> {
+        if self.0.is_empty() { vec![None] } else { self.0.iter().copied().map(Some).collect() }
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let mut lcores = Vec::new();
         for part in text.split(',') {

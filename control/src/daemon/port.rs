@@ -1,10 +1,15 @@
 //! From the configuration's ports to the engine's.
 
-use anyhow::bail;
-use virtnet_engine::port::source::SourceConfig;
-use virtnet_engine::{Engine, PortConfig};
+use std::path::Path;
+use std::sync::Arc;
 
-use crate::config::{Port, Source, Switch};
+use virtnet_engine::port::pcap::{Capture, Format, Pace, PcapConfig, RecordConfig, ReplayConfig};
+use virtnet_engine::port::source::SourceConfig;
+use virtnet_engine::port::tap::TapConfig;
+use virtnet_engine::{Engine, PortConfig, UplinkConfig};
+
+use crate::config::{self, Device, Pcap, Port, Source, Switch};
+use crate::device::features;
 
 /// Where a source's frames say they come from and go to.
 const SOURCE_MAC: [u8; 6] = [2, 0, 0, 0xff, 0, 1];
@@ -13,27 +18,53 @@ const DESTINATION_MAC: [u8; 6] = [0xff; 6];
 /// The engine's port for a device.
 ///
 /// # Errors
-/// The engine has no such port.
-pub fn of(port: &Port) -> anyhow::Result<PortConfig> {
-    Ok(match port {
+/// A capture cannot be read.
+pub fn of(device: &Device) -> anyhow::Result<PortConfig> {
+    Ok(match &device.port {
         Port::Switch => PortConfig::Switch,
         Port::Loopback => PortConfig::Loopback,
         Port::Sink => PortConfig::Sink,
         Port::Source(source) => PortConfig::Source(source_config(source)),
-        Port::Pcap(_) => bail!("port \"pcap\": this build has none"),
-        Port::Tap(_) => bail!("port \"tap\": this build has none"),
+        Port::Pcap(pcap) => PortConfig::Pcap(pcap_config(pcap)?),
+        Port::Tap(tap) => PortConfig::Tap(TapConfig {
+            name: tap.name.clone(),
+            features: features::offered(device),
+            mtu: device.mtu.map(|mtu| mtu as u16),
+            up: true,
+        }),
     })
 }
 
 /// Connects the switch to netdevs.
 ///
 /// # Errors
-/// The engine has no such port, or the netdev cannot be had.
-pub fn add_uplinks(_engine: &mut Engine, switch: &Switch) -> anyhow::Result<()> {
-    if let Some(uplink) = switch.uplinks.first() {
-        bail!("uplink {:?}: this build has no TAP", uplink.tap);
+/// One of them cannot be had.
+pub fn add_uplinks(engine: &mut Engine, switch: &Switch) -> anyhow::Result<()> {
+    for uplink in &switch.uplinks {
+        let tap = TapConfig { name: uplink.tap.clone(), features: 0, mtu: None, up: true };
+        engine.add_uplink(UplinkConfig { tap, queues: 1, workers: Vec::new() })?;
     }
     Ok(())
+}
+
+fn pcap_config(pcap: &Pcap) -> anyhow::Result<PcapConfig> {
+    let replay = |path: &Path| {
+        let capture = Arc::new(Capture::load(path)?);
+        let pace = match pcap.pace {
+            config::Pace::Captured => Pace::AsCaptured,
+            config::Pace::Fast => Pace::AsFastAsPossible,
+            config::Pace::Rate(fps) => Pace::Rate(fps),
+        };
+        anyhow::Ok(ReplayConfig { capture, pace, repeat: pcap.repeat })
+    };
+    let record = |path: &Path| {
+        let classic = path.extension().is_some_and(|extension| extension == "pcap");
+        RecordConfig { path: path.into(), format: if classic { Format::Pcap } else { Format::PcapNg } }
+    };
+    Ok(PcapConfig {
+        replay: pcap.replay.as_deref().map(replay).transpose()?,
+        record: pcap.record.as_deref().map(record),
+    })
 }
 
 fn source_config(source: &Source) -> SourceConfig {
