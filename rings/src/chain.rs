@@ -281,7 +281,7 @@ impl Reach {
     }
 
     /// Walks an indirect table ("Indirect Descriptors"). Split tables are linked by `next`; packed ones are used from
-    /// first to last.
+    /// first to last. `before` descriptors of the chain came before it.
     #[cold]
     pub(crate) fn table(
         &mut self,
@@ -291,6 +291,7 @@ impl Reach {
         len: u32,
         flags: u16,
         linked: bool,
+        before: u16,
     ) -> Result<(), Violation> {
         if !self.indirect {
             return Err(Violation::IndirectNotNegotiated);
@@ -307,8 +308,12 @@ impl Reach {
             set_fault(chain, Fault::OutsideMemory);
             return Ok(());
         };
+        let limit = self.size - before;
         let mut index = 0;
-        for _ in 0..size {
+        for walked in 0..size {
+            if walked == limit {
+                return Err(Violation::ChainTooLong { limit: self.size });
+            }
             let entry = table.skip(u32::from(index) * DESCRIPTOR_SIZE_BYTES);
             // One copy of the entry, not re-read.
             let raw: [u8; 16] = entry.read_array().expect("the index is below the table's size");

@@ -149,7 +149,8 @@ impl Queue {
             let [id, flags] = descriptor.halves;
             chain.id = id;
             if flags & VIRTQ_DESC_F_INDIRECT != 0 {
-                return self.reach.table(store, chain, descriptor.addr, descriptor.len, flags, false);
+                let before = chain.descriptors - 1;
+                return self.reach.table(store, chain, descriptor.addr, descriptor.len, flags, false, before);
             }
             self.reach.add(store, chain, descriptor.addr, descriptor.len, flags);
             if flags & VIRTQ_DESC_F_NEXT == 0 {

@@ -124,10 +124,10 @@ impl Queue {
         mut descriptor: Descriptor,
     ) -> Result<(), Violation> {
         let size = self.reach.size;
-        for _ in 0..size {
+        for walked in 0..size {
             let [flags, next] = descriptor.halves;
             if flags & VIRTQ_DESC_F_INDIRECT != 0 {
-                return self.reach.table(store, chain, descriptor.addr, descriptor.len, flags, true);
+                return self.reach.table(store, chain, descriptor.addr, descriptor.len, flags, true, walked);
             }
             self.reach.add(store, chain, descriptor.addr, descriptor.len, flags);
             if flags & VIRTQ_DESC_F_NEXT == 0 {
