@@ -9,8 +9,9 @@
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// How many mappings can be guarded at once; further ones work, but unguarded.
-const GUARDS_MAX: usize = 4096;
+/// How many mappings can be guarded at once; further ones are refused, since one without a guard is a way to end the process.
+/// As many as the system lets a process have.
+pub(super) const GUARDS_MAX: usize = 65536;
 
 struct Entry {
     /// Start of the mapping; 0 is free, 1 is being filled.
@@ -33,7 +34,10 @@ pub(super) struct Guard(usize);
 impl Guard {
     pub(super) fn over(start: usize, len_bytes: usize) -> Option<Guard> {
         install();
-        let free = |entry: &Entry| entry.start.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        let free = |entry: &Entry| {
+            entry.start.load(Ordering::Relaxed) == 0
+                && entry.start.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        };
         let index = ENTRIES.iter().position(free)?;
         let entry = &ENTRIES[index];
         entry.len_bytes.store(len_bytes, Ordering::Relaxed);

@@ -32,6 +32,12 @@ pub enum MapError {
         /// What that must be a multiple of.
         align_bytes: u64,
     },
+    /// Every guard against files that are cut short is taken.
+    #[error("{max} regions are mapped, and no more can be guarded against their files being cut short")]
+    Guards {
+        /// How many there are.
+        max: usize,
+    },
     /// The system refused.
     #[error("mapping {len_bytes:#x} bytes failed: {source}")]
     System {
@@ -89,7 +95,9 @@ impl Mapping {
         .map_err(system)? as usize;
         let guard = fault::Guard::over(address, page_len_bytes);
         let (start, len_bytes) = (address + lead as usize, len_bytes as usize);
-        Ok(Mapping { address: start, len_bytes, page_address: address, page_len_bytes, guard })
+        let guarded = guard.is_some();
+        let mapping = Mapping { address: start, len_bytes, page_address: address, page_len_bytes, guard };
+        if guarded { Ok(mapping) } else { Err(MapError::Guards { max: fault::GUARDS_MAX }) }
     }
 
     /// Where it starts in this process.
