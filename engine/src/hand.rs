@@ -1,12 +1,12 @@
 //! What a receiveq has on hand: empty buffers taken from the driver, and frames that wait for buffers.
 
 use virtnet_rings::spec::net::{NET_HEADER_SIZE_BYTES, VIRTIO_NET_F_MRG_RXBUF};
-use virtnet_rings::{Chain, PartStore, Used, Violation, Virtqueue};
+use virtnet_rings::{Chain, PartStore, Parts, Used, Violation, Virtqueue};
 
 use crate::bench::{BURST_MAX, Bench};
 use crate::counters::DropReason;
 use crate::frame::offload::Work;
-use crate::frame::{self, Access, Frame};
+use crate::frame::{self, Access, FRAME_LEN_MIN, Frame};
 use crate::port::Port;
 
 /// Enough for a 64 KiB frame in receive buffers of an Ethernet frame each.
@@ -119,7 +119,7 @@ impl Hand {
     /// buffer is not usable. `false` if it must wait.
     #[cold]
     fn fill_otherwise(&mut self, receiveq: &mut impl Virtqueue, bench: &mut Bench, features: u64) -> bool {
-        self.return_unusable(bench);
+        self.return_unusable(bench, features & 1 << VIRTIO_NET_F_MRG_RXBUF != 0);
         match self.arrivals[self.arrivals_done].work_for(features) {
             Work::Nothing => self.fill_parts(receiveq, bench, features),
             work => self.fill_worked(receiveq, bench, features, work),
@@ -224,9 +224,9 @@ impl Hand {
     }
 
     /// Returns the next buffers empty if no frame can be put into them.
-    fn return_unusable(&mut self, bench: &mut Bench) {
+    fn return_unusable(&mut self, bench: &mut Bench, mergeable: bool) {
         while let Some(chain) = self.chains.get_mut(self.chains_done)
-            && let Some(reason) = frame::refusal(&chain.parts, Access::Write)
+            && let Some(reason) = unusable(&chain.parts, mergeable)
             && bench.used_room() > 0
         {
             bench.counts.drop(reason);
@@ -241,7 +241,7 @@ impl Hand {
         let mut room = 0;
         let chains = &self.chains[self.chains_done..];
         for (index, chain) in chains.iter().enumerate() {
-            if frame::refusal(&chain.parts, Access::Write).is_some() {
+            if unusable(&chain.parts, mergeable).is_some() {
                 // It goes back empty once it is next; merging it would give the driver a buffer of 0 bytes.
                 return if index == 0 { Buffers::NotYet } else { Buffers::TooSmall };
             }
@@ -256,17 +256,29 @@ impl Hand {
         if chains.len() == self.chains_max { Buffers::TooSmall } else { Buffers::NotYet }
     }
 
+    /// Gives up the frames, because the queue is not served any more: they keep what their senders lent.
+    pub fn forsake(&mut self, port: &mut impl Port, bench: &mut Bench) {
+        self.drop_arrivals(bench, DropReason::QueueDisabled);
+        self.release(port);
+        self.waiting_since_ns = None;
+    }
+
     /// Gives everything up because the queue goes: frames to the port, buffers untouched to the queue, from which a
     /// successor takes them again.
     pub fn abandon(&mut self, receiveq: &mut impl Virtqueue, port: &mut impl Port, bench: &mut Bench) {
-        self.drop_arrivals(bench, DropReason::QueueDisabled);
-        self.release(port);
+        self.forsake(port, bench);
         for mut chain in self.chains.drain(..) {
             receiveq.abandon(&chain);
             self.store.give_back(chain.parts.take_list());
         }
-        self.waiting_since_ns = None;
     }
+}
+
+/// Why no frame can be put into a buffer, alone or with others: "Setting Up Receive Buffers" asks for room for the header
+/// where buffers are merged, and for a whole frame where they are not.
+fn unusable(parts: &Parts, mergeable: bool) -> Option<DropReason> {
+    let least = NET_HEADER_SIZE_BYTES as u32 + if mergeable { 0 } else { FRAME_LEN_MIN };
+    frame::refusal(parts, Access::Write).or((parts.len_bytes() < least).then_some(DropReason::TooShort))
 }
 
 /// What [`Hand::buffers_for`] found.

@@ -50,13 +50,19 @@ pub fn to_guest(
 }
 
 /// A transmitq that is not enabled is emptied, to nowhere (vhost-user, "Ring states").
-pub fn discard(transmitq: &mut impl Virtqueue, window: &mut Window, bench: &mut Bench) -> Result<(), Violation> {
+pub fn discard(
+    transmitq: &mut impl Virtqueue,
+    window: &mut Window,
+    port: &mut impl Port,
+    bench: &mut Bench,
+) -> Result<(), Violation> {
     let taken = take(transmitq, window, bench, bench.burst.min(window.room()));
     for frame in &mut bench.frames {
         frame.len_bytes = 0;
         bench.counts.drop(DropReason::QueueDisabled);
     }
     lend(true, window, bench, true);
+    port.reap(window); // what was sent while it was enabled
     window.close(&mut bench.used);
     finish(transmitq, bench);
     taken

@@ -218,10 +218,14 @@ impl Pair {
     fn turn_transmitq(&mut self, lane: &mut Lane, bench: &mut Bench, turned: &mut Turned) {
         let Some(attached) = &mut self.transmitq else { return };
         let stopped = !attached.is_served();
-        let Attached { queue, features, enabled, broken, held, .. } = &mut **attached;
+        let Attached { queue, features, enabled, broken, leaving, held, .. } = &mut **attached;
         let features = *features;
         let slot = bench.lender.slot;
         let burst = bench.burst;
+        if let (AnyPort::Loopback(port), true) = (&mut self.port, *leaving) {
+            // The loop waits for buffers as long as it takes; a queue that goes does not.
+            bench.counts.drops[DropReason::QueueDisabled as usize] += port.recall(held) as u64;
+        }
         if stopped {
             // Nothing more is taken, what is out comes home.
             bench.burst = 0;
@@ -231,12 +235,12 @@ impl Pair {
                 journey::from_guest(queue, held, port, bench, features)
             }))
         } else {
-            journey::discard(queue, held, bench)
+            with_port!(&mut self.port, lane, slot, port => journey::discard(queue, held, port, bench))
         };
         bench.burst = burst;
         let drops = &mut bench.counts.drops;
         match &mut self.port {
-            AnyPort::Switch(_) => drops[DropReason::PortFull as usize] += lane.take_undelivered(slot),
+            AnyPort::Switch(_) => lane.take_losses(slot).count(drops),
             AnyPort::Pcap(pcap) => drops[DropReason::PortFull as usize] += pcap.take_drops(),
             AnyPort::Tap(tap) => tap.take_drops().count(drops),
             _ => {}
@@ -252,8 +256,11 @@ impl Pair {
     #[inline]
     fn turn_receiveq(&mut self, lane: &mut Lane, bench: &mut Bench, turned: &mut Turned) {
         let slot = bench.lender.slot;
+        let recalled = matches!(self.port, AnyPort::Loopback(_))
+            && self.transmitq.as_ref().is_some_and(|transmitq| transmitq.leaving);
         let port = &mut self.port;
         if let Some(attached) = &mut self.receiveq
+            && !recalled
             && attached.enabled
             && attached.is_served()
         {
@@ -269,10 +276,10 @@ impl Pair {
             }
         } else {
             with_port!(port, lane, slot, port => {
-                if let Some(attached) = &mut self.receiveq
-                    && attached.leaving
-                {
-                    attached.held.abandon(&mut attached.queue, port, bench);
+                match &mut self.receiveq {
+                    Some(attached) if attached.is_served() => attached.held.forsake(port, bench),
+                    Some(attached) => attached.held.abandon(&mut attached.queue, port, bench),
+                    None => {}
                 }
                 // Nobody is there to receive: what arrives goes back to its sender at once.
                 if port.patience_ns() < u64::MAX {
@@ -297,12 +304,15 @@ impl Pair {
             AnyPort::Pcap(pcap) => pcap.is_replaying(),
             _ => false,
         };
+        let looped = matches!(&self.port, AnyPort::Loopback(port) if !port.is_empty());
         if let Some(attached) = self.transmitq.as_mut().filter(|attached| attached.is_served()) {
-            busy |= attached.queue.arm();
+            // A driver without a kick is not heard, only seen.
+            busy |= attached.queue.arm() || !attached.queue.kick().is_connected();
         }
         if let Some(attached) = self.receiveq.as_mut().filter(|attached| attached.is_served()) {
-            // Buffers matter only to frames that wait for them.
-            busy |= attached.queue.arm() && attached.held.is_waiting();
+            // Buffers matter only to frames that wait for them, and those do not wait for ever.
+            busy |= attached.queue.arm() && looped || attached.held.is_waiting();
+            busy |= looped && !attached.queue.kick().is_connected();
         }
         busy
     }

@@ -53,7 +53,7 @@ impl Uplink {
         end.reap(&mut self.window);
         self.window.close(&mut bench.used);
         bench.used.drain(..).for_each(|used| self.tap.take_back(used.id));
-        bench.counts.drops[DropReason::PortFull as usize] += lane.take_undelivered(slot);
+        lane.take_losses(slot).count(&mut bench.counts.drops);
         account(bench, &mut self.from_wire)
     }
 

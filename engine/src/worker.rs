@@ -236,6 +236,8 @@ impl Worker {
     }
 
     fn take(&mut self, slot: u16) -> Option<Seated> {
+        // What other workers have sent it is on its way back before the slot is somebody else's.
+        self.lane.gather(self.bench.now_ns);
         self.lane.close_mailbox(slot);
         self.slots.get_mut(usize::from(slot)).and_then(Option::take)
     }

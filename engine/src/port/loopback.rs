@@ -23,6 +23,20 @@ impl Default for Loopback {
     }
 }
 
+impl Loopback {
+    /// Settles what is on the loop, because the queue that lent it goes. Returns how many frames that were.
+    pub fn recall(&mut self, window: &mut Window) -> usize {
+        let count = self.frames.len();
+        self.frames.drain(..).for_each(|mut frame| window.settle(frame.loan()));
+        count
+    }
+
+    /// Whether nothing is on it.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+}
+
 impl Port for Loopback {
     #[inline]
     fn room(&self) -> usize {

@@ -14,6 +14,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use self::fdb::{Fdb, Learned, Mac, PortId, TICK_SECONDS};
 use super::Port;
+use crate::counters::DropReason;
 use crate::frame::steer::Steering;
 use crate::frame::{Frame, Lender, Loan};
 use crate::window::Window;
@@ -102,7 +103,25 @@ struct Mailbox {
     /// Frames that found the inbox full.
     overflows: u64,
     /// Frames from this slot that could not be delivered.
-    undelivered: u64,
+    losses: Losses,
+}
+
+/// Frames of one slot that went no further than the switch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// There was no room: at the receiver, on the way to another worker, or to send it to everybody.
+    pub port_full: u64,
+    /// There was nowhere to go but where it came from.
+    pub no_destination: u64,
+}
+
+impl Losses {
+    /// Adds them to a queue's drops.
+    #[inline]
+    pub fn count(self, drops: &mut [u64; DropReason::COUNT]) {
+        drops[DropReason::PortFull as usize] += self.port_full;
+        drops[DropReason::NoDestination as usize] += self.no_destination;
+    }
 }
 
 /// One worker's part of the switch.
@@ -152,10 +171,9 @@ impl Lane {
         if self.mailboxes.len() <= index {
             self.mailboxes.resize_with(index + 1, Mailbox::default);
         }
-        let mailbox = &mut self.mailboxes[index];
-        mailbox.open = true;
-        mailbox.inbox.reserve_exact(INBOX);
-        mailbox.loans.reserve(4 * INBOX);
+        // Nothing that its last owner left is the new one's.
+        let (inbox, loans) = (VecDeque::with_capacity(INBOX), Vec::with_capacity(4 * INBOX));
+        self.mailboxes[index] = Mailbox { open: true, inbox, loans, ..Mailbox::default() };
     }
 
     /// Closes it and lets go of its frames.
@@ -174,13 +192,15 @@ impl Lane {
     }
 
     /// How many of a slot's own frames could not be delivered; counted from the last time this was asked.
-    pub fn take_undelivered(&mut self, slot: u16) -> u64 {
-        std::mem::take(&mut self.mailboxes[usize::from(slot)].undelivered)
+    pub fn take_losses(&mut self, slot: u16) -> Losses {
+        std::mem::take(&mut self.mailboxes[usize::from(slot)].losses)
     }
 
     /// Brings in what other workers have sent, and lets time pass. Returns how many things came.
     pub fn gather(&mut self, now_ns: u64) -> usize {
         self.tick = now_ns / NANOS_PER_TICK;
+        // Another worker may have heard the same address since, from somebody else's mouth.
+        self.learned = None;
         let mut count = 0;
         for worker in 0..self.links.len() {
             while let Some(envelope) = self.links[worker].as_mut().and_then(|link| link.frames_in.pop().ok()) {
@@ -235,6 +255,12 @@ impl Lane {
             }
             _ => Err(frame),
         }
+    }
+
+    /// Whether there is such a port.
+    #[inline]
+    fn knows(&self, port: PortId) -> bool {
+        self.ports.get(usize::from(port.0)).is_some_and(Option::is_some)
     }
 
     /// Sends a frame to one port, or gives it back.
@@ -331,10 +357,11 @@ impl End<'_> {
         if destination[0] & 1 == 0
             && let Some(to) = self.lane.fdb.lookup(destination, vlan)
         {
-            let delivered = if to == self.port { Err(frame) } else { self.lane.deliver(to, frame) };
-            if let Err(mut frame) = delivered {
-                self.lane.mailboxes[usize::from(self.slot)].undelivered += 1;
-                window.settle(frame.loan());
+            if to == self.port || !self.lane.knows(to) {
+                self.losses().no_destination += 1;
+                settle(frame, window);
+            } else {
+                self.send_to(to, frame, window);
             }
         } else {
             self.flood(frame, window);
@@ -342,23 +369,48 @@ impl End<'_> {
     }
 
     /// To every port but the one it came from. Each copy is a reader of its own; a frame in many parts reaches as many ports
-    /// as there are lists for its parts.
+    /// as there are lists for its parts. The last port gets the frame itself.
     #[cold]
-    fn flood(&mut self, mut frame: Frame, window: &mut Window) {
-        for index in 0..self.lane.ports.len() {
-            let to = PortId(index as u16);
-            if to == self.port || self.lane.ports[index].is_none() {
+    fn flood(&mut self, frame: Frame, window: &mut Window) {
+        let mut last = None;
+        for to in (0..self.lane.ports.len()).map(|index| PortId(index as u16)) {
+            if to == self.port || !self.lane.knows(to) {
                 continue;
             }
-            let Some(parts) = frame.parts.duplicate(&mut window.store) else { break };
-            window.lend_again(frame.ticket);
-            let copy = Frame { parts, ..frame };
-            if let Err(mut copy) = self.lane.deliver(to, copy) {
-                window.settle(copy.loan());
+            let Some(before) = last.replace(to) else { continue };
+            match frame.parts.duplicate(&mut window.store) {
+                Some(parts) => {
+                    window.lend_again(frame.ticket);
+                    self.send_to(before, Frame { parts, ..frame }, window);
+                }
+                None => self.losses().port_full += 1,
             }
         }
-        window.settle(frame.loan());
+        match last {
+            Some(last) => self.send_to(last, frame, window),
+            None => {
+                self.losses().no_destination += 1;
+                settle(frame, window);
+            }
+        }
     }
+
+    #[inline]
+    fn send_to(&mut self, to: PortId, frame: Frame, window: &mut Window) {
+        if let Err(frame) = self.lane.deliver(to, frame) {
+            self.losses().port_full += 1;
+            settle(frame, window);
+        }
+    }
+
+    fn losses(&mut self) -> &mut Losses {
+        &mut self.lane.mailboxes[usize::from(self.slot)].losses
+    }
+}
+
+#[inline]
+fn settle(mut frame: Frame, window: &mut Window) {
+    window.settle(frame.loan());
 }
 
 impl Port for End<'_> {
