@@ -1,0 +1,178 @@
+//! A guest with one card that remembers what it sent and checks all that it hears.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use virtnet_rings::guest::net::{Nic, NicOptions};
+use virtnet_rings::guest::{Driver, Ram};
+use virtnet_rings::memory::{GuestMemory, RegionSpec};
+use virtnet_rings::spec::net::VIRTIO_NET_F_MRG_RXBUF;
+use virtnet_rings::spec::virtq::{VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC};
+use virtnet_rings::{Layout, Notifier, Queue, QueueAddresses, QueueSetup};
+
+use crate::frames::{self, Heard, Mac};
+
+/// Guest physical address of a guest's memory.
+pub const RAM_GPA: u64 = 0x10_0000;
+
+/// Where frames come from that no guest here has made: those of `rings::guest::mischief`.
+pub const STRANGER: Mac = [2, 0, 0, 0, 0xba, 0xd2];
+
+/// What has been heard from one station on one address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// How many frames.
+    pub count: u64,
+    /// The number that the next one has if nothing is lost.
+    pub next: u64,
+    /// How many numbers were passed over.
+    pub missed: u64,
+}
+
+/// A guest with one card.
+#[derive(Debug)]
+pub struct Guest {
+    /// Its card.
+    pub nic: Nic,
+    /// Its address.
+    pub mac: Mac,
+    /// Its memory as the device sees it.
+    pub memory: Arc<GuestMemory>,
+    /// The features it accepted.
+    pub features: u64,
+    /// By sender and address.
+    pub heard: BTreeMap<(Mac, Mac), Record>,
+    /// Frames from [`STRANGER`], as they came.
+    pub strange: Vec<Vec<u8>>,
+    /// Frames sent, by address.
+    sent: BTreeMap<Mac, u64>,
+    buffer: Vec<u8>,
+}
+
+impl Guest {
+    /// A guest with 8 MiB of memory.
+    pub fn new(station: u16, options: NicOptions) -> Self {
+        Self::with_memory(station, options, 8 << 20)
+    }
+
+    /// A guest with `ram_bytes` of memory.
+    pub fn with_memory(station: u16, options: NicOptions, ram_bytes: usize) -> Self {
+        let ram = Arc::new(Ram::new(ram_bytes, RAM_GPA).expect("memory for a guest"));
+        let memory = memory_of(&ram);
+        let features = features_of(&options);
+        let nic = Nic::new(&ram, options).expect("a card");
+        let mac = frames::mac(station);
+        let (heard, strange, sent) = Default::default();
+        Guest { nic, mac, memory, features, heard, strange, sent, buffer: Vec::new() }
+    }
+
+    /// The device's side of one of its queues, from `base` on.
+    pub fn queue(&self, driver: &Driver, base: u32) -> Queue {
+        self.queue_with(driver, base, Notifier::default())
+    }
+
+    /// As `queue`, with a kick.
+    pub fn queue_with(&self, driver: &Driver, base: u32, kick: Notifier) -> Queue {
+        let at = driver.addresses();
+        let setup = QueueSetup {
+            layout: driver.layout(),
+            size: driver.size(),
+            addresses: QueueAddresses {
+                descriptor_area: at.descriptor,
+                driver_area: at.driver,
+                device_area: at.device,
+            },
+            base,
+            features: self.features,
+            call: Notifier::default(),
+            kick,
+            log: None,
+        };
+        setup.activate(self.memory.clone()).expect("an honest queue")
+    }
+
+    /// Its queue by index: 0 is the receiveq, 1 the transmitq.
+    pub fn queue_at(&self, index: u16, base: u32) -> Queue {
+        self.queue(if index == 0 { &self.nic.receiveq } else { &self.nic.transmitq }, base)
+    }
+
+    /// The base of a ring that nobody has used yet.
+    pub fn fresh_base(&self) -> u32 {
+        if self.nic.options().layout == Layout::Packed { 0x8000_8000 } else { 0 }
+    }
+
+    /// Sends up to `count` frames of these lengths by number; returns how many there was room for.
+    pub fn send(&mut self, to: Mac, count: u64, len_bytes: impl Fn(u64) -> usize) -> u64 {
+        let number = self.sent.entry(to).or_default();
+        let first = *number;
+        while *number < first + count {
+            let frame = frames::frame(to, self.mac, *number, len_bytes(*number));
+            if !self.nic.send(&frame).expect("the device keeps to the rules") {
+                break;
+            }
+            *number += 1;
+        }
+        *number - first
+    }
+
+    /// How many frames it has sent to an address.
+    pub fn sent_to(&self, to: Mac) -> u64 {
+        self.sent.get(&to).copied().unwrap_or_default()
+    }
+
+    /// Takes in all that has arrived: each frame whole, and no number before an earlier one. Returns how many they were.
+    pub fn listen(&mut self) -> u64 {
+        let mut count = 0;
+        let mut bytes = std::mem::take(&mut self.buffer);
+        while self.nic.receive(&mut bytes).expect("the device keeps to the rules") {
+            count += 1;
+            if bytes.get(6..12) == Some(&STRANGER) {
+                self.strange.push(bytes.clone());
+                continue;
+            }
+            let Heard { to, from, number } = frames::check(&bytes).unwrap_or_else(|wrong| panic!("{wrong}"));
+            let record = self.heard.entry((from, to)).or_default();
+            assert!(number >= record.next, "frame {number} from {from:x?} after {}", record.next);
+            record.missed += number - record.next;
+            record.next = number + 1;
+            record.count += 1;
+        }
+        self.buffer = bytes;
+        count
+    }
+
+    /// What it has heard from a station on its own address.
+    pub fn heard_from(&self, from: Mac) -> Record {
+        self.heard.get(&(from, self.mac)).copied().unwrap_or_default()
+    }
+
+    /// Takes back what the device has finished with; tells how many frames it still has.
+    pub fn unreaped(&mut self) -> usize {
+        self.nic.reap().expect("the device keeps to the rules");
+        self.nic.unreaped()
+    }
+}
+
+/// The device's view of a guest's memory.
+pub fn memory_of(ram: &Ram) -> Arc<GuestMemory> {
+    let region = RegionSpec {
+        gpa: ram.gpa(),
+        len_bytes: ram.len_bytes(),
+        frontend_address: ram.user_address(),
+        fd: ram.fd().try_clone_to_owned().expect("a file descriptor"),
+        offset_bytes: 0,
+    };
+    GuestMemory::new(vec![region]).expect("one region")
+}
+
+/// The feature bits that a card's options stand for.
+pub fn features_of(options: &NicOptions) -> u64 {
+    let queue = options.queue;
+    let bits = [
+        (queue.event_idx, VIRTIO_F_EVENT_IDX),
+        (queue.in_order, VIRTIO_F_IN_ORDER),
+        (queue.indirect, VIRTIO_F_INDIRECT_DESC),
+        (options.mergeable, VIRTIO_NET_F_MRG_RXBUF),
+    ];
+    bits.iter().filter(|(on, _)| *on).map(|(_, bit)| 1 << bit).sum()
+}
