@@ -31,8 +31,7 @@ fn fate(mischief: Mischief, layout: Layout, size: u16) -> Fate {
         AvailableIndexTooFar | AvailableIndexBackwards => Violation::AvailableIndexTooFar { ahead: one, size },
         HeadPastTable => Violation::HeadPastTable { head: one, size },
         NextPastTable | IndirectNextPastTable => Violation::NextPastTable { next: one, size },
-        ChainLoop | IndirectLoop => Violation::ChainTooLong { limit: size },
-        ChainLongerThanQueue if layout == Layout::Packed => Violation::ChainTooLong { limit: size },
+        ChainLoop | IndirectLoop | ChainLongerThanQueue => Violation::ChainTooLong { limit: size },
         IndirectNotNegotiated => Violation::IndirectNotNegotiated,
         IndirectInIndirect if layout == Layout::Split => Violation::IndirectNested,
         IndirectWithNext => Violation::IndirectWithNext,
@@ -49,7 +48,6 @@ fn fate(mischief: Mischief, layout: Layout, size: u16) -> Fate {
         OutsideMemory | AddressOverflows | CrossesEnd | LengthHuge => return Fate::Fault(Fault::OutsideMemory),
         WritableBeforeReadable => return Fate::Fault(Fault::ReadableAfterWritable),
         ChainAsLongAsQueue if usize::from(size) > PARTS_MAX => return Fate::Fault(Fault::TooManyParts),
-        ChainLongerThanQueue if usize::from(size) >= PARTS_MAX => return Fate::Fault(Fault::TooManyParts),
         // Not available, as far as anyone can see.
         WrapBitsInverted | WrapBitsUsed => return Fate::Chains(0),
         OfferedTwice => return Fate::Chains(2),

@@ -94,16 +94,61 @@ impl Link {
     }
 }
 
+/// Senders are told apart by so many numbers.
+const SENDERS: usize = 64;
+
+#[inline]
+fn sender(Lender { worker, slot }: Lender) -> usize {
+    // Slots of one worker, and the same slots of several, fall apart.
+    (usize::from(slot) + 23 * usize::from(worker)) % SENDERS
+}
+
 /// What waits for one slot.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Mailbox {
     open: bool,
     inbox: VecDeque<Frame>,
+    /// How many frames in the inbox each sender has.
+    shares: [u16; SENDERS],
     loans: Vec<Loan>,
     /// Frames that found the inbox full.
     overflows: u64,
     /// Frames from this slot that could not be delivered.
     losses: Losses,
+}
+
+impl Mailbox {
+    const CLOSED: Mailbox = Mailbox {
+        open: false,
+        inbox: VecDeque::new(),
+        shares: [0; SENDERS],
+        loans: Vec::new(),
+        overflows: 0,
+        losses: Losses { port_full: 0, no_destination: 0 },
+    };
+
+    /// Takes a frame in, unless its sender has as many there as there is room left: n senders that flood get an n-th of it
+    /// each and leave as much for one that does not.
+    #[inline]
+    fn put(&mut self, frame: Frame) -> Result<(), Frame> {
+        if !self.open {
+            return Err(frame);
+        }
+        let share = &mut self.shares[sender(frame.lender)];
+        if usize::from(*share) >= INBOX - self.inbox.len() {
+            self.overflows += 1;
+            return Err(frame);
+        }
+        *share += 1;
+        self.inbox.push_back(frame);
+        Ok(())
+    }
+
+    #[inline]
+    fn take(&mut self, count: usize, frames: &mut Vec<Frame>) {
+        let Mailbox { inbox, shares, .. } = self;
+        frames.extend(inbox.drain(..count).inspect(|frame| shares[sender(frame.lender)] -= 1));
+    }
 }
 
 /// Frames of one slot that went no further than the switch.
@@ -169,11 +214,11 @@ impl Lane {
     pub fn open_mailbox(&mut self, slot: u16) {
         let index = usize::from(slot);
         if self.mailboxes.len() <= index {
-            self.mailboxes.resize_with(index + 1, Mailbox::default);
+            self.mailboxes.resize_with(index + 1, || Mailbox::CLOSED);
         }
         // Nothing that its last owner left is the new one's.
         let (inbox, loans) = (VecDeque::with_capacity(INBOX), Vec::with_capacity(4 * INBOX));
-        self.mailboxes[index] = Mailbox { open: true, inbox, loans, ..Mailbox::default() };
+        self.mailboxes[index] = Mailbox { open: true, inbox, loans, ..Mailbox::CLOSED };
     }
 
     /// Closes it and lets go of its frames.
@@ -245,15 +290,8 @@ impl Lane {
     #[inline]
     fn put(&mut self, slot: u16, frame: Frame) -> Result<(), Frame> {
         match self.mailboxes.get_mut(usize::from(slot)) {
-            Some(mailbox) if mailbox.open => {
-                if mailbox.inbox.len() == INBOX {
-                    mailbox.overflows += 1;
-                    return Err(frame);
-                }
-                mailbox.inbox.push_back(frame);
-                Ok(())
-            }
-            _ => Err(frame),
+            Some(mailbox) => mailbox.put(frame),
+            None => Err(frame),
         }
     }
 
@@ -435,9 +473,8 @@ impl Port for End<'_> {
 
     #[inline]
     fn receive(&mut self, _now_ns: u64, room: usize, frames: &mut Vec<Frame>) {
-        let inbox = &mut self.lane.mailboxes[usize::from(self.slot)].inbox;
-        let count = room.min(inbox.len());
-        frames.extend(inbox.drain(..count));
+        let mailbox = &mut self.lane.mailboxes[usize::from(self.slot)];
+        mailbox.take(room.min(mailbox.inbox.len()), frames);
     }
 
     #[inline]
