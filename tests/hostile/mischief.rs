@@ -6,6 +6,7 @@ use virtnet_engine::pair::Side;
 use virtnet_rings::guest::mischief::{Kind, Mischief, TOKEN, Unable};
 use virtnet_rings::guest::net::NicOptions;
 use virtnet_rings::guest::{Buffer, Completed, Options};
+use virtnet_rings::spec::net::{VIRTIO_NET_F_CSUM, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6};
 use virtnet_rings::{Layout, Violation};
 use virtnet_tests::frames::Mac;
 use virtnet_tests::{Device, Guest, House};
@@ -39,9 +40,21 @@ macro_rules! retired {
     };
 }
 
+/// What is played, and what was negotiated.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    layout: Layout,
+    kind: Kind,
+    indirect: bool,
+    mergeable: bool,
+    /// The device may complete checksums and cut segments.
+    offloads: bool,
+}
+
 /// The table of `docs/outcomes.md`.
-fn outcome(mischief: Mischief, layout: Layout, kind: Kind, mergeable: bool) -> Outcome {
+fn outcome(mischief: Mischief, case: Case) -> Outcome {
     use Mischief::*;
+    let Case { layout, kind, mergeable, offloads, .. } = case;
     match mischief {
         AvailableIndexTooFar | AvailableIndexBackwards => retired!(Violation::AvailableIndexTooFar { .. }),
         HeadPastTable => retired!(Violation::HeadPastTable { head: SIZE, size: SIZE }),
@@ -74,12 +87,10 @@ fn outcome(mischief: Mischief, layout: Layout, kind: Kind, mergeable: bool) -> O
         HeaderOnly | FrameShort if kind == Kind::Receiveq && mergeable => Kept,
         HeaderOnly | FrameShort => Dropped(DropReason::TooShort),
         FrameLong => Dropped(DropReason::TooLong),
-        GsoSizeZero
-        | GsoTypeUnknown
-        | GsoWithoutChecksum
-        | HdrLenHuge
-        | ChecksumStartPastFrame
-        | ChecksumOffsetPastFrame => Dropped(DropReason::OffloadRefused),
+        GsoTypeUnknown => Dropped(DropReason::MalformedHeader),
+        GsoSizeZero | GsoWithoutChecksum | HdrLenHuge | ChecksumStartPastFrame | ChecksumOffsetPastFrame => {
+            Dropped(if offloads { DropReason::MalformedHeader } else { DropReason::OffloadRefused })
+        }
         ChainAsLongAsQueue | ZeroLengthDescriptor | HeaderInThree | HeaderFlagsUnknown => Carried,
         OfferedTwice => CarriedTwice,
         RingLapped => unreachable!("it is played by itself, below"),
@@ -104,10 +115,14 @@ const VILLAIN: usize = 0;
 const PEER: usize = 1;
 
 impl Street {
-    fn new(layout: Layout, indirect: bool, mergeable: bool) -> Self {
+    fn new(case: Case) -> Self {
+        let Case { layout, indirect, mergeable, offloads, .. } = case;
         let queue = Options { indirect, ..Options::default() };
         let options = NicOptions { layout, size: SIZE, queue, mergeable, ..NicOptions::default() };
-        let villain = Guest::new(1, NicOptions { receive_buffers: 0, ..options.clone() });
+        let mut villain = Guest::new(1, NicOptions { receive_buffers: 0, ..options.clone() });
+        if offloads {
+            villain.features |= 1 << VIRTIO_NET_F_CSUM | 1 << VIRTIO_NET_F_HOST_TSO4 | 1 << VIRTIO_NET_F_HOST_TSO6;
+        }
         let honest = |station| Guest::new(station, options.clone());
         let (peer, neighbours) = (honest(2), [honest(3), honest(4)]);
         let mut house = House::new(1);
@@ -178,8 +193,9 @@ impl Street {
     }
 }
 
-fn play(mischief: Mischief, layout: Layout, kind: Kind, indirect: bool, mergeable: bool) -> bool {
-    let mut street = Street::new(layout, indirect, mergeable);
+fn play(mischief: Mischief, case: Case) -> bool {
+    let mut street = Street::new(case);
+    let kind = case.kind;
     let side = if kind == Kind::Receiveq { Side::Receiveq } else { Side::Transmitq };
     let before = street.counts(VILLAIN, side);
     let ram = street.villain.nic.ram().clone();
@@ -204,7 +220,7 @@ fn play(mischief: Mischief, layout: Layout, kind: Kind, indirect: bool, mergeabl
     let collected = queue.collect(&mut done);
     let empty_again = collected.is_ok_and(|count| count == 1) && done[0].token == TOKEN && done[0].len_bytes == 0;
     let drops_but = |reason: DropReason| counts.dropped() - counts.drops[reason as usize];
-    match outcome(mischief, layout, kind, mergeable) {
+    match outcome(mischief, case) {
         Retired(is_it) => {
             let [event] = broken[..] else { panic!("{} events", broken.len()) };
             assert!(is_it(&event.violation), "{}", event.violation);
@@ -243,11 +259,11 @@ fn play(mischief: Mischief, layout: Layout, kind: Kind, indirect: bool, mergeabl
             assert_eq!((counts.dropped(), counts.drops[DropReason::NoBuffers as usize]), (1, 1));
         }
     }
-    if !matches!(outcome(mischief, layout, kind, mergeable), Retired(_)) {
+    if !matches!(outcome(mischief, case), Retired(_)) {
         assert!(broken.is_empty(), "{broken:?}");
     }
     // What the mischievous chain carries is for a station that is not there, so it goes to all.
-    let strange = match (outcome(mischief, layout, kind, mergeable), kind) {
+    let strange = match (outcome(mischief, case), kind) {
         (Carried, Kind::Transmitq) => 1,
         (CarriedTwice, Kind::Transmitq) => 2,
         _ => 0,
@@ -260,12 +276,17 @@ fn play(mischief: Mischief, layout: Layout, kind: Kind, indirect: bool, mergeabl
     true
 }
 
+const PACKED: Case =
+    Case { layout: Layout::Packed, kind: Kind::Transmitq, indirect: false, mergeable: false, offloads: false };
+
 fn every_mischief(layout: Layout, kind: Kind) {
     for &mischief in Mischief::ALL.iter().filter(|&&mischief| mischief != Mischief::RingLapped) {
         let mut played = 0;
-        for (indirect, mergeable) in [(false, false), (false, true), (true, false), (true, true)] {
-            println!("{mischief:?} on a {layout:?} {kind:?}, indirect {indirect}, mergeable {mergeable}");
-            played += u32::from(play(mischief, layout, kind, indirect, mergeable));
+        for choice in 0..8 {
+            let [indirect, mergeable, offloads] = [1, 2, 4].map(|bit| choice & bit != 0);
+            let case = Case { layout, kind, indirect, mergeable, offloads };
+            println!("{mischief:?}, {case:?}");
+            played += u32::from(play(mischief, case));
         }
         assert_eq!(played > 0, mischief.applies_to(layout, kind), "{mischief:?} was not played");
     }
@@ -293,7 +314,7 @@ fn whatever_a_packed_receiveq_does_harms_no_neighbour() {
 
 #[test]
 fn a_packed_transmitq_that_is_offered_again_sends_as_many_frames_as_it_has_descriptors_and_no_more() {
-    let mut street = Street::new(Layout::Packed, false, false);
+    let mut street = Street::new(PACKED);
     let mute = Guest::new(9, NicOptions { receive_buffers: 0, ..NicOptions::default() });
     let _mute_device = street.house.move_in(0, &mute);
     let before = street.counts(VILLAIN, Side::Transmitq);
@@ -315,7 +336,7 @@ fn a_packed_transmitq_that_is_offered_again_sends_as_many_frames_as_it_has_descr
 
 #[test]
 fn a_packed_receiveq_that_is_offered_again_receives_into_what_it_offered_and_no_more() {
-    let mut street = Street::new(Layout::Packed, false, false);
+    let mut street = Street::new(PACKED);
     let ram = street.villain.nic.ram().clone();
     let gpa = ram.alloc(2048, 64).unwrap();
     street.villain.nic.receiveq.offer(&[Buffer::writable(gpa, 2048)], 0).unwrap();
