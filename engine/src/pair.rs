@@ -1,6 +1,6 @@
 //! A queue pair: receiveq, transmitq, the port between them and the wire, and one burst each way.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use virtnet_rings::{Notifier, Queue, Violation, Virtqueue, with_queue};
 
@@ -327,10 +327,10 @@ impl Pair {
         }
     }
 
-    /// The wire, to sleep on, where it is one that can call.
-    pub fn wire(&self) -> Option<BorrowedFd<'_>> {
+    /// The wire's door, to sleep on, where it has one.
+    pub fn door(&self) -> Option<BorrowedFd<'_>> {
         match &self.port {
-            AnyPort::Tap(tap) => Some(tap.as_fd()),
+            AnyPort::Tap(tap) => tap.door(),
             _ => None,
         }
     }

@@ -1,7 +1,7 @@
 //! An uplink: a network interface of the host as a port of the switch, with no guest behind it. What comes from the
 //! interface goes into the switch, what the switch sends goes out; one of these serves one queue of the interface.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use crate::bench::Bench;
 use crate::counters::{DropReason, QueueCounters};
@@ -72,6 +72,11 @@ impl Uplink {
         account(bench, &mut self.to_wire)
     }
 
+    /// The interface's door, to sleep on.
+    pub fn door(&self) -> Option<BorrowedFd<'_>> {
+        self.tap.door()
+    }
+
     /// Takes no more from the interface; [`Self::is_idle`] tells when nothing of it is out any more.
     pub fn leave(&mut self) {
         self.leaving = true;
@@ -80,11 +85,5 @@ impl Uplink {
     /// Whether the switch has nothing of the interface's.
     pub fn is_idle(&self) -> bool {
         self.window.is_empty()
-    }
-}
-
-impl AsFd for Uplink {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.tap.as_fd()
     }
 }

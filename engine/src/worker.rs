@@ -1,6 +1,5 @@
 //! A worker: what one lcore owns, and its turn.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -300,8 +299,8 @@ impl Worker {
         if !called {
             let kicks = self.pairs().flat_map(|pair| pair.kicks()).filter_map(|kick| kick.eventfd());
             let wires = self.slots.iter().flatten().filter_map(|seated| match seated {
-                Seated::Pair(pair) => pair.wire(),
-                Seated::Uplink(uplink) => Some(uplink.as_fd()),
+                Seated::Pair(pair) => pair.door(),
+                Seated::Uplink(uplink) => uplink.door(),
             });
             let mut doors = vec![PollFd::new(&self.desk.wake, PollFlags::IN)];
             doors.extend(kicks.map(|kick| PollFd::new(kick, PollFlags::IN)));

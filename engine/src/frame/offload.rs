@@ -16,6 +16,20 @@ use super::steer::{
 use crate::counters::DropReason;
 use crate::frame::FRAME_LEN_MAX;
 
+/// What a device may offer its driver for frames from the guest.
+pub const FROM_GUEST: u64 = 1 << VIRTIO_NET_F_CSUM
+    | 1 << VIRTIO_NET_F_HOST_TSO4
+    | 1 << VIRTIO_NET_F_HOST_TSO6
+    | 1 << VIRTIO_NET_F_HOST_ECN
+    | 1 << VIRTIO_NET_F_HOST_USO;
+/// What a device may offer its driver for frames to the guest; what a driver does not accept is done in software.
+pub const TO_GUEST: u64 = 1 << VIRTIO_NET_F_GUEST_CSUM
+    | 1 << VIRTIO_NET_F_GUEST_TSO4
+    | 1 << VIRTIO_NET_F_GUEST_TSO6
+    | 1 << VIRTIO_NET_F_GUEST_ECN
+    | 1 << VIRTIO_NET_F_GUEST_USO4
+    | 1 << VIRTIO_NET_F_GUEST_USO6;
+
 /// How much of a frame's head [`check`] wants to see: Ethernet with two VLAN tags, IP with all its options, TCP with
 /// all of its own, and some IPv6 extension headers.
 pub const HEAD_BYTES_MAX: usize = 256;

@@ -1,13 +1,6 @@
 use super::*;
 use proptest::prelude::*;
 
-/// Every offload that a driver can accept.
-const ALL: u64 = 1 << VIRTIO_NET_F_CSUM
-    | 1 << VIRTIO_NET_F_HOST_TSO4
-    | 1 << VIRTIO_NET_F_HOST_TSO6
-    | 1 << VIRTIO_NET_F_HOST_ECN
-    | 1 << VIRTIO_NET_F_HOST_USO;
-
 /// A packet as its fields, from which bytes are made the slow way.
 #[derive(Clone, Debug)]
 struct Packet {
@@ -175,7 +168,7 @@ proptest! {
         if ecn && packet.is_tcp {
             asked.gso_type |= 0x80;
         }
-        let header = checked(&frame, &asked, ALL).unwrap();
+        let header = checked(&frame, &asked, FROM_GUEST).unwrap();
         let headers_bytes = packet.above_at() + packet.above_bytes();
         prop_assert_eq!(header, NetHeader { hdr_len: headers_bytes as u16, ..asked });
 
@@ -208,7 +201,7 @@ proptest! {
     fn a_partial_checksum_is_completed(packet in packet(3000)) {
         let mut frame = packet.bytes(false);
         let asked = NetHeader { gso_type: 0, gso_size: 0, ..packet.header(0) };
-        let header = checked(&frame, &asked, ALL).unwrap();
+        let header = checked(&frame, &asked, FROM_GUEST).unwrap();
         prop_assert_eq!(header, asked);
         complete_checksum(&mut frame, &header).unwrap();
         prop_assert_eq!(frame, packet.bytes(true));
@@ -231,7 +224,7 @@ proptest! {
             }
             header = NetHeader { gso_type: [1, 4, 5, 0x81, 0][usize::from(gso_type) % 5], gso_size: gso_size % 300, ..packet.header(0) };
         }
-        let verdict = checked(&frame, &header, features | ALL);
+        let verdict = checked(&frame, &header, features | FROM_GUEST);
         let mut copy = frame.clone();
         prop_assert_eq!(complete_checksum(&mut copy, &header).is_ok(),
             check_checksum(header.csum_start, header.csum_offset, frame.len() as u32).is_ok());
@@ -268,14 +261,14 @@ fn what_was_not_negotiated_is_refused() {
     let header = packet.header(1000);
     let plain = NetHeader { gso_type: 0, ..header };
     let ecn = NetHeader { gso_type: 0x81, ..header };
-    let without = |bit: u32| ALL & !(1 << bit);
+    let without = |bit: u32| FROM_GUEST & !(1 << bit);
     assert_eq!(checked(&frame, &plain, without(VIRTIO_NET_F_CSUM)), Err(Refusal::NotNegotiated));
     assert_eq!(checked(&frame, &header, without(VIRTIO_NET_F_CSUM)), Err(Refusal::NotNegotiated));
     assert_eq!(checked(&frame, &header, without(VIRTIO_NET_F_HOST_TSO4)), Err(Refusal::NotNegotiated));
     assert_eq!(checked(&frame, &ecn, without(VIRTIO_NET_F_HOST_ECN)), Err(Refusal::NotNegotiated));
     assert_eq!(checked(&frame, &NetHeader { gso_type: 3, ..header }, u64::MAX), Err(Refusal::NotNegotiated));
     assert_eq!(Refusal::NotNegotiated.reason(), DropReason::OffloadRefused);
-    assert!(checked(&frame, &ecn, ALL).is_ok());
+    assert!(checked(&frame, &ecn, FROM_GUEST).is_ok());
 }
 
 #[test]
@@ -303,7 +296,7 @@ fn what_contradicts_itself_is_refused() {
         (NetHeader { gso_type: 5, ..good }, Refusal::Headers { gso_type: 5 }),
     ];
     for (header, refusal) in cases {
-        assert_eq!(checked(&frame, &header, ALL), Err(refusal));
+        assert_eq!(checked(&frame, &header, FROM_GUEST), Err(refusal));
         assert_eq!(refusal.reason(), DropReason::MalformedHeader);
     }
     let fragment = {
@@ -311,13 +304,13 @@ fn what_contradicts_itself_is_refused() {
         frame[20] = 0x20;
         frame
     };
-    assert_eq!(checked(&fragment, &good, ALL), Err(Refusal::Headers { gso_type: 1 }));
+    assert_eq!(checked(&fragment, &good, FROM_GUEST), Err(Refusal::Headers { gso_type: 1 }));
     let short_tcp = {
         let mut frame = frame.clone();
         frame[46] = 0x40;
         frame
     };
-    assert_eq!(checked(&short_tcp, &good, ALL), Err(Refusal::Headers { gso_type: 1 }));
+    assert_eq!(checked(&short_tcp, &good, FROM_GUEST), Err(Refusal::Headers { gso_type: 1 }));
     assert!(Segments::of(&short_tcp, &good).is_err());
 }
 
@@ -327,9 +320,9 @@ fn only_what_was_asked_for_goes_on() {
     let frame = packet.bytes(false);
     let noisy = NetHeader { flags: 0xff, gso_type: 0, hdr_len: 7, gso_size: 9, num_buffers: 3, ..packet.header(0) };
     let clean = NetHeader { flags: 1, gso_type: 0, hdr_len: 0, gso_size: 0, num_buffers: 0, ..noisy };
-    assert_eq!(checked(&frame, &noisy, ALL), Ok(clean));
+    assert_eq!(checked(&frame, &noisy, FROM_GUEST), Ok(clean));
     // That the checksum was verified is not for a driver to say.
-    assert_eq!(checked(&frame, &NetHeader { flags: 2, ..noisy }, ALL), Ok(NetHeader::default()));
+    assert_eq!(checked(&frame, &NetHeader { flags: 2, ..noisy }, FROM_GUEST), Ok(NetHeader::default()));
 }
 
 #[test]

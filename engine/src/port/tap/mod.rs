@@ -87,6 +87,8 @@ pub struct Tap {
     slots: OwnedMemory,
     free: Vec<u16>,
     quiet_until_ns: u64,
+    /// Somebody has deleted the interface.
+    gone: bool,
     drops: TapDrops,
 }
 
@@ -154,6 +156,7 @@ impl Tap {
             // untouched.
             free: (0..Self::SLOTS as u16).rev().collect(),
             quiet_until_ns: 0,
+            gone: false,
             drops: TapDrops::default(),
         }
     }
@@ -188,14 +191,18 @@ impl Tap {
     /// Appends up to `room` frames that wait at the interface, each with its slot as its ticket.
     #[inline]
     pub fn take_frames(&mut self, now_ns: u64, room: usize, frames: &mut Vec<Frame>) {
-        if now_ns < self.quiet_until_ns {
+        if now_ns < self.quiet_until_ns || self.gone {
             return;
         }
         for _ in 0..room.min(self.free.len()) {
-            let Ok(count) = rustix::io::retry_on_intr(|| rustix::io::read(&self.queue, &mut self.buffer[..])) else {
-                // Nothing waits, or the interface is gone.
-                self.quiet_until_ns = now_ns + LOOK_AGAIN_NS;
-                return;
+            let count = match rustix::io::retry_on_intr(|| rustix::io::read(&self.queue, &mut self.buffer[..])) {
+                Ok(count) => count,
+                Err(error) => {
+                    // An interface that is down has nothing; one that was deleted has an error, for ever.
+                    self.gone = error != Errno::AGAIN;
+                    self.quiet_until_ns = now_ns + LOOK_AGAIN_NS;
+                    return;
+                }
             };
             let Some((header, bytes)) = self.buffer[..count].split_first_chunk::<HEADER>() else { continue };
             if bytes.len() < FRAME_LEN_MIN as usize {
@@ -212,6 +219,11 @@ impl Tap {
                 ..Frame::default()
             });
         }
+    }
+
+    /// Readable when frames wait; `None` when none will come any more.
+    pub fn door(&self) -> Option<BorrowedFd<'_>> {
+        (!self.gone).then(|| self.queue.as_fd())
     }
 
     /// Takes back a slot that [`Tap::take_frames`] lent.
@@ -242,13 +254,6 @@ fn set_offload(queue: &OwnedFd, features: u64) -> io::Result<()> {
         }
     }
     sys::set_offload(queue, flags)
-}
-
-impl AsFd for Tap {
-    /// Readable when frames wait.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.queue.as_fd()
-    }
 }
 
 impl Port for Tap {
