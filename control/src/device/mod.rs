@@ -175,10 +175,6 @@ impl Backend for Served<'_> {
         self.device.enabled.len() + usize::from(controlq)
     }
 
-    fn queue_pairs(&self) -> u16 {
-        self.device.queue_pairs
-    }
-
     fn queue_size_max(&self) -> u16 {
         self.device.queue_size_max
     }

@@ -353,7 +353,7 @@ impl Frontend {
         self.tell(FrontendRequest::SET_INFLIGHT_FD, &inflight.to_bytes(), &[file])
     }
 
-    /// GET_QUEUE_NUM: of a net device, queue pairs.
+    /// GET_QUEUE_NUM: how many rings there can be, or queue pairs; back ends for net devices differ on that.
     pub fn get_queue_num(&mut self) -> Result<u64, FrontendError> {
         self.ask_u64(FrontendRequest::GET_QUEUE_NUM)
     }

@@ -195,7 +195,7 @@ requests! {
         GET_PROTOCOL_FEATURES = 15: Empty, fds 0..=0, reply Some(Shape::U64), fds 0..=0;
         /// The protocol feature bits acknowledged.
         SET_PROTOCOL_FEATURES = 16: U64, fds 0..=0, reply None, fds 0..=0;
-        /// How many queues (of a net device: queue pairs) there can be.
+        /// How many queues there can be.
         GET_QUEUE_NUM = 17: Empty, fds 0..=0, reply Some(Shape::U64), fds 0..=0;
         /// Enables or disables a ring.
         SET_VRING_ENABLE = 18: VringState, fds 0..=0, reply None, fds 0..=0;

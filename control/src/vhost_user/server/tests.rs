@@ -132,6 +132,6 @@ fn a_front_end_of_ours_gets_all_it_asks_for() {
     let (agreed, answers) = asking.join().unwrap().unwrap();
     assert_eq!(agreed.features, bench.device.features() | VHOST_USER_F_PROTOCOL_FEATURES);
     assert_eq!(agreed.protocol_features, super::super::session::PROTOCOL_FEATURES);
-    assert_eq!(answers, (2, 15, bench.device.config()));
+    assert_eq!(answers, (4, 15, bench.device.config()));
     assert_eq!(bench.endpoint.counters().refused(), 0);
 }

@@ -13,9 +13,6 @@ pub trait Backend {
     /// How many rings it has, control queue included; at most [`super::super::message::VRINGS_MAX`].
     fn ring_count(&self) -> usize;
 
-    /// How many queue pairs it has.
-    fn queue_pairs(&self) -> u16;
-
     /// The largest queue size it takes.
     fn queue_size_max(&self) -> u16;
 

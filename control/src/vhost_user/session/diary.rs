@@ -43,9 +43,6 @@ impl Backend for Diary {
     fn ring_count(&self) -> usize {
         self.queues.len()
     }
-    fn queue_pairs(&self) -> u16 {
-        2
-    }
     fn queue_size_max(&self) -> u16 {
         1024
     }

@@ -223,7 +223,7 @@ impl Session {
             R::SET_VRING_CALL => self.set_vring_call(VringFd::from_bytes(name, body)?, fds, device),
             R::SET_VRING_ERR => self.set_vring_err(VringFd::from_bytes(name, body)?, fds),
             R::SET_VRING_ENABLE => self.set_vring_enable(VringState::from_bytes(name, body)?, device),
-            R::GET_QUEUE_NUM => self.get_queue_num(device),
+            R::GET_QUEUE_NUM => self.get_queue_num(),
             R::SEND_RARP => self.send_rarp(u64_from(name, body)?, device),
             R::NET_SET_MTU => self.net_set_mtu(u64_from(name, body)?, device),
             R::SET_BACKEND_REQ_FD => self.set_backend_req_fd(fds),
@@ -478,8 +478,10 @@ impl Session {
         self.start_if_complete(request, index, device)
     }
 
-    fn get_queue_num(&self, device: &impl Backend) -> Result<Reply, Refusal> {
-        Ok(Reply::U64(device.queue_pairs().into()))
+    /// How many rings there are, which is what the words say, and what user-mode Linux compares with. QEMU and DPDK mean
+    /// queue pairs here: to them it is a bound that is too high, and rings beyond ours are refused one by one.
+    fn get_queue_num(&self) -> Result<Reply, Refusal> {
+        Ok(Reply::U64(self.vrings.len() as u64))
     }
 
     fn send_rarp(&mut self, mac: u64, device: &mut impl Backend) -> Result<Reply, Refusal> {
@@ -600,8 +602,7 @@ impl Session {
     }
 
     fn base(&self, index: usize) -> Result<VringBase, ProtocolError> {
-        let knows_protocol_features = self.features & VHOST_USER_F_PROTOCOL_FEATURES != 0;
-        vring::base(self.vrings[index].base, self.layout() == Layout::Packed, knows_protocol_features)
+        vring::base(self.vrings[index].base, self.layout() == Layout::Packed)
     }
 
     /// Changes what lies under the rings: takes back those that run, and lets them go on afterwards. One that cannot go
@@ -659,10 +660,10 @@ impl Session {
             return Ok(Reply::None);
         }
         let refused = |source| Refusal::Ring { request, index, source };
-        let base = self.base(index)?;
         let notifiers = vring.notifiers().map_err(|source| Refusal::System { request, source })?;
         let log = self.log.clone().filter(|_| self.features & VHOST_F_LOG_ALL != 0);
-        let setup = vring.setup(self.layout(), base.to_num(), &self.memory).map_err(refused)?;
+        let setup = vring.setup(self.layout(), self.base(index)?, &self.memory).map_err(refused)?;
+        let base = setup.base;
         let setup = setup.with(self.features, notifiers, log);
         let mut queue = setup.activate(Arc::clone(&self.memory)).map_err(refused)?;
         if let Some(buffer) = &self.inflight

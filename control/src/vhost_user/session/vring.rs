@@ -3,7 +3,8 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::fs::{FileType, OFlags};
-use virtnet_rings::memory::GuestMemory;
+use virtnet_rings::memory::{GuestMemory, Span};
+use virtnet_rings::spec::virtq::VIRTQ_DESC_F_USED;
 use virtnet_rings::{Layout, Notifier, QueueAddresses, QueueSetup, SetupError};
 
 use super::super::message::{Allowed, ProtocolError, VringAddr, VringBase};
@@ -44,7 +45,7 @@ impl Vring {
     ///
     /// # Errors
     /// [`SetupError::Area`] for an area that lies in no region.
-    pub fn setup(&self, layout: Layout, base: u32, memory: &GuestMemory) -> Result<Incomplete, SetupError> {
+    pub fn setup(&self, layout: Layout, base: VringBase, memory: &GuestMemory) -> Result<Incomplete, SetupError> {
         let (size, addr) = (self.size.expect("complete"), self.addr.expect("complete"));
         let lengths = QueueAddresses::area_sizes_bytes(layout, size);
         let areas = [
@@ -62,6 +63,8 @@ impl Vring {
             })?;
         }
         let [descriptor_area, driver_area, device_area] = translated;
+        let may_be_new = layout == Layout::Packed && base.to_num() == 0;
+        let base = if may_be_new && is_new(memory, descriptor_area, size) { VringBase::start(true) } else { base };
         Ok(Incomplete { layout, size, base, addresses: QueueAddresses { descriptor_area, driver_area, device_area } })
     }
 
@@ -93,7 +96,8 @@ impl Vring {
 pub struct Incomplete {
     layout: Layout,
     size: u16,
-    base: u32,
+    /// Where it starts.
+    pub base: VringBase,
     addresses: QueueAddresses,
 }
 
@@ -106,31 +110,34 @@ impl Incomplete {
         log: Option<std::sync::Arc<virtnet_rings::memory::DirtyLog>>,
     ) -> QueueSetup {
         let Incomplete { layout, size, base, addresses } = self;
-        QueueSetup { layout, size, addresses, base, features, call, kick, log }
+        QueueSetup { layout, size, addresses, base: base.to_num(), features, call, kick, log }
     }
 }
 
-/// Where a ring with this SET_VRING_BASE starts. User-mode Linux, which does not know protocol features, sends 0
-/// whatever the layout; a packed ring that is new starts with wrap counters of 1.
-pub fn base(num: Option<u32>, packed: bool, protocol_features_acknowledged: bool) -> Result<VringBase, ProtocolError> {
-    match num {
-        None => Ok(VringBase::start(packed)),
-        Some(0) if packed && !protocol_features_acknowledged => Ok(VringBase::start(packed)),
-        Some(num) => VringBase::from_num("SET_VRING_BASE", num, packed),
-    }
+/// Where a ring stands that has this SET_VRING_BASE, or none.
+pub fn base(num: Option<u32>, packed: bool) -> Result<VringBase, ProtocolError> {
+    num.map_or(Ok(VringBase::start(packed)), |num| VringBase::from_num("SET_VRING_BASE", num, packed))
 }
 
-/// Takes a descriptor for kicks, calls or errors: an eventfd or a pipe, and so that neither end waits. What else there
-/// is (a file on a disk that does not answer, say) could hold whoever writes to it.
+/// Whether a packed ring is new, for all its descriptors tell. User-mode Linux sends 0 as the base of any ring, where a
+/// new packed one has wrap counters of 1; and 0 is also where a ring stands after every second lap. Then some of its
+/// descriptors have been used, or made available again, and show it; in a new one none has. ("Packed Virtqueues")
+fn is_new(memory: &GuestMemory, descriptor_area: u64, size: u16) -> bool {
+    let flags = (0..u64::from(size)).map(|slot| memory.span(descriptor_area + 16 * slot + 14, 2));
+    flags.flatten().filter_map(Span::read_array).all(|flags| u16::from_le_bytes(flags) & VIRTQ_DESC_F_USED == 0)
+}
+
+/// Takes a descriptor for kicks, calls or errors: an eventfd, or a pipe or socket as user-mode Linux gives, and so that
+/// neither end waits. What else there is (a file on a disk that does not answer, say) could hold whoever writes to it.
 pub fn notification_descriptor(request: &'static str, fd: OwnedFd) -> Result<OwnedFd, ProtocolError> {
     let kind = kind(&fd);
     let refused = ProtocolError::Field {
         request,
         field: "descriptor",
         found: u64::from(kind.map_or(0, |kind| kind.as_raw_mode())),
-        allowed: Allowed::Such("an eventfd or a pipe"),
+        allowed: Allowed::Such("an eventfd, a pipe or a socket"),
     };
-    if kind.is_none_or(|kind| kind != FileType::Fifo && !is_eventfd(&fd)) {
+    if !matches!(kind, Some(FileType::Fifo | FileType::Socket)) && !is_eventfd(&fd) {
         return Err(refused);
     }
     let flags = rustix::fs::fcntl_getfl(&fd).map_err(|_| refused)?;
