@@ -141,11 +141,13 @@ pub struct Features {
     pub indirect: bool,
     /// VIRTIO_NET_F_MQ, with more than one queue pair.
     pub mq: bool,
+    /// Checksum and segmentation offloads, both ways. A receiver that lacks what a frame asks for gets it finished.
+    pub offload: bool,
 }
 
 impl Default for Features {
     fn default() -> Self {
-        Self { mrg_rxbuf: true, packed: true, in_order: true, event_idx: true, indirect: true, mq: true }
+        Self { mrg_rxbuf: true, packed: true, in_order: true, event_idx: true, indirect: true, mq: true, offload: true }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a device offers.
 
+use virtnet_engine::frame::offload;
 use virtnet_rings::spec::net::*;
 use virtnet_rings::spec::virtq::*;
 
@@ -11,6 +12,7 @@ pub fn offered(config: &config::Device) -> u64 {
     let several = config.queue_pairs > 1 && on.mq;
     let bits = [
         (true, VIRTIO_F_VERSION_1),
+        (true, VIRTIO_F_RING_RESET),
         (true, VIRTIO_NET_F_MAC),
         (true, VIRTIO_NET_F_STATUS),
         (config.mtu.is_some(), VIRTIO_NET_F_MTU),
@@ -23,5 +25,6 @@ pub fn offered(config: &config::Device) -> u64 {
         // Its only use, so far, is to tell how many pairs are used.
         (several, VIRTIO_NET_F_CTRL_VQ),
     ];
-    bits.into_iter().filter(|(offered, _)| *offered).fold(0, |all, (_, bit)| all | 1 << bit)
+    let offloads = if on.offload { offload::FROM_GUEST | offload::TO_GUEST } else { 0 };
+    bits.into_iter().filter(|(offered, _)| *offered).fold(offloads, |all, (_, bit)| all | 1 << bit)
 }
