@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use virtnet_engine::port::pcap::{Capture, Format, Pace, PcapConfig, RecordConfig, ReplayConfig};
 use virtnet_engine::port::source::SourceConfig;
+use virtnet_engine::frame::offload;
 use virtnet_engine::port::tap::TapConfig;
 use virtnet_engine::{Engine, PortConfig, UplinkConfig};
 
@@ -41,7 +42,7 @@ pub fn of(device: &Device) -> anyhow::Result<PortConfig> {
 /// One of them cannot be had.
 pub fn add_uplinks(engine: &mut Engine, switch: &Switch) -> anyhow::Result<()> {
     for uplink in &switch.uplinks {
-        let tap = TapConfig { name: uplink.tap.clone(), features: 0, mtu: None, up: true };
+        let tap = TapConfig { name: uplink.tap.clone(), features: offload::TO_GUEST, mtu: None, up: true };
         engine.add_uplink(UplinkConfig { tap, queues: 1, workers: Vec::new() })?;
     }
     Ok(())
