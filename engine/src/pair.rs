@@ -100,11 +100,12 @@ pub enum Attachment {
 
 impl Attachment {
     /// Makes the room that a queue needs.
-    pub fn new(side: Side, queue: Queue, features: u64, enabled: bool) -> Self {
+    pub fn new(side: Side, mut queue: Queue, features: u64, enabled: bool) -> Self {
         let size = queue.size();
         match side {
             Side::Receiveq => Self::Receiveq(Attached::new(queue, features, enabled, Hand::new(size))),
             Side::Transmitq => {
+                queue.only_reads();
                 let window = Window::new(usize::from(size).min(WINDOW_CHAINS_MAX));
                 Self::Transmitq(Attached::new(queue, features, enabled, window))
             }

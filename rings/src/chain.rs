@@ -222,6 +222,8 @@ pub(crate) struct Reach {
     /// Queue size: no chain is longer.
     pub size: u16,
     pub indirect: bool,
+    /// [`crate::Queue::only_reads`].
+    pub only_reads: bool,
     /// Ring slots that were taken and not returned.
     pub outstanding: u32,
 }
@@ -320,10 +322,13 @@ impl Reach {
             let word = |at: usize| u16::from_le_bytes([raw[at], raw[at + 1]]);
             let addr = u64::from_le_bytes(raw[..8].try_into().expect("eight bytes"));
             let len = u32::from_le_bytes(raw[8..12].try_into().expect("four bytes"));
-            let flags = if linked { word(12) } else { word(14) };
+            let mut flags = if linked { word(12) } else { word(14) };
             // In a packed ring's table every flag but WRITE is reserved, and ignored.
             if linked && flags & VIRTQ_DESC_F_INDIRECT != 0 {
                 return Err(Violation::IndirectNested);
+            }
+            if !linked && self.only_reads {
+                flags &= !VIRTQ_DESC_F_WRITE;
             }
             self.add(store, chain, addr, len, flags);
             if linked {

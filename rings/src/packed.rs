@@ -57,7 +57,7 @@ pub struct Queue {
     undecided: u32,
     event_idx: bool,
     in_order: bool,
-    reach: Reach,
+    pub(crate) reach: Reach,
     call: Notifier,
     kick: Notifier,
     log: Option<Arc<DirtyLog>>,

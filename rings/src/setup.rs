@@ -113,6 +113,7 @@ impl QueueSetup {
             size,
             indirect: self.has(VIRTIO_F_INDIRECT_DESC),
             outstanding: 0,
+            only_reads: false,
         };
         Ok(match layout {
             Layout::Split => Queue::Split(split::Queue::new(self, reach)?),

@@ -34,7 +34,7 @@ pub struct Queue {
     /// The used index when a notification was last decided on.
     decided_at: u16,
     event_idx: bool,
-    reach: Reach,
+    pub(crate) reach: Reach,
     call: Notifier,
     kick: Notifier,
     log: Option<Arc<DirtyLog>>,

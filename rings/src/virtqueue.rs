@@ -89,6 +89,13 @@ macro_rules! with_queue {
 }
 
 impl Queue {
+    /// Says that this is a queue whose chains are only ever read, a transmitq. Entries of a packed ring's indirect tables
+    /// then count as readable whatever their WRITE flag says: DPDK's driver leaves the flag behind on some (the header's
+    /// always), and means none of them.
+    pub fn only_reads(&mut self) {
+        with_queue!(self, q => q.reach.only_reads = true);
+    }
+
     /// Lends the ring its region of an in-flight buffer: where one before us left off, this one goes on, instead of at
     /// the base it was made with. To be called before the first chain is taken.
     pub fn resume_from(&mut self, region: crate::inflight::Region) {

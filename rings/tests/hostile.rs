@@ -213,3 +213,26 @@ fn a_chain_that_cannot_be_used_does_not_stop_the_next() {
         }
     }
 }
+
+#[test]
+fn a_queue_that_is_only_read_takes_a_packed_table_as_readable() {
+    // What DPDK's driver sends: WRITE on the header's entry, now and then on another one too.
+    let table = |writable: [bool; 3]| writable.map(|writable| Buffer { gpa: GPA, len_bytes: 64, writable });
+    for (layout, only_reads) in [(Layout::Packed, true), (Layout::Packed, false), (Layout::Split, true)] {
+        let mut victim = Victim::new(layout, 8, true);
+        if only_reads {
+            victim.device.only_reads();
+        }
+        for writable in [[true, false, false], [true, true, false], [true, false, true]] {
+            victim.driver.offer_indirect(&table(writable), 0).unwrap();
+            victim.driver.publish();
+            let (chains, taken) = victim.take();
+            assert_eq!((chains.len(), taken), (1, Ok(())));
+            let parts = &chains[0].parts;
+            let whole = (parts.fault(), parts.readable(), parts.len_bytes()) == (Fault::None, 3, 192);
+            assert_eq!(whole, layout == Layout::Packed && only_reads, "{layout:?} {writable:?}");
+            victim.give_back(chains);
+            assert_eq!(victim.driver.collect(&mut [guest::Completed::default(); 2]), Ok(1));
+        }
+    }
+}

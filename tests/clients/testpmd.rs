@@ -92,6 +92,8 @@ struct Settings<'a> {
     listener: Listener,
     paths: &'a [RingPath],
     queue_pairs: usize,
+    /// Whether frames take several buffers each.
+    jumbo: bool,
 }
 
 impl Settings<'_> {
@@ -145,7 +147,10 @@ impl Testpmd {
             command.arg("--vdev").arg(device).arg("--vdev").arg(capture);
         }
         command.args(["--", "--interactive", "--no-mlockall", "--no-flush-rx", "--nb-cores=1"]);
-        command.args(["--total-num-mbufs=65536", "--rxd=256", "--txd=256"]);
+        command.args(["--total-num-mbufs=65536", "--rxd=256"]);
+        // Both ways are forwarded by one thread, which must not fill the ring one way while the other is full: frames of
+        // many buffers go one by one, and few at once.
+        command.args(if settings.jumbo { ["--txd=32", "--burst=1"] } else { ["--txd=256", "--burst=32"] });
         command.args([format!("--rxq={}", settings.queue_pairs), format!("--txq={}", settings.queue_pairs)]);
         command.arg(format!("--mbuf-size={}", BUFFER_BYTES + 128));
         let mut process = Process::start("testpmd", command);
@@ -287,7 +292,8 @@ fn config(devices: Value) -> Value {
 fn cross(listener: Listener, paths: &[RingPath], queue_pairs: usize, sizes_bytes: &[usize]) {
     let Some(lab) = Lab::with(&["testpmd"]) else { return };
     let folder = tempfile::Builder::new().prefix("virtnet-").tempdir().expect("a folder");
-    let mut settings = Settings { folder: folder.path(), listener, paths, queue_pairs };
+    let mut settings =
+        Settings { folder: folder.path(), listener, paths, queue_pairs, jumbo: sizes_bytes == JUMBO_SIZES_BYTES };
     let controller = Controller::start(&config(settings.devices("loopback")), None);
     let run_folder = controller.path("");
     settings.folder = &run_folder;
@@ -336,7 +342,8 @@ const RESUMED: &[RingPath] = &[
 fn driver_outlives_the_daemon_killed_under_traffic() {
     let Some(lab) = Lab::with(&["testpmd"]) else { return };
     let folder = tempfile::Builder::new().prefix("virtnet-").tempdir().expect("a folder");
-    let mut settings = Settings { folder: folder.path(), listener: Listener::FrontEnd, paths: RESUMED, queue_pairs: 1 };
+    let mut settings =
+        Settings { folder: folder.path(), listener: Listener::FrontEnd, paths: RESUMED, queue_pairs: 1, jumbo: false };
     let mut controller = Controller::start(&config(settings.devices("loopback")), None);
     let run_folder = controller.path("");
     settings.folder = &run_folder;
@@ -357,7 +364,7 @@ fn driver_outlives_the_daemon_killed_under_traffic() {
 fn daemon_outlives_the_driver(listener: Listener) {
     let Some(lab) = Lab::with(&["testpmd"]) else { return };
     let folder = tempfile::Builder::new().prefix("virtnet-").tempdir().expect("a folder");
-    let mut settings = Settings { folder: folder.path(), listener, paths: RESUMED, queue_pairs: 1 };
+    let mut settings = Settings { folder: folder.path(), listener, paths: RESUMED, queue_pairs: 1, jumbo: false };
     let controller = Controller::start(&config(settings.devices("loopback")), None);
     let run_folder = controller.path("");
     settings.folder = &run_folder;
