@@ -168,6 +168,12 @@ impl QueueCounts {
         self.drops[reason as usize] += 1;
     }
 
+    /// Whether there is nothing to add up.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.words().iter().fold(0, |any, word| any | word) == 0
+    }
+
     /// How many were dropped, for whatever reason.
     pub fn dropped(&self) -> u64 {
         self.drops.iter().sum()

@@ -130,8 +130,9 @@ fn lend(keeps: bool, window: &mut Window, bench: &mut Bench, refused: bool) {
 /// Takes back the room of long chains from frames that the port has not kept.
 #[inline]
 fn clear(window: &mut Window, bench: &mut Bench) {
-    bench.frames.iter_mut().for_each(|frame| window.store.give_back(frame.parts.take_list()));
-    bench.frames.clear();
+    for frame in bench.frames.drain(..) {
+        window.store.give_back(frame.parts.into_list());
+    }
 }
 
 /// Publishes what is done, and decides once whether to say so.

@@ -355,7 +355,7 @@ pub struct StillOut;
 #[inline]
 pub(crate) fn account(bench: &mut Bench, counters: &mut QueueCounters) -> usize {
     let counts = &mut bench.counts;
-    if *counts == QueueCounts::default() {
+    if counts.is_empty() {
         return 0;
     }
     let moved = counts.descriptors + counts.completed + counts.packets;

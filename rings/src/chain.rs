@@ -160,6 +160,12 @@ impl Parts {
         Some(Parts { far, ..*self })
     }
 
+    /// What was borrowed for them, to give it back to the store it came from.
+    #[inline]
+    pub fn into_list(self) -> Option<PartList> {
+        self.far
+    }
+
     /// Takes the borrowed list out, to give it back to the store it came from.
     #[inline]
     pub fn take_list(&mut self) -> Option<PartList> {
