@@ -40,6 +40,13 @@ impl Device {
     }
 }
 
+impl Device {
+    /// The places, to be taken away, while the counters stay to be read.
+    pub fn hand_over(&mut self) -> Device {
+        Device { places: std::mem::take(&mut self.places), port: self.port.take(), readers: Vec::new() }
+    }
+}
+
 /// Where a queue of that index is served.
 pub fn place_of(device: &Device, queue_index: u16) -> (Place, Side) {
     let side = if queue_index.is_multiple_of(2) { Side::Receiveq } else { Side::Transmitq };
