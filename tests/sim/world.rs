@@ -1,6 +1,6 @@
 //! Guests, workers and commands of one run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use virtnet_engine::command::{Command, Reply};
 use virtnet_engine::counters::{DropReason, QueueCounts};
@@ -50,6 +50,7 @@ pub struct World {
     /// Nothing is done that loses frames.
     calm: bool,
     stations: u16,
+    villains: BTreeSet<Mac>,
     /// What happened, in one number.
     trace: u64,
 }
@@ -60,7 +61,8 @@ impl World {
         let mut draw = Draw::new(seed);
         let house = House::new(1 + draw.below(3));
         let calm = draw.one_in(3);
-        let mut world = World { draw, house, households: Vec::new(), calm, stations: 0, trace: 0 };
+        let mut world =
+            World { draw, house, households: Vec::new(), calm, stations: 0, villains: BTreeSet::new(), trace: 0 };
         for _ in 0..2 + world.draw.below(STATIONS - 1) {
             let household = world.found();
             world.households.push(Some(household));
@@ -107,7 +109,8 @@ impl World {
     /// A new device and its guest.
     fn found(&mut self) -> Household {
         self.stations += 1;
-        let guest = Guest::with_memory(self.stations, self.options(), 4 << 20);
+        let mut guest = Guest::with_memory(self.stations, self.options(), 4 << 20);
+        guest.distrusted = self.villains.clone();
         let worker = self.draw.below(self.house.workers.len()) as u16;
         let looped = self.draw.one_in(5);
         let device = if looped {
@@ -206,6 +209,8 @@ impl World {
                 let driver = if queue_index == 0 { &mut nic.receiveq } else { &mut nic.transmitq };
                 // It may have no room for it, or not be able to.
                 let _ = mischief.apply(driver, &ram, kind);
+                self.villains.insert(household.guest.mac);
+                self.households.iter_mut().flatten().for_each(|other| other.guest.distrusted = self.villains.clone());
             }
             _ => {}
         }

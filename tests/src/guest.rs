@@ -1,6 +1,6 @@
 //! A guest with one card that remembers what it sent and checks all that it hears.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use virtnet_rings::guest::net::{Nic, NicOptions};
@@ -42,8 +42,10 @@ pub struct Guest {
     pub features: u64,
     /// By sender and address.
     pub heard: BTreeMap<(Mac, Mac), Record>,
-    /// Frames from [`STRANGER`], as they came.
+    /// Frames from [`STRANGER`] and from whom it distrusts, as they came.
     pub strange: Vec<Vec<u8>>,
+    /// Guests that may send anything: while there are any, a frame may be nonsense.
+    pub distrusted: BTreeSet<Mac>,
     /// Frames sent, by address.
     sent: BTreeMap<Mac, u64>,
     buffer: Vec<u8>,
@@ -62,8 +64,8 @@ impl Guest {
         let features = features_of(&options);
         let nic = Nic::new(&ram, options).expect("a card");
         let mac = frames::mac(station);
-        let (heard, strange, sent) = Default::default();
-        Guest { nic, mac, memory, features, heard, strange, sent, buffer: Vec::new() }
+        let (heard, strange, distrusted, sent) = Default::default();
+        Guest { nic, mac, memory, features, heard, strange, distrusted, sent, buffer: Vec::new() }
     }
 
     /// The device's side of one of its queues, from `base` on.
@@ -130,7 +132,14 @@ impl Guest {
                 self.strange.push(bytes.clone());
                 continue;
             }
-            let Heard { to, from, number } = frames::check(&bytes).unwrap_or_else(|wrong| panic!("{wrong}"));
+            let Heard { to, from, number } = match frames::check(&bytes) {
+                Ok(heard) if !self.distrusted.contains(&heard.from) => heard,
+                Err(wrong) if self.distrusted.is_empty() => panic!("{wrong}"),
+                _ => {
+                    self.strange.push(bytes.clone());
+                    continue;
+                }
+            };
             let record = self.heard.entry((from, to)).or_default();
             assert!(number >= record.next, "frame {number} from {from:x?} after {}", record.next);
             record.missed += number - record.next;

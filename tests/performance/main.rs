@@ -1,0 +1,64 @@
+//! What the hot path costs besides time: no allocation, no system call, and little memory for who is idle.
+//!
+//! Each figure is taken in a process of its own, this program started again for one test, so that nothing else allocates or
+//! calls the system beside it.
+
+mod allocations;
+mod memory;
+mod syscalls;
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::process::{Command, Output};
+
+use virtnet_engine::{DeviceConfig, DeviceId, Engine, EngineConfig, IdlePolicy, PortConfig};
+use virtnet_tests::Guest;
+
+const CHILD: &str = "VIRTNET_PERFORMANCE_CHILD";
+
+/// Whether this process was started for the one figure.
+fn is_child() -> bool {
+    std::env::var_os(CHILD).is_some()
+}
+
+/// This program, for one test, in a process of its own; `wrap` is what it is started by, if by anything.
+fn child(test: &str, wrap: &[&str]) -> Output {
+    let myself = std::env::current_exe().expect("a program has a name");
+    let mut command = match wrap {
+        [] => Command::new(&myself),
+        [program, arguments @ ..] => {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(&myself);
+            command
+        }
+    };
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(CHILD, "1");
+    let output = command.output().expect("it can be started again");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{test}: {}\n{text}\n{}", output.status, String::from_utf8_lossy(&output.stdout));
+    output
+}
+
+/// Says that something was not tested, also in the file `VIRTNET_SKIPPED` where test runners hide output.
+fn skip(test: &str, reason: &str) {
+    eprintln!("SKIPPED: {test}: {reason}");
+    if let Some(path) = std::env::var_os("VIRTNET_SKIPPED") {
+        let mut file = OpenOptions::new().create(true).append(true).open(path).expect("VIRTNET_SKIPPED can be written");
+        writeln!(file, "{test}: {reason}").expect("VIRTNET_SKIPPED can be written");
+    }
+}
+
+/// One worker that never sleeps.
+fn start() -> Engine {
+    Engine::start(EngineConfig { lcores: vec![None], idle: IdlePolicy::Poll, burst: 32 }).expect("an engine")
+}
+
+/// A device of one pair, and its guest on it.
+fn plug(engine: &mut Engine, port: PortConfig, guest: &Guest) -> DeviceId {
+    let device = engine.add_device(DeviceConfig { pairs: 1, port, workers: vec![] }).expect("a device");
+    for index in [0, 1] {
+        let queue = guest.queue_at(index, guest.fresh_base());
+        engine.attach(device, index, queue, guest.features, true).expect("a queue");
+    }
+    device
+}
