@@ -182,7 +182,11 @@ fn rate(text: &str) -> Result<f64, String> {
         _ => (text, 1.0),
     };
     let rate = digits.parse::<f64>().map(|value| value * scale).unwrap_or(f64::NAN);
-    if rate >= 1.0 && rate <= 1e9 { Ok(rate) } else { Err("1 to 1000M frames a second, as in 250k or 1.5M".to_owned()) }
+    if (1.0..=1e9).contains(&rate) {
+        Ok(rate)
+    } else {
+        Err("1 to 1000M frames a second, as in 250k or 1.5M".to_owned())
+    }
 }
 
 /// Seconds, as in 2 or 0.5.
@@ -364,6 +368,9 @@ pub struct VersusArgs {
     /// Stop (SIGSTOP) the process at a --socket, too, while the other is measured
     #[arg(long)]
     pub pause: bool,
+    /// Compare only rounds in which neither side waited for its lcore for more than this part of the time
+    #[arg(long, value_name = "PART", default_value = "0.05", value_parser = part_of_one)]
+    pub waited_max: f64,
     /// Rounds of each
     #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub rounds: u32,

@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::args::{AttachArgs, Direction};
-use crate::bed::{Attached, Door, default_direction, division};
-use crate::judge::{Label, judge, with_placement};
+use crate::bed::{Attached, Bed, Door, default_direction, division};
+use crate::judge::{Account, Label, Whereabouts, judge};
 use crate::load::Watch;
 use crate::plan::Plan;
 use crate::process::Activity;
@@ -61,9 +61,7 @@ pub fn measure(
     let bed = Attached::new(plan, doors)?;
     let backend = doors[0].path().display().to_string();
     let label = Label { kind: Kind::Run, command, backend, allow_loss };
-    // Where the back end polls shows in which of its threads was busy while the queues were set up and checked.
-    let activity = Activity::of(bed.peer());
-    std::thread::sleep(Duration::from_millis(30));
-    let device = activity.busiest_lcore();
-    with_placement(plan.division.drivers[0], device, || judge(Box::new(bed), plan, label, 0, watch, progress))
+    // Where the back end polls shows in which of its threads is busy while the queues are set up and checked.
+    let whereabouts = Whereabouts::There(Activity::of(bed.process()));
+    judge(Box::new(bed), plan, label, Account::default(), whereabouts, watch, progress)
 }

@@ -1,6 +1,7 @@
 //! From a plan and a test bed to a report: check, warm up, measure, settle, account for every frame.
 
 use anyhow::{Context, Result};
+use rustix::process::Pid;
 
 use crate::args::Direction;
 use crate::bed::Bed;
@@ -8,6 +9,7 @@ use crate::environment::Environment;
 use crate::load::{Measured, Pace, Watch};
 use crate::plan::Plan;
 use crate::probe;
+use crate::process::Activity;
 use crate::progress::Progress;
 use crate::report::{Evenness, Findings, Kind, LatencyOf, Percentiles, Placement, Report};
 
@@ -67,7 +69,46 @@ impl Account {
     }
 }
 
-/// Measures on a bed that is ready, and takes it down. `checked_elsewhere` frames have been checked before.
+/// Where the device runs, for the placement probe.
+#[derive(Debug)]
+pub enum Whereabouts {
+    /// On this lcore, in a thread of this process.
+    Here(usize),
+    /// In whichever thread of this process has been busiest since.
+    There(Activity),
+}
+
+impl Whereabouts {
+    /// The lcore, as far as known by now.
+    pub fn lcore(&self) -> Option<usize> {
+        match self {
+            Whereabouts::Here(lcore) => Some(*lcore),
+            Whereabouts::There(activity) => activity.busiest().map(|busiest| busiest.lcore),
+        }
+    }
+}
+
+/// Runs `work` with a placement probe before and after, watching meanwhile how long either side waited for its lcore.
+///
+/// # Errors
+/// Those of `work`.
+pub fn with_placement(
+    driver: usize,
+    device: Option<usize>,
+    process: Option<Pid>,
+    work: impl FnOnce() -> Result<Measured>,
+) -> Result<(Measured, Placement)> {
+    let before_ns = device.and_then(|device| probe::round_trip_ns(driver, device));
+    let activity = Activity::of(process);
+    let measured = work()?;
+    let device_waited = activity.busiest().map_or(0.0, |busiest| busiest.waited);
+    let after_ns = device.and_then(|device| probe::round_trip_ns(driver, device));
+    let class = if device == Some(driver) { "shared" } else { probe::class_around(before_ns, after_ns) };
+    let placement = Placement { before_ns, after_ns, class, waited: measured.waited.max(device_waited) };
+    Ok((measured, placement))
+}
+
+/// Measures on a bed that is ready, and takes it down. `account` has what was found before.
 ///
 /// # Errors
 /// The device broke a ring, does not answer, or sent nothing.
@@ -75,24 +116,25 @@ pub fn judge(
     mut bed: Box<dyn Bed>,
     plan: &Plan,
     label: Label,
-    checked_elsewhere: u64,
+    mut account: Account,
+    whereabouts: Whereabouts,
     watch: &Watch,
     progress: &Progress,
 ) -> Result<Report> {
-    let mut account = Account::default();
-    account.findings.checked_before =
-        checked_elsewhere + bed.load().check(plan.smoke, watch).context("the check before measuring")?;
+    account.findings.checked_before += bed.load().check(plan.smoke, watch).context("the check before measuring")?;
     bed.load().measure(plan.pace(), plan.warm_up, watch)?;
-    let measured =
-        progress.during(&plan.title(), plan.length, watch, || bed.load().measure(plan.pace(), plan.length, watch))?;
+    let (driver, device, process) = (plan.division.drivers[0], whereabouts.lcore(), bed.process());
+    let (measured, placement) = with_placement(driver, device, process, || {
+        progress.during(&plan.title(), plan.length, watch, || bed.load().measure(plan.pace(), plan.length, watch))
+    })?;
     bed.load().settle()?;
-    account.drops = measured.given_up;
+    account.drops += measured.given_up;
     account.close(bed, plan.direction, label.allow_loss)?;
-    Ok(report(plan, label, measured, &account))
+    Ok(report(plan, label, measured, placement, &account))
 }
 
 /// The report of what was measured and accounted for.
-pub fn report(plan: &Plan, label: Label, measured: Measured, account: &Account) -> Report {
+pub fn report(plan: &Plan, label: Label, measured: Measured, placement: Placement, account: &Account) -> Report {
     let interval_s = measured.interval.as_secs_f64();
     // Where the port sends by itself, what arrived is what we know of.
     let sent = if plan.direction == Direction::ToGuest { measured.moved } else { measured.sent };
@@ -130,7 +172,7 @@ pub fn report(plan: &Plan, label: Label, measured: Measured, account: &Account) 
             (None, Direction::FromGuest) => LatencyOf::OfferToUsed,
             (None, _) => LatencyOf::OfferToArrival,
         }),
-        placement: Placement { before_ns: None, after_ns: None, class: "unknown" },
+        placement,
         partial: measured.interrupted,
         round: None,
         search: None,
@@ -138,19 +180,6 @@ pub fn report(plan: &Plan, label: Label, measured: Measured, account: &Account) 
         histogram: measured.histogram,
         started_at_s: measured.started_at_s,
     }
-}
-
-/// Runs `work` with a placement probe before and after, and enters them in its report.
-///
-/// # Errors
-/// Those of `work`.
-pub fn with_placement(driver: usize, device: Option<usize>, work: impl FnOnce() -> Result<Report>) -> Result<Report> {
-    let before_ns = device.and_then(|device| probe::round_trip_ns(driver, device));
-    let mut report = work()?;
-    let after_ns = device.and_then(|device| probe::round_trip_ns(driver, device));
-    let class = if device == Some(driver) { "shared" } else { probe::class_around(before_ns, after_ns) };
-    report.placement = Placement { before_ns, after_ns, class };
-    Ok(report)
 }
 
 impl Plan {

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 use tempfile::{NamedTempFile, TempDir};
 
 /// How long a back end may take to end before it is made to.
@@ -16,61 +16,93 @@ const FAREWELL: Duration = Duration::from_secs(3);
 /// How much of what a back end said is repeated.
 const SAID_BYTES: usize = 2000;
 
-/// Processor time of a process's threads, to see later which one was busiest.
-#[derive(Debug, Default)]
+/// What a process's threads had done by some moment, to see later what they did since.
+#[derive(Debug)]
 pub struct Activity {
     pid: Option<Pid>,
-    /// By thread: its processor time in ticks.
-    ticks: Vec<(i32, u64)>,
+    since: Instant,
+    threads: Vec<Thread>,
+}
+
+/// The thread that was busiest.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Busiest {
+    /// Where it runs.
+    pub lcore: usize,
+    /// The part of the time in which it wanted to run and could not, as something else had its lcore.
+    pub waited: f64,
 }
 
 impl Activity {
     /// As it is now.
     pub fn of(pid: Option<Pid>) -> Self {
-        let ticks = pid.map_or(Vec::new(), |pid| threads(pid).into_iter().map(|t| (t.id, t.ticks)).collect());
-        Activity { pid, ticks }
+        Activity { pid, since: Instant::now(), threads: pid.map_or(Vec::new(), threads) }
     }
 
-    /// The lcore of the thread that has been busiest since.
-    pub fn busiest_lcore(&self) -> Option<usize> {
-        let before = |id| self.ticks.iter().find(|&&(other, _)| other == id).map_or(0, |&(_, ticks)| ticks);
-        threads(self.pid?)
-            .into_iter()
-            .max_by_key(|thread| thread.ticks.saturating_sub(before(thread.id)))
-            .map(|t| t.lcore)
+    /// The thread that has run most since, if any has.
+    pub fn busiest(&self) -> Option<Busiest> {
+        let elapsed_ns = self.since.elapsed().as_nanos() as f64;
+        let since = |thread: &Thread| {
+            let before = self.threads.iter().find(|before| before.id == thread.id);
+            let (ran, waited) = before.map_or((0, 0), |before| (before.ran_ns, before.waited_ns));
+            (thread.ran_ns.saturating_sub(ran), thread.waited_ns.saturating_sub(waited))
+        };
+        let busiest = threads(self.pid?).into_iter().max_by_key(|thread| since(thread).0)?;
+        let (ran_ns, waited_ns) = since(&busiest);
+        (ran_ns > 0).then_some(Busiest { lcore: busiest.lcore, waited: (waited_ns as f64 / elapsed_ns).min(1.0) })
     }
 }
 
+/// Nanoseconds for which the current thread waited for an lcore, since it began.
+pub fn waited_ns() -> u64 {
+    fs::read_to_string("/proc/thread-self/schedstat")
+        .ok()
+        .and_then(|text| read_schedstat(&text))
+        .map_or(0, |(_, ns)| ns)
+}
+
+#[derive(Debug)]
 struct Thread {
     id: i32,
-    ticks: u64,
+    ran_ns: u64,
+    waited_ns: u64,
     lcore: usize,
 }
 
-/// All threads of a process, and of its children: a command is often a shell with the back end under it.
+/// All threads of a process but the current one, and of its children: a command is often a shell with the back end under it.
 fn threads(pid: Pid) -> Vec<Thread> {
+    let own = rustix::thread::gettid().as_raw_nonzero().get();
     let mut found = Vec::new();
     let mut processes = vec![pid.as_raw_nonzero().get()];
     while let Some(process) = processes.pop() {
         let Ok(tasks) = fs::read_dir(format!("/proc/{process}/task")) else { continue };
-        for task in tasks.flatten() {
-            if let Some(thread) = fs::read_to_string(task.path().join("stat")).ok().and_then(|stat| read_stat(&stat)) {
-                found.push(thread);
+        for task in tasks.flatten().map(|task| task.path()) {
+            let read = |name: &str| fs::read_to_string(task.join(name)).unwrap_or_default();
+            if let (Some((id, lcore)), Some((ran_ns, waited_ns))) =
+                (read_stat(&read("stat")), read_schedstat(&read("schedstat")))
+                && id != own
+            {
+                found.push(Thread { id, ran_ns, waited_ns, lcore });
             }
-            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            processes.extend(children.split_whitespace().filter_map(|child| child.parse::<i32>().ok()));
+            processes.extend(read("children").split_whitespace().filter_map(|child| child.parse::<i32>().ok()));
         }
     }
     found
 }
 
-/// Of /proc/PID/task/TID/stat. The name, in parentheses, may hold anything.
-fn read_stat(stat: &str) -> Option<Thread> {
-    let (id, rest) = stat.split_once(' ')?;
-    let (_, rest) = rest.rsplit_once(')')?;
+/// Id and lcore from /proc/PID/task/TID/stat. The name, in parentheses, may hold anything.
+fn read_stat(stat: &str) -> Option<(i32, usize)> {
+    const PROCESSOR: usize = 39;
+    let (id, _) = stat.split_once(' ')?;
+    let (_, rest) = stat.rsplit_once(')')?;
     // The third field of the file is the first here.
-    let field = |number: usize| rest.split_whitespace().nth(number - 3)?.parse::<u64>().ok();
-    Some(Thread { id: id.parse().ok()?, ticks: field(14)? + field(15)?, lcore: field(39)? as usize })
+    Some((id.parse().ok()?, rest.split_whitespace().nth(PROCESSOR - 3)?.parse().ok()?))
+}
+
+/// Nanoseconds run and waited from /proc/PID/task/TID/schedstat.
+fn read_schedstat(text: &str) -> Option<(u64, u64)> {
+    let mut words = text.split_whitespace();
+    Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
 }
 
 /// A back end that we started.
@@ -150,21 +182,31 @@ impl Started {
     }
 }
 
+impl Started {
+    /// Whether all of its group is gone, within `patience`. The shell may end before what it started.
+    fn is_gone(&mut self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        loop {
+            let shell_is_gone = !matches!(self.child.try_wait(), Ok(None));
+            if shell_is_gone && self.pid().is_none_or(|group| test_kill_process_group(group).is_err()) {
+                return true;
+            }
+            if Instant::now() > deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
 impl Drop for Started {
     fn drop(&mut self) {
         self.signal(Signal::CONT);
         self.signal(Signal::TERM);
-        let deadline = Instant::now() + FAREWELL;
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if Instant::now() > deadline {
-                self.signal(Signal::KILL);
-                let _ = self.child.wait();
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(10));
+        if !self.is_gone(FAREWELL) {
+            self.signal(Signal::KILL);
+            self.is_gone(FAREWELL);
         }
-        // What it left behind in its group.
-        self.signal(Signal::KILL);
     }
 }
 
@@ -218,24 +260,25 @@ mod tests {
     fn a_thread_is_read_whatever_its_name_is() {
         let mut fields: Vec<String> = (3..=52).map(|field| field.to_string()).collect();
         fields[0] = "R".to_owned();
-        let thread = read_stat(&format!("77 (a) b) {}", fields.join(" "))).unwrap();
-        assert_eq!((thread.id, thread.ticks, thread.lcore), (77, 29, 39));
+        assert_eq!(read_stat(&format!("77 (a) b) {}", fields.join(" "))), Some((77, 39)));
         assert!(read_stat("77 (a").is_none() && read_stat("").is_none());
+        assert_eq!(read_schedstat("5 6 7\n"), Some((5, 6)));
+        assert!(read_schedstat("5").is_none());
     }
 
     #[test]
-    fn the_busiest_thread_is_found_under_a_shell() {
+    fn the_busiest_thread_is_found_under_a_shell_and_a_pause_stops_it() {
         let started = Started::new("sleep 30 & while :; do :; done").unwrap();
         let activity = Activity::of(started.pid());
         std::thread::sleep(Duration::from_millis(200));
-        let lcore = activity.busiest_lcore().unwrap();
-        assert!(crate::lcore::usable().contains(&lcore), "{lcore}");
+        let busiest = activity.busiest().unwrap();
+        assert!(crate::lcore::usable().contains(&busiest.lcore) && busiest.waited <= 1.0, "{busiest:?}");
         let pausable = Pausable::Ours(&started);
         pausable.pause();
         std::thread::sleep(Duration::from_millis(50));
         let paused = Activity::of(started.pid());
         std::thread::sleep(Duration::from_millis(100));
-        assert_eq!(Activity::of(started.pid()).ticks, paused.ticks);
+        assert_eq!(paused.busiest(), None);
     }
 
     #[test]

@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use crate::args::{Direction, SearchArgs};
 use crate::attach;
 use crate::bed::{Attached, Bed, Door, InProcess, default_direction, division};
 use crate::halving::{self, Search};
-use crate::judge::{self, Account, Label, with_placement};
+use crate::judge::{self, Account, Label, Whereabouts, with_placement};
 use crate::lcore::{self, Division};
 use crate::load::{Measured, Pace, Watch};
 use crate::plan::Plan;
 use crate::process::Activity;
 use crate::progress::Progress;
-use crate::report::{Kind, Report, Results};
+use crate::report::{Kind, Placement, Report, Results};
 use crate::run;
 
 /// Above what went through without a rate, so that the ceiling is not the rate of a bad moment.
@@ -64,17 +64,14 @@ pub fn run(args: &SearchArgs, watch: &Watch) -> Result<Results> {
 }
 
 fn search(args: &SearchArgs, plan: &Plan, door: Option<&Door>, watch: &Watch, progress: &Progress) -> Result<Report> {
-    let checked = if door.is_none() { run::check_on_loop(plan, watch)? } else { 0 };
-    let mut device = plan.division.workers.first().copied();
+    let account = if door.is_none() { run::check_on_loop(plan, watch)? } else { Account::default() };
     let bed: Box<dyn Bed> = match door {
         None => Box::new(InProcess::new(plan, plan.direction)?),
-        Some(door) => {
-            let attached = Attached::new(plan, std::slice::from_ref(door))?;
-            let activity = Activity::of(attached.peer());
-            std::thread::sleep(Duration::from_millis(30));
-            device = activity.busiest_lcore();
-            Box::new(attached)
-        }
+        Some(door) => Box::new(Attached::new(plan, std::slice::from_ref(door))?),
+    };
+    let whereabouts = match plan.division.workers.first() {
+        Some(&lcore) => Whereabouts::Here(lcore),
+        None => Whereabouts::There(Activity::of(bed.process())),
     };
     let label = Label {
         kind: Kind::Search,
@@ -83,35 +80,31 @@ fn search(args: &SearchArgs, plan: &Plan, door: Option<&Door>, watch: &Watch, pr
         // Above the limit frames are lost; a back end elsewhere counts them where we cannot see it.
         allow_loss: true,
     };
-    with_placement(plan.division.drivers[0], device, || {
-        let mut hunt = Hunt { plan: plan.clone(), bed, best: None, last: None, account: Account::default() };
-        hunt.account.findings.checked_before = checked + hunt.bed.load().check(plan.smoke, watch)?;
-        let ceiling_pps = match args.rate_max {
-            Some(rate) => rate,
-            None => hunt.free_running(watch)? * CEILING_MARGIN,
-        };
-        let search = Search {
-            ceiling_pps: ceiling_pps.max(1.0),
-            resolution: args.resolution,
-            tolerance: args.loss_tolerance,
-            attempts: args.attempts,
-        };
-        let found = halving::zero_loss(search, |pps| {
-            if watch.stopped() {
-                return Ok(None);
-            }
-            progress.during(&plan.title(), plan.length, watch, || hunt.trial(pps, watch)).map(Some)
-        })?;
-        let Hunt { bed, best, last, mut account, .. } = hunt;
-        let mut plan = plan.clone();
-        plan.rate_pps = Some(found.zero_loss_pps.max(1.0));
-        let Some(measured) = best.or(last) else { anyhow::bail!("interrupted before the first trial") };
-        account.close(bed, plan.direction, label.allow_loss)?;
-        let mut report = judge::report(&plan, label, measured, &account);
-        report.search = Some(found);
-        report.partial |= watch.stopped();
-        Ok(report)
-    })
+    let mut hunt = Hunt { plan: plan.clone(), bed, best: None, last: None, account };
+    hunt.account.findings.checked_before += hunt.bed.load().check(plan.smoke, watch)?;
+    let free_running_pps = hunt.free_running(watch)?;
+    let search = Search {
+        ceiling_pps: args.rate_max.unwrap_or(free_running_pps * CEILING_MARGIN).max(1.0),
+        resolution: args.resolution,
+        tolerance: args.loss_tolerance,
+        attempts: args.attempts,
+    };
+    let (driver, device) = (plan.division.drivers[0], whereabouts.lcore());
+    let found = halving::zero_loss(search, |pps| {
+        if watch.stopped() {
+            return Ok(None);
+        }
+        progress.during(&plan.title(), plan.length, watch, || hunt.trial(pps, driver, device, watch)).map(Some)
+    })?;
+    let Hunt { bed, best, last, mut account, .. } = hunt;
+    account.close(bed, plan.direction, label.allow_loss)?;
+    let Some((measured, placement)) = best.or(last) else { bail!("interrupted before the first trial") };
+    let mut plan = plan.clone();
+    plan.rate_pps = Some(found.zero_loss_pps);
+    let mut report = judge::report(&plan, label, measured, placement, &account);
+    report.search = Some(found);
+    report.partial |= watch.stopped();
+    Ok(report)
 }
 
 /// A search under way.
@@ -119,8 +112,8 @@ struct Hunt {
     plan: Plan,
     bed: Box<dyn Bed>,
     /// The last trial that passed.
-    best: Option<Measured>,
-    last: Option<Measured>,
+    best: Option<(Measured, Placement)>,
+    last: Option<(Measured, Placement)>,
     account: Account,
 }
 
@@ -133,42 +126,50 @@ impl Hunt {
     }
 
     /// Frames due and frames lost.
-    fn trial(&mut self, pps: f64, watch: &Watch) -> Result<(u64, u64)> {
+    fn trial(&mut self, pps: f64, driver: usize, device: Option<usize>, watch: &Watch) -> Result<(u64, u64)> {
         if self.plan.direction == Direction::ToGuest {
-            return self.trial_of_source(pps, watch);
+            return self.trial_of_source(pps, driver, device, watch);
         }
         let pace = Pace::Rate { pps, patience: self.plan.patience };
+        let length = self.plan.length;
         let missing_before = self.bed.load().missing();
-        let measured = self.bed.load().measure(pace, self.plan.length, watch)?;
+        let process = self.bed.process();
+        let bed = &mut self.bed;
+        let (measured, placement) =
+            with_placement(driver, device, process, || bed.load().measure(pace, length, watch))?;
         self.bed.load().settle()?;
         let missing = self.bed.load().missing().saturating_sub(missing_before);
         self.account.drops += measured.given_up;
         let (due, lost) = (measured.sent + measured.given_up, measured.given_up + missing);
-        self.keep(measured, lost);
+        self.keep(measured, placement, lost);
         Ok((due, lost))
     }
 
     /// A source at this rate: a new one each time. It loses nothing, it falls behind.
-    fn trial_of_source(&mut self, pps: f64, watch: &Watch) -> Result<(u64, u64)> {
+    fn trial_of_source(&mut self, pps: f64, driver: usize, device: Option<usize>, watch: &Watch) -> Result<(u64, u64)> {
         let mut plan = self.plan.clone();
         plan.rate_pps = Some(pps);
         let bed = std::mem::replace(&mut self.bed, Box::new(InProcess::new(&plan, plan.direction)?));
         self.account.close(bed, plan.direction, false)?;
         // The first frames are on their way since the queues were attached.
         self.bed.load().measure(Pace::Listen, plan.warm_up, watch)?;
-        let measured = self.bed.load().measure(Pace::Listen, plan.length, watch)?;
+        let process = self.bed.process();
+        let bed = &mut self.bed;
+        let measure = || bed.load().measure(Pace::Listen, plan.length, watch);
+        let (measured, placement) = with_placement(driver, device, process, measure)?;
         let due = (pps * measured.seconds) as u64;
         let allowed = (pps * plan.patience.as_secs_f64()) as u64 + u64::from(plan.burst);
         let lost = due.saturating_sub(measured.moved).saturating_sub(allowed);
-        self.keep(measured, lost);
+        self.keep(measured, placement, lost);
         Ok((due, lost))
     }
 
-    fn keep(&mut self, measured: Measured, lost: u64) {
+    fn keep(&mut self, measured: Measured, placement: Placement, lost: u64) {
+        let trial = Some((measured, placement));
         if lost == 0 {
-            self.best = Some(measured);
+            self.best = trial;
         } else {
-            self.last = Some(measured);
+            self.last = trial;
         }
     }
 }

@@ -15,10 +15,9 @@ use crate::bed::{Attached, Bed, Door, division};
 use crate::judge::{self, Account, Label};
 use crate::load::Watch;
 use crate::plan::Plan;
-use crate::probe;
 use crate::process::{Activity, Pausable, Started};
 use crate::progress::Progress;
-use crate::report::{ClassRatio, Comparison, Kind, Placement, Report, Results};
+use crate::report::{ClassRatio, Comparison, Kind, Report, Results};
 use crate::statistics::median_interval;
 
 /// After it was stopped, a back end gets so long to find its pace again.
@@ -57,6 +56,7 @@ pub fn run(args: &VersusArgs, watch: &Watch) -> Result<Results> {
             [&sides[0].name, &sides[1].name],
             reports[0],
             reports[1],
+            args.waited_max,
             watch.stopped(),
         ));
         for side in sides {
@@ -102,13 +102,15 @@ impl Contest<'_> {
         };
         let door = Door::new(socket, false, PATIENCE)?;
         let mut bed = Box::new(Attached::new(self.plan, &[door]).with_context(|| name.clone())?);
-        let activity = Activity::of(bed.peer());
+        let activity = Activity::of(bed.process());
         let checked = bed.load().check(self.plan.smoke, self.watch).with_context(|| name.clone())?;
         bed.load().measure(self.plan.pace(), self.plan.warm_up.max(RESUME), self.watch)?;
-        let lcore = self.args.backend_lcore.or_else(|| activity.busiest_lcore());
+        let lcore = self.args.backend_lcore.or_else(|| activity.busiest().map(|busiest| busiest.lcore));
         let pausable = match contestant {
             Contestant::Started(_, started) => Pausable::Ours(started),
-            Contestant::Running(_) => bed.peer().filter(|_| self.args.pause).map_or(Pausable::Never, Pausable::Theirs),
+            Contestant::Running(_) => {
+                bed.process().filter(|_| self.args.pause).map_or(Pausable::Never, Pausable::Theirs)
+            }
         };
         pausable.pause();
         Ok(Side { name, bed, pausable, lcore, checked, reports: Vec::new() })
@@ -130,27 +132,23 @@ impl Contest<'_> {
 
     fn round(&self, side: &mut Side<'_>, round: u32) -> Result<()> {
         let driver = self.plan.division.drivers[0];
-        let probe = || side.lcore.and_then(|device| probe::round_trip_ns(driver, device));
-        let before_ns = probe();
-        side.pausable.resume();
-        let load = side.bed.load();
-        load.measure(self.plan.pace(), self.plan.warm_up.max(RESUME), self.watch)?;
         let title = format!("{} {}", self.plan.title(), round + 1);
         let (plan, watch) = (self.plan, self.watch);
-        let measured =
-            self.progress.during(&title, plan.length, watch, || load.measure(plan.pace(), plan.length, watch))?;
-        load.settle()?;
-        side.pausable.pause();
-        let after_ns = probe();
-        let label = Label {
-            kind: Kind::Round,
-            command: "versus",
-            backend: side.name.clone(),
-            allow_loss: self.args.allow_loss,
-        };
-        let mut report = judge::report(plan, label, measured, &Account::default());
-        let class = if side.lcore == Some(driver) { "shared" } else { probe::class_around(before_ns, after_ns) };
-        report.placement = Placement { before_ns, after_ns, class };
+        let Side { name, bed, pausable, lcore, .. } = side;
+        // Both stand still while the placement is probed.
+        let (measured, placement) = judge::with_placement(driver, *lcore, bed.process(), || {
+            pausable.resume();
+            let load = bed.load();
+            load.measure(plan.pace(), plan.warm_up.max(RESUME), watch)?;
+            let measured =
+                self.progress.during(&title, plan.length, watch, || load.measure(plan.pace(), plan.length, watch))?;
+            load.settle()?;
+            pausable.pause();
+            Ok(measured)
+        })?;
+        let label =
+            Label { kind: Kind::Round, command: "versus", backend: name.clone(), allow_loss: self.args.allow_loss };
+        let mut report = judge::report(plan, label, measured, placement, &Account::default());
         report.round = Some(round);
         side.reports.push(report);
         Ok(())
@@ -172,10 +170,12 @@ impl Contest<'_> {
     }
 }
 
-fn compare(plan: &Plan, names: [&String; 2], a: &[Report], b: &[Report], partial: bool) -> Comparison {
+fn compare(plan: &Plan, names: [&String; 2], a: &[Report], b: &[Report], waited_max: f64, partial: bool) -> Comparison {
     let pairs: Vec<(&Report, &Report)> = a.iter().zip(b).collect();
     let alike = |(a, b): &&(&Report, &Report)| a.placement.class == b.placement.class && a.placement.class != "mixed";
-    let compared: Vec<_> = pairs.iter().filter(alike).copied().filter(|(_, b)| b.mpps > 0.0).collect();
+    let undisturbed = |(a, b): &&(&Report, &Report)| a.placement.waited.max(b.placement.waited) <= waited_max;
+    let compared: Vec<_> =
+        pairs.iter().filter(alike).filter(undisturbed).copied().filter(|(_, b)| b.mpps > 0.0).collect();
     let interval = |figure: &dyn Fn(&(&Report, &Report)) -> f64, pairs: &[(&Report, &Report)]| {
         let figures: Vec<f64> = pairs.iter().map(figure).collect();
         (!figures.is_empty()).then(|| median_interval(&figures))
@@ -230,13 +230,17 @@ mod tests {
         let a =
             rounds(&[(20.0, "near"), (10.0, "far"), (99.0, "near"), (30.0, "mixed"), (22.0, "near"), (5.0, "near")]);
         let b = rounds(&[(10.0, "near"), (10.0, "far"), (1.0, "far"), (30.0, "mixed"), (11.0, "near"), (0.0, "near")]);
+        let mut disturbed = rounds(&[(9.0, "near")]);
+        disturbed[0].placement.waited = 0.2;
         let names = ["a".to_owned(), "b".to_owned()];
-        let comparison = compare(&plan, [&names[0], &names[1]], &a, &b, false);
+        let comparison = compare(&plan, [&names[0], &names[1]], &a, &b, 0.05, false);
         assert_eq!((comparison.rounds, comparison.rounds_compared), (6, 3));
         assert_eq!(comparison.ratio.unwrap().median, 2.0);
         let classes: Vec<_> = comparison.classes.iter().map(|c| (c.class, c.rounds, c.ratio.median)).collect();
         assert_eq!(classes, [("far", 1, 1.0), ("near", 2, 2.0)]);
-        let nothing = compare(&plan, [&names[0], &names[1]], &a[3..4], &b[3..4], true);
+        let none = compare(&plan, [&names[0], &names[1]], &a[..1], &disturbed, 0.05, false);
+        assert_eq!((none.rounds, none.rounds_compared), (1, 0));
+        let nothing = compare(&plan, [&names[0], &names[1]], &a[3..4], &b[3..4], 0.05, true);
         assert!(nothing.ratio.is_none() && nothing.classes.is_empty() && nothing.partial);
     }
 }

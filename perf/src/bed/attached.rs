@@ -129,14 +129,10 @@ impl Attached {
             burst: plan.burst,
             lcores: plan.division.drivers.clone(),
             shared_lcore: false,
+            persistent: plan.smoke,
             inject: plan.inject,
         };
         Ok(Attached { sessions, load: Load::new(guests, options)?, peer })
-    }
-
-    /// The process at the first socket.
-    pub fn peer(&self) -> Option<Pid> {
-        self.peer
     }
 }
 
@@ -218,6 +214,10 @@ impl Bed for Attached {
             "the back end closed the connection"
         );
         Ok(None)
+    }
+
+    fn process(&self) -> Option<Pid> {
+        self.peer
     }
 
     fn dismantle(mut self: Box<Self>) -> Result<()> {

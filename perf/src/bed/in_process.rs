@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use rustix::process::Pid;
 use virtnet_engine::port::source::SourceConfig;
 use virtnet_engine::{DeviceConfig, DeviceId, Engine, EngineConfig, IdlePolicy, PortConfig};
 use virtnet_rings::guest::Driver;
@@ -54,6 +55,7 @@ impl InProcess {
             burst: plan.burst,
             lcores: plan.division.drivers.clone(),
             shared_lcore,
+            persistent: plan.smoke,
             inject: plan.inject,
         };
         Ok(InProcess { engine, devices, load: Load::new(guests, options)? })
@@ -80,6 +82,10 @@ impl Bed for InProcess {
             anyhow::bail!("the engine retired queue {}: {}", event.queue_index, event.violation);
         }
         Ok(Some(sum))
+    }
+
+    fn process(&self) -> Option<Pid> {
+        Some(rustix::process::getpid())
     }
 
     fn dismantle(mut self: Box<Self>) -> Result<()> {

@@ -4,6 +4,7 @@ mod attached;
 mod in_process;
 
 use anyhow::Result;
+use rustix::process::Pid;
 
 pub use attached::{Attached, Door, default_direction, division};
 pub use in_process::InProcess;
@@ -31,6 +32,9 @@ pub trait Bed {
     /// # Errors
     /// It does not answer.
     fn counted(&mut self) -> Result<Option<Counted>>;
+
+    /// The process that it is in, as far as known.
+    fn process(&self) -> Option<Pid>;
 
     /// Stops its queues and gives everything up.
     ///

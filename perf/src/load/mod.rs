@@ -30,8 +30,15 @@ use station::Station;
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
 /// Frames of each flow that are checked before anything is measured.
 const CHECK_FRAMES: u64 = 2048;
+/// Frames on their way to one receiveq at full pace, however many buffers it has: whatever is in between has queues of its
+/// own, which are no longer for it.
+const IN_FLIGHT_MAX: u64 = 256;
+/// At full pace, frames that have not arrived for so long while nothing else of their flow did are waited for no more.
+const WRITTEN_OFF_AFTER: Duration = Duration::from_millis(500);
 /// Nothing moved for so long: it will not.
 const STANDSTILL: Duration = Duration::from_secs(2);
+/// A persistent measurement goes on for no longer than this.
+const PERSISTENCE: Duration = Duration::from_secs(5);
 /// After a measurement, what is on its way gets so long without progress to arrive.
 const LINGER: Duration = Duration::from_millis(300);
 /// After so long it is given up even if something still moves.
@@ -80,6 +87,8 @@ pub struct Measured {
     pub interval: Duration,
     /// Latencies in nanoseconds.
     pub histogram: Histogram<u64>,
+    /// The part of the time in which the guest's thread waited for its lcore.
+    pub waited: f64,
     /// Somebody wanted it to end.
     pub interrupted: bool,
 }
@@ -111,6 +120,8 @@ struct Shared {
     arrived: Box<[Counter]>,
     /// Guests and device take turns on the same lcore.
     shared_lcore: bool,
+    /// A measurement goes on until there is something to show.
+    persistent: bool,
 }
 
 /// A counter on lines of its own.
@@ -129,6 +140,8 @@ pub struct LoadOptions {
     pub lcores: Vec<usize>,
     /// Whether a worker of the engine has one of them, too.
     pub shared_lcore: bool,
+    /// Whether a measurement goes on until there is something to show, as a tiny one on a busy machine must.
+    pub persistent: bool,
     /// A fault to put in.
     pub inject: Option<Injection>,
 }
@@ -147,11 +160,11 @@ impl Load {
     /// # Errors
     /// The device broke a ring.
     pub fn new(guests: Vec<Guest>, options: LoadOptions) -> Result<Self> {
-        let LoadOptions { direction, burst, lcores, shared_lcore, inject } = options;
+        let LoadOptions { direction, burst, lcores, shared_lcore, persistent, inject } = options;
         let flows = guests.first().map_or(0, |guest| guest.lanes.len() as u16);
         // Steering may bring several flows to one receiveq: then each gets its part of the buffers.
         let together = if direction == Direction::GuestToGuest { u64::from(flows) } else { 1 };
-        let room = guests.last().map_or(0, Guest::receive_frames_max);
+        let room = guests.last().map_or(0, Guest::receive_frames_max).min(IN_FLIGHT_MAX);
         let mut guests = guests;
         if let (Direction::GuestToGuest, Some(receiver)) = (direction, guests.last_mut()) {
             receiver.announce()?;
@@ -162,6 +175,7 @@ impl Load {
             window: (room / together).max(1),
             arrived: (0..flows).map(|_| Counter::default()).collect(),
             shared_lcore,
+            persistent,
         });
         let count = lcores.len().min(usize::from(flows)).max(1);
         let mut shares: Vec<Vec<Lane>> = (0..count).map(|_| Vec::new()).collect();
@@ -299,6 +313,7 @@ impl Measured {
         }
         self.intervals.truncate(other.intervals.len());
         self.histogram.add(&other.histogram)?;
+        self.waited = self.waited.max(other.waited);
         self.interrupted |= other.interrupted;
         Ok(())
     }

@@ -10,9 +10,10 @@ use anyhow::{Result, bail};
 use super::gremlin::Gremlin;
 use super::lane::{Lane, Stopwatch};
 use super::schedule::Schedule;
-use super::{LINGER, Measured, Pace, SETTLE_MAX, STANDSTILL, Shared, Watch, histogram};
+use super::{LINGER, Measured, PERSISTENCE, Pace, SETTLE_MAX, STANDSTILL, Shared, WRITTEN_OFF_AFTER, Watch, histogram};
 use crate::args::{Direction, Injection};
 use crate::frame::Checker;
+use crate::process;
 
 /// Length of an interval of the rate over time.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -23,6 +24,17 @@ const TURNS_PER_LOOK: u32 = 32;
 /// At full pace, the time between two frames whose latency is measured.
 const SAMPLE_EVERY: Duration = Duration::from_micros(50);
 
+/// A flow that may have lost its last frames.
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    /// What had arrived when it was last looked at.
+    arrived: u64,
+    /// Since when nothing has, though the window is full.
+    since: Instant,
+    /// Frames before this one are waited for no more.
+    written_off: u64,
+}
+
 /// Lanes that one thread drives.
 #[derive(Debug)]
 pub struct Station {
@@ -32,6 +44,10 @@ pub struct Station {
     gremlin: Option<Gremlin>,
     /// By flow: first sequence number of the schedule that is followed.
     first: Box<[u64]>,
+    /// By flow: what is waited for at full pace.
+    waits: Box<[Wait]>,
+    /// Whose frame was timed last.
+    sampled_lane: usize,
     /// A frame whose way is timed at full pace: flow, sequence number, when it was offered.
     sample: Option<(u16, u64, Instant)>,
 }
@@ -44,6 +60,8 @@ impl Station {
             shared,
             gremlin: inject.map(Gremlin::new),
             first: vec![0; usize::from(flows)].into(),
+            waits: vec![Wait { arrived: 0, since: Instant::now(), written_off: 0 }; usize::from(flows)].into(),
+            sampled_lane: 0,
             sample: None,
         }
     }
@@ -117,10 +135,12 @@ impl Station {
         let mut sent = 0;
         for lane in &mut self.lanes {
             let Some(flow) = lane.flow() else { continue };
-            let room = match self.shared.direction {
-                Direction::FromGuest => u64::MAX,
-                _ => window
-                    .saturating_sub(lane.sent().saturating_sub(self.shared.arrived[usize::from(flow)].0.load(Relaxed))),
+            let room = if self.shared.direction == Direction::FromGuest {
+                u64::MAX
+            } else {
+                let arrived = self.shared.arrived[usize::from(flow)].0.load(Relaxed);
+                let settled = arrived.max(self.waits[usize::from(flow)].written_off);
+                window.saturating_sub(lane.sent().saturating_sub(settled))
             };
             let count = room.min(self.shared.burst as u64) as usize;
             if count > 0 {
@@ -212,15 +232,22 @@ impl Station {
             moved_before: self.moved(),
             moved_at_tick: self.moved(),
             histogram: histogram(),
+            length,
+            length_max: if self.shared.persistent { length.max(PERSISTENCE) } else { length },
+            has_latency: pace != Pace::Listen,
         };
+        let waited_before_ns = process::waited_ns();
         let (sent_before, bytes_before) = (self.sent(), self.moved_bytes());
         let given_up = match pace {
-            Pace::Full | Pace::Listen => self.at_full_pace(pace, length, watch, &mut record)?,
-            Pace::Rate { patience, .. } => self.at_a_rate(schedule, patience, length, watch, &mut record)?,
+            Pace::Full | Pace::Listen => self.at_full_pace(pace, watch, &mut record)?,
+            Pace::Rate { patience, .. } => self.at_a_rate(schedule, patience, watch, &mut record)?,
         };
+        let elapsed = record.start.elapsed();
+        let waited_ns = process::waited_ns().saturating_sub(waited_before_ns);
         Ok(Measured {
             started_at_s,
-            seconds: record.start.elapsed().as_secs_f64(),
+            waited: (waited_ns as f64 / elapsed.as_nanos() as f64).min(1.0),
+            seconds: elapsed.as_secs_f64(),
             sent: self.sent() - sent_before,
             moved: self.moved() - record.moved_before,
             moved_bytes: self.moved_bytes() - bytes_before,
@@ -232,14 +259,18 @@ impl Station {
         })
     }
 
-    fn at_full_pace(&mut self, pace: Pace, length: Duration, watch: &Watch, record: &mut Record) -> Result<u64> {
+    fn at_full_pace(&mut self, pace: Pace, watch: &Watch, record: &mut Record) -> Result<u64> {
         let window = if pace == Pace::Full { self.shared.window } else { 0 };
         let sends = pace == Pace::Full;
         let mut next_sample = record.start;
+        let mut sample_is_due = false;
         let mut turns = 0_u32;
         loop {
             let mut moved = self.receive(None)?;
-            if sends {
+            if sample_is_due {
+                moved += self.send_sampled(window)?;
+                sample_is_due = self.sample.is_none();
+            } else if sends {
                 moved += self.send_within(window)?;
             }
             if self.sample.is_some() {
@@ -249,11 +280,14 @@ impl Station {
             if turns.is_multiple_of(TURNS_PER_LOOK) {
                 self.ignore()?;
                 let now = Instant::now();
-                if self.sample.is_none() && now >= next_sample && sends {
-                    next_sample = now + SAMPLE_EVERY;
-                    self.begin_sample(window)?;
+                if sends {
+                    self.write_off(window, now);
+                    if self.sample.is_none() && now >= next_sample {
+                        next_sample = now + SAMPLE_EVERY;
+                        sample_is_due = true;
+                    }
                 }
-                if record.tick(now, length, || self.moved(), watch) {
+                if record.tick(now, || self.moved(), watch) {
                     return Ok(0);
                 }
             }
@@ -263,16 +297,40 @@ impl Station {
         }
     }
 
-    /// Sends one burst, and remembers its first frame and when it was offered.
-    fn begin_sample(&mut self, window: u64) -> Result<()> {
-        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.flow().is_some()) else { return Ok(()) };
-        let (Some(flow), sequence) = (lane.flow(), lane.sent()) else { return Ok(()) };
-        let offered_at = Instant::now();
-        if self.send_within(window)? > 0 {
-            let sent = self.lanes.iter().any(|lane| lane.flow() == Some(flow) && lane.sent() > sequence);
-            self.sample = sent.then_some((flow, sequence, offered_at));
+    /// Frames of a flow that were lost after the last one that arrived would be waited for without end.
+    fn write_off(&mut self, window: u64, now: Instant) {
+        if self.shared.direction == Direction::FromGuest {
+            return;
         }
-        Ok(())
+        for lane in &self.lanes {
+            let Some(flow) = lane.flow() else { continue };
+            let wait = &mut self.waits[usize::from(flow)];
+            let arrived = self.shared.arrived[usize::from(flow)].0.load(Relaxed).max(wait.written_off);
+            if arrived != wait.arrived || lane.sent().saturating_sub(arrived) < window {
+                (wait.arrived, wait.since) = (arrived, now);
+            } else if now.duration_since(wait.since) > WRITTEN_OFF_AFTER {
+                wait.written_off = lane.sent();
+            }
+        }
+    }
+
+    /// Sends as ever, and remembers one lane's first frame and when it was offered.
+    fn send_sampled(&mut self, window: u64) -> Result<usize> {
+        let count = self.lanes.len();
+        self.sampled_lane = (1..=count)
+            .map(|step| (self.sampled_lane + step) % count)
+            .find(|&lane| self.lanes[lane].flow().is_some())
+            .unwrap_or(0);
+        let lane = &self.lanes[self.sampled_lane];
+        let (flow, sequence) = (lane.flow(), lane.sent());
+        let offered_at = Instant::now();
+        let sent = self.send_within(window)?;
+        if let Some(flow) = flow
+            && self.lanes[self.sampled_lane].sent() > sequence
+        {
+            self.sample = Some((flow, sequence, offered_at));
+        }
+        Ok(sent)
     }
 
     fn finish_sample(&mut self, histogram: &mut hdrhistogram::Histogram<u64>) -> Result<()> {
@@ -294,14 +352,7 @@ impl Station {
         Ok(())
     }
 
-    fn at_a_rate(
-        &mut self,
-        schedule: Schedule,
-        patience: Duration,
-        length: Duration,
-        watch: &Watch,
-        record: &mut Record,
-    ) -> Result<u64> {
+    fn at_a_rate(&mut self, schedule: Schedule, patience: Duration, watch: &Watch, record: &mut Record) -> Result<u64> {
         let start = record.start;
         let receives = self.shared.direction != Direction::FromGuest;
         let patience_ns = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
@@ -341,7 +392,7 @@ impl Station {
                     passed_over[index] += schedule.count_due(flow, long_ago_ns).saturating_sub(gone);
                 }
             }
-            if record.tick(now, length, || self.moved(), watch) {
+            if record.tick(now, || self.moved(), watch) {
                 let given_up = passed_over.iter().sum();
                 if given_up > 0 {
                     // Numbers and due times have come apart: no latency is better than a wrong one.
@@ -400,24 +451,34 @@ struct Record {
     moved_before: u64,
     moved_at_tick: u64,
     histogram: hdrhistogram::Histogram<u64>,
+    /// When to end, and when to end with nothing to show.
+    length: Duration,
+    length_max: Duration,
+    /// Whether there will be latencies.
+    has_latency: bool,
 }
 
 impl Record {
     /// The clock was looked at: closes intervals that are over. True if the measurement is.
     #[inline]
-    fn tick(&mut self, now: Instant, length: Duration, moved: impl Fn() -> u64, watch: &Watch) -> bool {
+    fn tick(&mut self, now: Instant, moved: impl Fn() -> u64, watch: &Watch) -> bool {
         let elapsed = now.duration_since(self.start);
         if elapsed < self.interval * (self.intervals.len() as u32 + 1) {
-            return elapsed >= length;
+            return elapsed >= self.length && self.is_over(elapsed, moved());
         }
         let moved = moved();
         watch.moved.fetch_add(moved - self.moved_at_tick, Relaxed);
         self.intervals.push(moved - self.moved_at_tick);
         self.moved_at_tick = moved;
         // An interval that we slept through had no frames.
-        while elapsed >= self.interval * (self.intervals.len() as u32 + 1) && elapsed < length {
+        while elapsed >= self.interval * (self.intervals.len() as u32 + 1) && elapsed < self.length {
             self.intervals.push(0);
         }
-        elapsed >= length || watch.stopped()
+        elapsed >= self.length && self.is_over(elapsed, moved) || watch.stopped()
+    }
+
+    fn is_over(&self, elapsed: Duration, moved: u64) -> bool {
+        let something = moved > self.moved_before && !(self.has_latency && self.histogram.is_empty());
+        something || elapsed >= self.length_max
     }
 }

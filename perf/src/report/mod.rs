@@ -121,6 +121,8 @@ pub struct Placement {
     pub after_ns: Option<f64>,
     /// The class that both fall in, or `mixed`.
     pub class: &'static str,
+    /// The part of the time in which one side wanted to run and something else had its lcore.
+    pub waited: f64,
 }
 
 /// One run.
@@ -343,7 +345,7 @@ pub(crate) mod tests {
             evenness: Evenness { interval_ms: 10.0, mpps: (0..200).map(|i| 9.0 + f64::from(i % 20) / 10.0).collect() },
             latency_ns: Percentiles::of(&histogram),
             latency_of: Some(LatencyOf::OfferToArrival),
-            placement: Placement { before_ns: Some(120.0), after_ns: Some(130.0), class: "near" },
+            placement: Placement { before_ns: Some(120.0), after_ns: Some(130.0), class: "near", waited: 0.01 },
             partial: false,
             round: None,
             search: None,

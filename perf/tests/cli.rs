@@ -1,0 +1,286 @@
+//! Every subcommand, tiny: what it prints, what its JSON says, and that the judge notices what it is for.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, eventfd};
+use serde_json::Value;
+use virtnet_control::config::Config;
+use virtnet_control::daemon::Daemon;
+
+/// The exit code for frames that were lost silently, corrupted, reordered or duplicated.
+const INTEGRITY: i32 = 3;
+
+fn perf(arguments: &[&str]) -> Output {
+    let output = Command::new(env!("CARGO_BIN_EXE_virtnet-perf")).args(arguments).output().unwrap();
+    println!("virtnet-perf {}: {}", arguments.join(" "), output.status);
+    println!("{}{}", text(&output.stdout), text(&output.stderr));
+    output
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn objects(json: &str) -> Vec<Value> {
+    json.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Runs, with JSON on standard output, and has nothing to complain about.
+fn good(arguments: &[&str]) -> Vec<Value> {
+    let output = perf(&[arguments, &["--json", "-"]].concat());
+    assert!(output.status.success());
+    let objects = objects(&text(&output.stdout));
+    for run in objects.iter().filter(|object| object["kind"] != "versus") {
+        assert_eq!(run["integrity_errors"], 0, "{run}");
+        assert_eq!(run["partial"], false);
+        assert!(run["environment"]["cpus"].as_u64() >= Some(1));
+    }
+    objects
+}
+
+/// A controller in this process, on sockets of its own.
+struct Backend {
+    folder: tempfile::TempDir,
+    stop: OwnedFd,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Backend {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("controller.json");
+        let device = |name: &str, pairs: u16, port: &str| {
+            format!(r#"{{"name": "{name}", "socket": "{name}.sock", "queue_pairs": {pairs}, "port": "{port}"}}"#)
+        };
+        let devices = [
+            device("loop1", 2, "loopback"),
+            device("loop2", 2, "loopback"),
+            device("sink", 1, "sink"),
+            device("guest1", 1, "switch"),
+            device("guest2", 1, "switch"),
+        ];
+        // Asleep when there is nothing to do: tests share their lcores.
+        fs::write(&path, format!(r#"{{"idle": "adaptive", "devices": [{}]}}"#, devices.join(", "))).unwrap();
+        let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        let config = Config::read(&path).unwrap();
+        let daemon = Daemon::start(&config, folder.path(), stop.try_clone().unwrap()).unwrap();
+        let thread = thread::spawn(move || daemon.run().unwrap());
+        Backend { folder, stop, thread: Some(thread) }
+    }
+
+    fn socket(&self, name: &str) -> String {
+        self.folder.path().join(format!("{name}.sock")).display().to_string()
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        rustix::io::write(&self.stop, &1_u64.to_ne_bytes()).unwrap();
+        let ended = self.thread.take().unwrap().join();
+        assert!(ended.is_ok() || thread::panicking());
+    }
+}
+
+#[test]
+fn run_measures_both_layouts_in_all_directions() {
+    let runs = good(&["run", "--smoke"]);
+    assert_eq!(runs.len(), 8);
+    for ring in ["split", "packed"] {
+        for direction in ["from-guest", "to-guest", "loopback", "guest-to-guest"] {
+            let run = runs.iter().find(|run| run["ring"] == ring && run["direction"] == direction).unwrap();
+            assert_eq!((&run["kind"], &run["frame_bytes"], &run["queues"]), (&"run".into(), &64.into(), &1.into()));
+            assert!(run["frames_received"].as_u64() > Some(0) && run["mpps"].as_f64() > Some(0.0), "{run}");
+            assert!(run["integrity"]["checked_before"].as_u64() >= Some(256), "{run}");
+            assert_eq!(run["latency_ns"].is_null(), direction == "to-guest", "{run}");
+            let gbit_per_s = run["mpps"].as_f64().unwrap() * 64.0 * 8.0 / 1e3;
+            assert!((run["gbit_per_s"].as_f64().unwrap() / gbit_per_s - 1.0).abs() < 0.01, "{run}");
+        }
+    }
+}
+
+#[test]
+fn run_takes_every_size_feature_and_number_of_queues() {
+    for arguments in [
+        &["--frame-bytes", "64,1518,9216,imix", "--features", "none"][..],
+        &["--frame-bytes", "9216", "--features", "mrg_rxbuf,in_order"],
+        &["--features", "mrg_rxbuf,in_order,event_idx,indirect", "--queues", "3", "--frame-bytes", "imix"],
+        &["--queue-size", "8", "--burst", "1"],
+        &["--queue-size", "4096", "--burst", "256", "--queues", "2"],
+        &["--rate", "20k", "--direction", "loopback,to-guest"],
+        &["--lcores", "0", "--driver-lcores", "0"],
+    ] {
+        let runs = good(&[&["run", "--smoke"], arguments].concat());
+        assert!(!runs.is_empty() && runs.iter().all(|run| run["frames_received"].as_u64() > Some(0)), "{runs:?}");
+    }
+    assert_eq!(good(&["run", "--smoke", "--ring", "packed", "--queue-size", "100"]).len(), 4);
+}
+
+#[test]
+fn a_damaged_frame_is_an_error_whatever_the_damage() {
+    let load = ["run", "--smoke", "--ring", "split"];
+    for (fault, key) in [("corrupt", "corrupted"), ("lose", "lost"), ("repeat", "duplicated"), ("swap", "reordered")] {
+        for direction in ["to-guest", "loopback", "guest-to-guest"] {
+            let every = format!("{fault}:100");
+            let output = perf(&[&load[..], &["--direction", direction, "--inject", &every, "--json", "-"]].concat());
+            assert_eq!(output.status.code(), Some(INTEGRITY), "{fault} {direction}");
+            let run = &objects(&text(&output.stdout))[0];
+            assert!(run["integrity"][key].as_u64() > Some(0), "{fault} {direction}: {run}");
+            assert!(text(&output.stderr).contains("INTEGRITY"), "{fault} {direction}");
+        }
+    }
+    // What a sink swallows is checked on a loop before.
+    let output = perf(&[&load[..], &["--direction", "from-guest", "--inject", "lose:100"]].concat());
+    assert_eq!(output.status.code(), Some(INTEGRITY));
+}
+
+#[test]
+fn results_go_where_they_are_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let [json, hgrm, html, hlog] = ["a.json", "a.hgrm", "a.html", "a.hlog"].map(path);
+    let load = ["run", "--smoke", "--ring", "packed", "--direction", "loopback"];
+    let output = perf(&[&load[..], &["--json", &json, "--hdr", &hgrm, "--html", &html]].concat());
+    assert!(output.status.success());
+    assert!(text(&output.stdout).contains("packed") && text(&output.stdout).contains("no error"));
+    assert_eq!(objects(&fs::read_to_string(json).unwrap()).len(), 1);
+    assert!(fs::read_to_string(hgrm).unwrap().contains("1/(1-Percentile)"));
+    assert!(fs::read_to_string(html).unwrap().contains("<polyline"));
+    assert!(perf(&[&load[..], &["--hdr", &hlog]].concat()).status.success());
+    assert!(fs::read_to_string(hlog).unwrap().contains("Tag=packed-loopback-64"));
+    let output = perf(&[&load[..], &["--json", &path("no/such/folder")]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("no/such/folder"));
+}
+
+#[test]
+fn latency_is_that_of_every_frame() {
+    let runs = good(&["latency", "--smoke", "--rate", "10k", "--direction", "loopback,guest-to-guest,from-guest"]);
+    assert_eq!(runs.len(), 6);
+    for run in runs {
+        assert!(run["latency_of"].as_str().unwrap().starts_with("due_to_"), "{run}");
+        let at = |key: &str| run["latency_ns"][key].as_u64().unwrap();
+        assert!(0 < at("p50") && at("p50") <= at("p99") && at("p99") <= at("p99_99") && at("p99_99") <= at("max"));
+    }
+    assert_eq!(perf(&["latency", "--smoke", "--direction", "to-guest"]).status.code(), Some(1));
+}
+
+#[test]
+fn search_tells_a_rate_and_how_it_was_found() {
+    let load = ["search", "--smoke", "--ring", "split", "--rate-max", "2k"];
+    let runs = good(&[&load[..], &["--attempts", "50", "--patience-ms", "500"]].concat());
+    assert_eq!(runs.len(), 4);
+    for run in runs {
+        assert_eq!(run["kind"], "search");
+        let trials = run["search"]["trials"].as_array().unwrap();
+        assert!(!trials.is_empty() && trials[0]["offered_pps"] == 2000.0, "{run}");
+        assert_eq!(run["search"]["zero_loss_pps"], 2000.0, "{run}");
+    }
+}
+
+#[test]
+fn a_back_end_behind_a_socket_is_driven_and_judged() {
+    let backend = Backend::new();
+    let [loopback, sink, guest1, guest2] = ["loop1", "sink", "guest1", "guest2"].map(|name| backend.socket(name));
+    for run in good(&["attach", "--smoke", "--socket", &loopback, "--queues", "2", "--frame-bytes", "64,imix"]) {
+        assert_eq!((&run["backend"], &run["direction"]), (&loopback.clone().into(), &"loopback".into()));
+        assert!(run["integrity"]["checked_before"].as_u64() > Some(0), "{run}");
+        assert!(run["frames_received"].as_u64() > Some(0), "{run}");
+    }
+    let features = ["--direction", "from-guest", "--features", "in_order,event_idx"];
+    assert_eq!(good(&[&["attach", "--smoke", "--socket", &sink], &features[..]].concat()).len(), 2);
+    for run in good(&["attach", "--smoke", "--socket", &guest1, "--peer-socket", &guest2]) {
+        assert!(run["direction"] == "guest-to-guest" && run["frames_received"].as_u64() > Some(0), "{run}");
+    }
+    assert_eq!(good(&["latency", "--smoke", "--socket", &loopback, "--rate", "5k"]).len(), 2);
+    assert_eq!(good(&["search", "--smoke", "--socket", &loopback, "--rate-max", "1k", "--ring", "split"]).len(), 1);
+    // A sink sends nothing back, which is said rather than measured.
+    let output = perf(&["attach", "--smoke", "--socket", &sink]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("none arrived"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn two_back_ends_are_compared_round_by_round() {
+    let backend = Backend::new();
+    let [one, other] = ["loop1", "loop2"].map(|name| backend.socket(name));
+    let load = ["versus", "--smoke", "--ring", "split", "--waited-max", "0.99"];
+    let objects = good(&[&load[..], &["--socket", &one, "--socket", &other]].concat());
+    let (comparison, rounds) = objects.split_last().unwrap();
+    assert_eq!((&comparison["kind"], &comparison["rounds"]), (&"versus".into(), &2.into()));
+    assert_eq!((&comparison["a"], &comparison["b"]), (&one.into(), &other.into()));
+    assert_eq!(rounds.len(), 4);
+    assert!(rounds.iter().all(|round| round["kind"] == "round" && round["frames_received"].as_u64() > Some(0)));
+    if let Some(ratio) = comparison["ratio"].as_object() {
+        let [low, median, high] = ["low", "median", "high"].map(|key| ratio[key].as_f64());
+        assert!(low <= median && median <= high);
+    }
+}
+
+#[test]
+fn back_ends_that_are_started_are_also_ended() {
+    let controller = Path::new(env!("CARGO_BIN_EXE_virtnet-perf")).with_file_name("virtio-net-controller");
+    if !controller.exists() {
+        println!("SKIPPED: {} is not built", controller.display());
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("c.json");
+    let device = r#"{"name": "loop", "socket": "vhost.sock", "queue_pairs": 1, "port": "loopback"}"#;
+    fs::write(&config, format!(r#"{{"idle": "adaptive", "devices": [{device}]}}"#)).unwrap();
+    let command = format!(
+        "{} --config {} --run-dir $(dirname {{socket}}) & echo $! >> {}/pids; wait",
+        controller.display(),
+        config.display(),
+        folder.path().display()
+    );
+    let objects = good(&["versus", "--smoke", "--command", &command, "--command", &command, "--ring", "packed"]);
+    assert_eq!(objects.len(), 5);
+    let pids = fs::read_to_string(folder.path().join("pids")).unwrap();
+    assert_eq!(pids.lines().count(), 2);
+    for pid in pids.lines() {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+    }
+}
+
+#[test]
+fn an_interrupt_ends_with_what_there_is() {
+    let started = Instant::now();
+    let child = Command::new(env!("CARGO_BIN_EXE_virtnet-perf"))
+        .args(["run", "--ring", "split", "--direction", "loopback", "--seconds", "600", "--json", "-"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    thread::sleep(Duration::from_millis(2500));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(60));
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let run = &objects(&text(&output.stdout))[0];
+    assert_eq!((&run["partial"], &run["integrity_errors"]), (&true.into(), &0.into()));
+    assert!(run["seconds"].as_f64() < Some(60.0));
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_what_can() {
+    for (arguments, code, said) in [
+        (&["run", "--frame-bytes", "63"][..], 2, "64 to 9216, or imix"),
+        (&["run", "--ring", "split", "--queue-size", "100"], 1, "power of two"),
+        (&["run", "--lcores", "4000"], 1, "lcore 4000"),
+        (&["run", "--features", "sriov"], 2, "mrg_rxbuf"),
+        (&["attach", "--socket", "/no/such.sock", "--direction", "guest-to-guest"], 1, "--peer-socket"),
+        (&["versus", "--socket", "/no/such.sock"], 1, "twice in all"),
+        (&["search", "--socket", "/no/such.sock", "--direction", "to-guest"], 1, "at what rate"),
+    ] {
+        let output = perf(arguments);
+        assert_eq!(output.status.code(), Some(code));
+        assert!(text(&output.stderr).contains(said), "{said} in {}", text(&output.stderr));
+    }
+}
