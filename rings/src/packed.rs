@@ -201,11 +201,20 @@ impl Virtqueue for Queue {
         for _ in 0..room {
             let Some(descriptor) = self.available(self.next_available) else { return Ok(()) };
             let [id, flags] = descriptor.halves;
-            let chain = match self.reach.plain(descriptor.addr, descriptor.len, flags) {
-                Some(parts) => Chain { parts, id, descriptors: 1 },
-                None if store.available() == 0 => return Ok(()),
-                None => self.walk(store, descriptor)?,
-            };
+            // Each kind is put from where it is made: joined first, every chain would go by way of the stack.
+            if let Some(parts) = self.reach.plain(descriptor.addr, descriptor.len, flags)
+                && id < size
+                && self.reach.outstanding < u32::from(size)
+            {
+                put(Chain { parts, id, descriptors: 1 });
+                self.next_available.advance(1, size);
+                self.reach.outstanding += 1;
+                continue;
+            }
+            if store.available() == 0 {
+                return Ok(());
+            }
+            let chain = self.walk(store, descriptor)?;
             let outstanding = self.reach.outstanding + u32::from(chain.descriptors);
             if chain.id >= size || outstanding > u32::from(size) {
                 return Err(self.refuse(store, chain));

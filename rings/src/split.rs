@@ -152,14 +152,14 @@ impl Virtqueue for Queue {
         for _ in 0..count {
             let head = self.head(self.next_available);
             let descriptor = self.descriptors.load(head).ok_or(Violation::HeadPastTable { head, size })?;
-            let chain = match self.reach.plain(descriptor.addr, descriptor.len, descriptor.halves[0]) {
-                Some(parts) => Chain { parts, id: head, descriptors: 1 },
+            // Each kind is put from where it is made: joined first, every chain would go by way of the stack.
+            match self.reach.plain(descriptor.addr, descriptor.len, descriptor.halves[0]) {
+                Some(parts) => put(Chain { parts, id: head, descriptors: 1 }),
                 None if store.available() == 0 => return Ok(()),
-                None => self.walk(store, head, descriptor)?,
-            };
+                None => put(self.walk(store, head, descriptor)?),
+            }
             self.next_available = self.next_available.wrapping_add(1);
             self.reach.outstanding += 1;
-            put(chain);
         }
         Ok(())
     }
