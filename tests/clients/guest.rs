@@ -111,7 +111,7 @@ impl Guest {
     /// How many queue pairs the driver uses on `netdev`.
     #[track_caller]
     pub fn queue_pairs(&mut self, netdev: &str) -> usize {
-        self.run(&format!("ls -d /sys/class/net/{netdev}/queues/rx-*")).lines().count()
+        self.run(&format!("ls -d -1 /sys/class/net/{netdev}/queues/rx-*")).lines().count()
     }
 
     /// Whether the driver accepted feature `bit` of its device.
