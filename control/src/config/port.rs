@@ -3,13 +3,15 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::de::{Error, Unexpected, Visitor};
+use serde::de::{Error, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::value;
 
 /// The least and the most bytes of a source's frame, as it lies in the virtqueue: no frame check sequence.
 const FRAME_BYTES: std::ops::RangeInclusive<u64> = 64..=9216;
+/// The most lengths that a source goes through in turn.
+const IN_TURN_MAX: usize = 64;
 
 /// The kinds of ports, by name; those that need to know more are objects of one key.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -111,19 +113,22 @@ pub struct Tap {
 }
 
 /// Lengths of a source's frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sizes {
     /// All the same.
     Fixed(u16),
+    /// These in turn: 1 to 64 of them.
+    InTurn(Vec<u16>),
     /// 64, 594 and 1518 bytes, 7 : 4 : 1.
     Imix,
 }
 
 impl Sizes {
     /// The lengths of frames sent in turn.
-    pub fn cycle(self) -> Vec<u16> {
+    pub fn cycle(&self) -> Vec<u16> {
         match self {
-            Self::Fixed(len_bytes) => vec![len_bytes],
+            Self::Fixed(len_bytes) => vec![*len_bytes],
+            Self::InTurn(lens_bytes) => lens_bytes.clone(),
             Self::Imix => vec![64, 594, 64, 64, 594, 64, 1518, 64, 594, 64, 64, 594],
         }
     }
@@ -132,15 +137,33 @@ impl Sizes {
 impl<'de> Deserialize<'de> for Sizes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either;
-        impl Visitor<'_> for Either {
+        impl<'de> Visitor<'de> for Either {
             type Value = Sizes;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{} to {}, or \"imix\"", FRAME_BYTES.start(), FRAME_BYTES.end())
+                let (least, most) = (FRAME_BYTES.start(), FRAME_BYTES.end());
+                write!(f, "{least} to {most}, a list of up to {IN_TURN_MAX} of these, or \"imix\"")
             }
             fn visit_u64<E: Error>(self, found: u64) -> Result<Sizes, E> {
                 match u16::try_from(found) {
                     Ok(len_bytes) if FRAME_BYTES.contains(&found) => Ok(Sizes::Fixed(len_bytes)),
                     _ => Err(E::invalid_value(Unexpected::Unsigned(found), &self)),
+                }
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Sizes, A::Error> {
+                let mut lens_bytes = Vec::new();
+                while let Some(found) = list.next_element()? {
+                    match u16::try_from(found) {
+                        Ok(len_bytes) if FRAME_BYTES.contains(&found) => lens_bytes.push(len_bytes),
+                        _ => return Err(A::Error::invalid_value(Unexpected::Unsigned(found), &self)),
+                    }
+                    if lens_bytes.len() > IN_TURN_MAX {
+                        return Err(A::Error::invalid_length(lens_bytes.len(), &self));
+                    }
+                }
+                if lens_bytes.is_empty() {
+                    Err(A::Error::invalid_length(0, &self))
+                } else {
+                    Ok(Sizes::InTurn(lens_bytes))
                 }
             }
             fn visit_str<E: Error>(self, found: &str) -> Result<Sizes, E> {

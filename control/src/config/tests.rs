@@ -35,7 +35,7 @@ fn everything_can_be_said() {
                "mac": "02:00:00:00:00:0A", "mtu": 1500,
                "features": {"mrg_rxbuf": false, "packed": true}},
               {"name": "vm2", "socket": "vm2.sock", "port": {"source": {"frame_bytes": "imix", "rate_fps": 1e6}}},
-              {"name": "vm3", "socket": "vm3.sock", "port": {"source": {"frame_bytes": 64, "count": 5}}},
+              {"name": "vm3", "socket": "vm3.sock", "port": {"source": {"frame_bytes": [64, 570], "count": 5}}},
               {"name": "vm4", "socket": "vm4.sock", "port": {"pcap": {"replay": "a.pcap", "pace": 5, "record": "b.pcap"}}},
               {"name": "vm5", "socket": "vm5.sock", "port": "sink"},
               {"name": "vm6", "socket": "vm6.sock", "port": "loopback"}]}"#,
@@ -49,6 +49,8 @@ fn everything_can_be_said() {
     assert_eq!(first.port, Port::Tap(Tap { name: "en3f0pf0sf2000".into() }));
     let source = Source { frame_bytes: Sizes::Imix, rate_fps: Some(1e6), count: None };
     assert_eq!(config.devices[1].port, Port::Source(source));
+    let Port::Source(source) = &config.devices[2].port else { panic!("a source") };
+    assert_eq!((source.frame_bytes.cycle(), source.count), (vec![64, 570], Some(5)));
     let cycle = Sizes::Imix.cycle();
     assert_eq!([64, 594, 1518].map(|len| cycle.iter().filter(|one| **one == len).count()), [7, 4, 1]);
 }
@@ -73,9 +75,17 @@ fn what_is_wrong_is_told_with_its_place_and_what_is_allowed() {
         (r#""mac": "+2:00:00:00:00:01""#, "one device's address"),
         (r#""port": "wire""#, "unknown variant `wire`"),
         (r#""port": {"source": {}}"#, "missing field `frame_bytes`"),
-        (r#""port": {"source": {"frame_bytes": 63}}"#, "expected 64 to 9216, or \"imix\""),
-        (r#""port": {"source": {"frame_bytes": 65600}}"#, "expected 64 to 9216, or \"imix\""),
-        (r#""port": {"source": {"frame_bytes": "big"}}"#, "expected 64 to 9216, or \"imix\""),
+        (r#""port": {"source": {"frame_bytes": 63}}"#, "expected 64 to 9216, a list of up to 64 of these, or \"imix\""),
+        (
+            r#""port": {"source": {"frame_bytes": 65600}}"#,
+            "expected 64 to 9216, a list of up to 64 of these, or \"imix\"",
+        ),
+        (
+            r#""port": {"source": {"frame_bytes": "big"}}"#,
+            "expected 64 to 9216, a list of up to 64 of these, or \"imix\"",
+        ),
+        (r#""port": {"source": {"frame_bytes": []}}"#, "invalid length 0, expected 64 to 9216, a list"),
+        (r#""port": {"source": {"frame_bytes": [64, 9217]}}"#, "invalid value: integer `9217`"),
         (r#""port": {"source": {"frame_bytes": 64, "rate_fps": 0}}"#, "expected a number above 0"),
         (r#""port": {"pcap": {"pace": "slow"}}"#, "expected \"captured\", \"fast\", or a number of frames a second"),
         (r#""port": {"pcap": {"pace": 0}}"#, "or a number of frames a second above 0"),

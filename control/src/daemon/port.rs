@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use virtnet_engine::frame::offload;
 use virtnet_engine::port::pcap::{Capture, Format, Pace, PcapConfig, RecordConfig, ReplayConfig};
 use virtnet_engine::port::source::SourceConfig;
-use virtnet_engine::frame::offload;
 use virtnet_engine::port::tap::TapConfig;
 use virtnet_engine::{Engine, PortConfig, UplinkConfig};
 
