@@ -145,7 +145,7 @@ pub fn report(plan: &Plan, label: Label, measured: Measured, placement: Placemen
         ring: plan.ring,
         direction: plan.direction,
         frame_bytes: plan.sizes(),
-        pcap: None,
+        pcap: plan.pcap().map(|path| path.display().to_string()),
         queues: plan.queues,
         queue_size: plan.queue_size,
         burst: plan.burst,

@@ -1,16 +1,18 @@
 //! One line of the table to be: what is measured, with everything decided.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
+use virtnet_engine::port::pcap::Capture;
 use virtnet_rings::spec::virtq::{VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1};
 
 use crate::args::{Direction, Features, Injection, LoadArgs, Ring};
-use crate::frame::Sizes;
+use crate::frame::{Addressing, FRAME_BYTES_MAX, Sizes};
 use crate::lcore::Division;
-use crate::load::{GuestOptions, Traffic};
+use crate::load::{GuestOptions, Script, Traffic};
 
 /// What is measured.
 #[derive(Clone, Debug)]
@@ -105,6 +107,37 @@ impl Plan {
         }
     }
 
+    /// Has the guests send the frames of a capture. On their way from one guest to another their Ethernet addresses are the
+    /// guests'; everywhere else they are as captured.
+    ///
+    /// # Errors
+    /// A frame that does not fit, or several queue pairs, whose frames could not be told apart.
+    pub fn replay(&mut self, path: &Path, capture: &Arc<Capture>) -> Result<()> {
+        ensure!(
+            self.queues == 1,
+            "--pcap with --queues {}: frames of a capture are known by their order, in one queue",
+            self.queues
+        );
+        let mut frames: Vec<Box<[u8]>> = capture.frames().map(Vec::into_boxed_slice).collect();
+        for (number, frame) in frames.iter_mut().enumerate() {
+            ensure!(
+                frame.len() <= FRAME_BYTES_MAX,
+                "{}: frame {} has {} bytes; up to {FRAME_BYTES_MAX} can be sent",
+                path.display(),
+                number + 1,
+                frame.len()
+            );
+            if self.direction == Direction::GuestToGuest {
+                let Addressing { source, destination } = Addressing::between(0, 1);
+                frame[..6].copy_from_slice(&destination);
+                frame[6..12].copy_from_slice(&source);
+            }
+        }
+        let script = Script { frames: frames.into(), capture: Arc::clone(capture), path: path.to_owned() };
+        self.traffic = Arc::new(Traffic::Scripted(script));
+        Ok(())
+    }
+
     /// What its guests are made with.
     pub fn guest_options(&self) -> GuestOptions {
         GuestOptions {
@@ -139,8 +172,18 @@ impl Plan {
 
     /// The frame sizes, if the frames are ours.
     pub fn sizes(&self) -> Option<Sizes> {
-        let Traffic::Stamped(sizes) = *self.traffic;
-        Some(sizes)
+        match &*self.traffic {
+            Traffic::Stamped(sizes) => Some(*sizes),
+            Traffic::Scripted(_) => None,
+        }
+    }
+
+    /// The capture whose frames are sent.
+    pub fn pcap(&self) -> Option<&Path> {
+        match &*self.traffic {
+            Traffic::Stamped(_) => None,
+            Traffic::Scripted(script) => Some(&script.path),
+        }
     }
 
     /// For messages and the progress bar.

@@ -78,7 +78,7 @@ pub fn round_trip_ns(lcore: usize, other: usize) -> Option<f64> {
 pub fn class(round_trip_ns: f64) -> &'static str {
     match round_trip_ns {
         ns if ns < 90.0 => "sibling",
-        ns if ns < 300.0 => "near",
+        ns if ns < 400.0 => "near",
         ns if ns < 1000.0 => "far",
         _ => "astray",
     }

@@ -1,8 +1,10 @@
 //! `run`: everything in one process.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use virtnet_engine::port::pcap::Capture;
 
 use crate::args::{Direction, RunArgs};
 use crate::bed::{Bed, InProcess};
@@ -22,6 +24,10 @@ pub fn run(args: &RunArgs, watch: &Watch) -> Result<Results> {
     let directions = if args.direction.is_empty() { &Direction::ALL[..] } else { &args.direction };
     let mut plans = Plan::all(&args.load, directions, &division, args.seconds, args.rate)?;
     plans.iter_mut().for_each(|plan| plan.inject = args.inject);
+    if let Some(path) = &args.pcap {
+        let capture = Arc::new(Capture::load(path)?);
+        plans.iter_mut().try_for_each(|plan| plan.replay(path, &capture))?;
+    }
     let progress = Progress::new(plans.iter().map(|plan| plan.length).sum::<Duration>());
     if division.is_shared() {
         progress.say("guest and device share an lcore and take turns: the figures say little about either");

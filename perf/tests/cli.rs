@@ -139,6 +139,35 @@ fn a_damaged_frame_is_an_error_whatever_the_damage() {
 }
 
 #[test]
+fn a_capture_is_sent_and_known_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("frames.pcap");
+    // The classic format: a header, then each frame behind its time (seconds, microseconds) and its length twice.
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+    let mut file = words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, 65_535, 1]);
+    for number in 0..40_u32 {
+        let len_bytes = 60 + 37 * number;
+        file.extend(words(&[number, 0, len_bytes, len_bytes]));
+        file.extend([0x02, 0, 0, 0, 0, 1, 0x02, 0, 0, 0, 0, 2, 0x88, 0xb5]);
+        file.extend((14..len_bytes).map(|byte| (byte ^ number) as u8));
+    }
+    fs::write(&path, file).unwrap();
+    let load = ["run", "--smoke", "--pcap", path.to_str().unwrap()];
+    let runs = good(&load);
+    assert_eq!(runs.len(), 8);
+    for run in runs {
+        assert!(run["frame_bytes"].is_null() && run["pcap"].as_str() == path.to_str(), "{run}");
+        assert!(run["integrity"]["checked_before"].as_u64() >= Some(256), "{run}");
+    }
+    for fault in ["corrupt:100", "lose:100", "swap:100"] {
+        let output = perf(&[&load[..], &["--direction", "loopback", "--ring", "packed", "--inject", fault]].concat());
+        assert_eq!(output.status.code(), Some(INTEGRITY), "{fault}");
+    }
+    let output = perf(&[&load[..], &["--queues", "2"]].concat());
+    assert!(output.status.code() == Some(1) && text(&output.stderr).contains("--queues 2"));
+}
+
+#[test]
 fn results_go_where_they_are_sent() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();

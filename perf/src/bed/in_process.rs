@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use rustix::process::Pid;
+use virtnet_engine::port::pcap::{Pace, PcapConfig, ReplayConfig};
 use virtnet_engine::port::source::SourceConfig;
 use virtnet_engine::{DeviceConfig, DeviceId, Engine, EngineConfig, IdlePolicy, PortConfig};
 use virtnet_rings::guest::Driver;
@@ -101,8 +102,19 @@ fn port(plan: &Plan, direction: Direction) -> PortConfig {
         Direction::FromGuest => PortConfig::Sink,
         Direction::Loopback => PortConfig::Loopback,
         Direction::GuestToGuest => PortConfig::Switch,
-        Direction::ToGuest => {
-            let Traffic::Stamped(sizes) = *plan.traffic;
+        Direction::ToGuest => generator(plan),
+    }
+}
+
+/// The port that sends what the guest is to receive.
+fn generator(plan: &Plan) -> PortConfig {
+    match &*plan.traffic {
+        Traffic::Scripted(script) => {
+            let pace = plan.rate_pps.map_or(Pace::AsFastAsPossible, Pace::Rate);
+            let replay = ReplayConfig { capture: Arc::clone(&script.capture), pace, repeat: true };
+            PortConfig::Pcap(PcapConfig { replay: Some(replay), record: None })
+        }
+        Traffic::Stamped(sizes) => {
             let frame = |index| template(sizes.at(index), 0, index as u32, Addressing::between(1, 0));
             PortConfig::Source(SourceConfig {
                 templates: (0..TEMPLATES.next_multiple_of(sizes.period())).map(frame).collect(),

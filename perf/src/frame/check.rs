@@ -2,6 +2,8 @@
 
 use std::ops::AddAssign;
 
+use std::sync::Arc;
+
 use super::sequence::{Arrival, Sequence};
 use super::{FRAME_BYTES_MAX, FRAME_BYTES_MIN, MARK_BYTES, Marks, STAMP_OFFSET, is_whole};
 
@@ -41,6 +43,38 @@ impl AddAssign for Integrity {
     }
 }
 
+/// Frames without marks, sent again and again in this order: they are known by their place.
+#[derive(Debug)]
+struct Script {
+    frames: Arc<[Box<[u8]>]>,
+    /// Which one is due, counted over all rounds.
+    due: u64,
+}
+
+/// How far a frame that is not the one due is looked for, forward and back.
+const SCRIPT_SEARCH: u64 = 64;
+/// What is compared of every frame; of some, all.
+const SCRIPT_HEAD_BYTES: usize = 64;
+
+impl Script {
+    fn at(&self, place: u64) -> &[u8] {
+        &self.frames[(place % self.frames.len() as u64) as usize]
+    }
+
+    /// The place of a frame of which `head` is the start: the one due, or one near it.
+    fn find(&mut self, len_bytes: usize, head: &[u8]) -> Option<u64> {
+        let due = self.due;
+        // The nearest is the likeliest.
+        let nearby = (0..SCRIPT_SEARCH).flat_map(|distance| [Some(due + distance), due.checked_sub(distance + 1)]);
+        let place = nearby.flatten().find(|&place| {
+            let frame = self.at(place);
+            frame.len() == len_bytes && frame.starts_with(head)
+        })?;
+        self.due = self.due.max(place + 1);
+        Some(place)
+    }
+}
+
 /// Checks frames as they arrive. Allocates nothing after it is made.
 #[derive(Debug)]
 pub struct Checker {
@@ -49,6 +83,7 @@ pub struct Checker {
     copy: Box<[u8]>,
     until_sample: u32,
     every: u32,
+    script: Option<Script>,
 }
 
 impl Checker {
@@ -61,7 +96,13 @@ impl Checker {
             copy: vec![0; FRAME_BYTES_MAX].into(),
             until_sample: 0,
             every: SAMPLE_EVERY,
+            script: None,
         }
+    }
+
+    /// For frames without marks, one flow of them, sent again and again in this order.
+    pub fn of_script(frames: Arc<[Box<[u8]>]>) -> Self {
+        Checker { script: Some(Script { frames, due: 0 }), ..Checker::new(1) }
     }
 
     /// From here on every frame is checked byte by byte, or again only some.
@@ -84,6 +125,9 @@ impl Checker {
     pub fn check(&mut self, len_bytes: usize, as_flow: Option<u16>, read: impl Fn(usize, &mut [u8])) -> Option<Marks> {
         self.counts.received += 1;
         self.counts.received_bytes += len_bytes as u64;
+        if self.script.is_some() {
+            return self.check_place(len_bytes, read);
+        }
         let mut bytes = [0; MARK_BYTES];
         if len_bytes >= FRAME_BYTES_MIN {
             read(STAMP_OFFSET, &mut bytes);
@@ -113,6 +157,35 @@ impl Checker {
         }
         self.until_sample -= 1;
         Some(marks)
+    }
+
+    #[inline(never)]
+    fn check_place(&mut self, len_bytes: usize, read: impl Fn(usize, &mut [u8])) -> Option<Marks> {
+        let script = self.script.as_mut()?;
+        let mut head = [0; SCRIPT_HEAD_BYTES];
+        let head = &mut head[..len_bytes.min(SCRIPT_HEAD_BYTES)];
+        read(0, head);
+        let Some(place) = script.find(len_bytes, head) else {
+            // Nothing like it: the one due, damaged.
+            self.counts.corrupted += 1;
+            self.flows[0].arrive(script.due);
+            script.due += 1;
+            return None;
+        };
+        match self.flows[0].arrive(place) {
+            Arrival::Late => self.counts.reordered += 1,
+            Arrival::Again => self.counts.duplicated += 1,
+            Arrival::Due | Arrival::Ahead | Arrival::Wild => {}
+        }
+        if self.until_sample == 0 {
+            self.until_sample = self.every;
+            self.counts.checksummed += 1;
+            let copy = &mut self.copy[..len_bytes];
+            read(0, copy);
+            self.counts.corrupted += u64::from(*copy != *script.at(place));
+        }
+        self.until_sample -= 1;
+        Some(Marks { sequence: place, len_bytes: len_bytes as u16, flow: 0 })
     }
 
     #[inline(never)]
@@ -189,6 +262,29 @@ mod tests {
         let Integrity { received, foreign, corrupted, reordered, duplicated, checksummed, .. } = checker.counts();
         assert_eq!((received, foreign, corrupted, reordered, duplicated, checksummed), (8, 3, 2, 1, 1, 5));
         assert_eq!(checker.missing(0), 1);
+    }
+
+    #[test]
+    fn frames_without_marks_are_known_by_their_place() {
+        let frames: Vec<Box<[u8]>> = (0..10_u8).map(|i| vec![i; 60 + usize::from(i) * 30].into()).collect();
+        let mut checker = Checker::of_script(frames.clone().into());
+        checker.check_all(true);
+        for round in 0..3 {
+            for (place, frame) in (0..).zip(&frames) {
+                assert_eq!(check(&mut checker, frame), Some(10 * round + place));
+            }
+        }
+        let Integrity { received, corrupted, reordered, duplicated, checksummed, .. } = checker.counts();
+        assert_eq!((received, corrupted, reordered, duplicated, checksummed), (30, 0, 0, 0, 30));
+        assert_eq!(check(&mut checker, &frames[2]), Some(32)); // 30 and 31 are missing
+        assert_eq!(check(&mut checker, &frames[1]), Some(31));
+        assert_eq!(check(&mut checker, &frames[1]), Some(31));
+        let mut damaged = frames[2].clone();
+        damaged[100] ^= 1;
+        check(&mut checker, &damaged);
+        check(&mut checker, &[7; 300]);
+        let Integrity { corrupted, reordered, duplicated, .. } = checker.counts();
+        assert_eq!((corrupted, reordered, duplicated, checker.due(0), checker.missing(0)), (2, 1, 2, 34, 1)); // the damaged one came twice
     }
 
     #[test]

@@ -92,6 +92,14 @@ impl Guest {
         self.lanes.first_mut().map_or(Ok(()), |lane| lane.announce().context("the guest's first frame"))
     }
 
+    /// The frames that it sends again and again, if they are not our own.
+    pub fn script(&self) -> Option<Arc<[Box<[u8]>]>> {
+        match self.lanes.first().map(Lane::traffic) {
+            Some(Traffic::Scripted(script)) => Some(Arc::clone(&script.frames)),
+            _ => None,
+        }
+    }
+
     /// Frames that a receiveq has buffers for, however long they are.
     pub fn receive_frames_max(&self) -> u64 {
         self.lanes.iter().map(Lane::receive_frames_max).min().unwrap_or(0)

@@ -1,8 +1,10 @@
 //! One queue pair of a guest, driven: frames of a flow out, whatever arrives in, checked.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use virtnet_engine::port::pcap::Capture;
 use virtnet_rings::Notifier;
 use virtnet_rings::guest::Ram;
 use virtnet_rings::guest::net::{Nic, NicFault, Received};
@@ -17,6 +19,19 @@ use crate::frame::{Addressing, Checker, FRAME_BYTES_MAX, FRAME_BYTES_MIN, STAMP_
 pub enum Traffic {
     /// Frames of our own.
     Stamped(Sizes),
+    /// Those of a capture, again and again.
+    Scripted(Script),
+}
+
+/// A capture to be sent.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// Its frames, as they are sent.
+    pub frames: Arc<[Box<[u8]>]>,
+    /// The capture.
+    pub capture: Arc<Capture>,
+    /// Where it is from.
+    pub path: PathBuf,
 }
 
 impl Traffic {
@@ -24,6 +39,7 @@ impl Traffic {
     pub fn longest_bytes(&self) -> usize {
         match self {
             Traffic::Stamped(sizes) => sizes.longest(),
+            Traffic::Scripted(script) => script.frames.iter().map(|frame| frame.len()).max().unwrap_or(0),
         }
     }
 }
@@ -191,6 +207,11 @@ impl Lane {
         self.kick_transmit.notify();
     }
 
+    /// What it sends.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
     /// Card and queues.
     pub fn nic(&self) -> &Nic {
         &self.nic
@@ -228,16 +249,25 @@ impl Lane {
     pub fn send(&mut self, count: usize) -> Result<usize, NicFault> {
         let Some(flow) = self.flow() else { return Ok(0) };
         let Self { nic, lengths, next_sequence, sent_bytes, traffic, addressing, .. } = self;
-        let sent = nic.send_burst(count, |ram, slot| {
-            let length = &mut lengths[slot.index as usize];
-            if *length == 0 {
-                *length = lay(ram, slot.gpa, traffic, slot.index.into(), flow, *addressing);
-            }
-            ram.write_u64(slot.gpa + STAMP_OFFSET as u64, *next_sequence);
-            *next_sequence += 1;
-            *sent_bytes += u64::from(*length);
-            u32::from(*length)
-        })?;
+        let sent = match &**traffic {
+            Traffic::Stamped(sizes) => nic.send_burst(count, |ram, slot| {
+                let length = &mut lengths[usize::from(slot.index)];
+                if *length == 0 {
+                    *length = lay(ram, slot.gpa, *sizes, slot.index, flow, *addressing);
+                }
+                ram.write_u64(slot.gpa + STAMP_OFFSET as u64, *next_sequence);
+                *next_sequence += 1;
+                *sent_bytes += u64::from(*length);
+                u32::from(*length)
+            })?,
+            Traffic::Scripted(Script { frames, .. }) => nic.send_burst(count, |ram, slot| {
+                let frame = &frames[(*next_sequence % frames.len() as u64) as usize];
+                ram.write(slot.gpa, frame);
+                *next_sequence += 1;
+                *sent_bytes += frame.len() as u64;
+                frame.len() as u32
+            })?,
+        };
         if sent > 0 && self.kick_transmit.is_connected() && self.nic.transmitq.needs_kick() {
             self.kick_transmit.notify();
         }
@@ -301,9 +331,8 @@ impl Lane {
 
 /// Lays the frame that a transmit buffer will carry from now on.
 #[cold]
-fn lay(ram: &Ram, gpa: u64, traffic: &Traffic, index: u32, flow: u16, addressing: Addressing) -> u16 {
-    let Traffic::Stamped(sizes) = traffic;
-    let frame = template(sizes.at(index as usize), flow, index, addressing);
+fn lay(ram: &Ram, gpa: u64, sizes: Sizes, index: u16, flow: u16, addressing: Addressing) -> u16 {
+    let frame = template(sizes.at(index.into()), flow, index.into(), addressing);
     ram.write(gpa, &frame);
     frame.len() as u16
 }

@@ -18,10 +18,10 @@ use anyhow::{Result, bail, ensure};
 use hdrhistogram::Histogram;
 
 pub use guest::{Guest, GuestOptions};
-pub use lane::{Lane, Traffic};
+pub use lane::{Lane, Script, Traffic};
 
 use crate::args::{Direction, Injection};
-use crate::frame::Integrity;
+use crate::frame::{Checker, Integrity};
 use lane::Role;
 use schedule::Schedule;
 use station::Station;
@@ -162,6 +162,7 @@ impl Load {
     pub fn new(guests: Vec<Guest>, options: LoadOptions) -> Result<Self> {
         let LoadOptions { direction, burst, lcores, shared_lcore, persistent, inject } = options;
         let flows = guests.first().map_or(0, |guest| guest.lanes.len() as u16);
+        let script = guests.first().and_then(Guest::script);
         // Steering may bring several flows to one receiveq: then each gets its part of the buffers.
         let together = if direction == Direction::GuestToGuest { u64::from(flows) } else { 1 };
         let room = guests.last().map_or(0, Guest::receive_frames_max).min(IN_FLIGHT_MAX);
@@ -185,7 +186,8 @@ impl Load {
                 shares[index % count].push(lane);
             }
         }
-        let station = |(lcore, lanes)| (lcore, Station::new(lanes, flows, Arc::clone(&shared), inject));
+        let checker = || script.clone().map_or_else(|| Checker::new(flows), Checker::of_script);
+        let station = |(lcore, lanes)| (lcore, Station::new(lanes, checker(), Arc::clone(&shared), inject));
         let stations = lcores.iter().copied().zip(shares).map(station).collect();
         Ok(Load { shared, stations, flows })
     }

@@ -53,14 +53,15 @@ pub struct Station {
 }
 
 impl Station {
-    pub(super) fn new(lanes: Vec<Lane>, flows: u16, shared: Arc<Shared>, inject: Option<Injection>) -> Self {
+    pub(super) fn new(lanes: Vec<Lane>, checker: Checker, shared: Arc<Shared>, inject: Option<Injection>) -> Self {
+        let flows = shared.arrived.len();
         Station {
             lanes,
-            checker: Checker::new(flows),
+            checker,
             shared,
             gremlin: inject.map(Gremlin::new),
-            first: vec![0; usize::from(flows)].into(),
-            waits: vec![Wait { arrived: 0, since: Instant::now(), written_off: 0 }; usize::from(flows)].into(),
+            first: vec![0; flows].into(),
+            waits: vec![Wait { arrived: 0, since: Instant::now(), written_off: 0 }; flows].into(),
             sampled_lane: 0,
             sample: None,
         }

@@ -121,6 +121,15 @@ impl Capture {
         self.summary
     }
 
+    /// Copies of all frames, in order.
+    pub fn frames(&self) -> impl Iterator<Item = Vec<u8>> {
+        self.shots.iter().map(|&shot| {
+            let mut frame = vec![0; shot.len_bytes as usize];
+            self.span(shot).read(&mut frame);
+            frame
+        })
+    }
+
     pub(super) fn shots(&self) -> &[Shot] {
         &self.shots
     }
