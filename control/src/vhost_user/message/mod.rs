@@ -174,7 +174,7 @@ requests! {
         /// The whole memory table, a descriptor for each region.
         SET_MEM_TABLE = 5: MemoryTable, fds 1..=MEMORY_REGIONS_MAX, reply None, fds 0..=0;
         /// Where dirty pages are marked; replied to only with LOG_SHMFD.
-        SET_LOG_BASE = 6: LogBase, fds 0..=1, reply Some(Shape::U64), fds 0..=0;
+        SET_LOG_BASE = 6: LogBase, fds 0..=1, reply Some(Shape::LogBase), fds 0..=0;
         /// An eventfd told of every change of the log.
         SET_LOG_FD = 7: Empty, fds 1..=1, reply None, fds 0..=0;
         /// A ring's size.

@@ -369,10 +369,11 @@ impl Session {
             let allowed = Allowed::Such("above 0");
             return Err(ProtocolError::Field { request, field: "log size", found: 0, allowed }.into());
         }
-        let log = DirtyLog::map(&fds[0], log.mmap_offset, log.size_bytes);
-        let log = Arc::new(log.map_err(|source| Refusal::Map { request, source })?);
-        self.change(request, device, |session| session.log = Some(log))?;
-        Ok(Reply::U64(0))
+        let mapped = DirtyLog::map(&fds[0], log.mmap_offset, log.size_bytes);
+        let mapped = Arc::new(mapped.map_err(|source| Refusal::Map { request, source })?);
+        self.change(request, device, |session| session.log = Some(mapped))?;
+        // QEMU takes any body; rust-vmm's front end waits for the log's description.
+        Ok(Reply::Body(log.to_bytes()))
     }
 
     fn set_vring_num(&mut self, state: VringState, device: &mut impl Backend) -> Result<Reply, Refusal> {

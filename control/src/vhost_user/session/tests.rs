@@ -335,7 +335,7 @@ fn the_log_is_kept_while_it_is_acknowledged() {
     bench.kick(0);
     let log = memory();
     let base = LogBase { size_bytes: 4096, mmap_offset: 4096 }.to_bytes();
-    assert_eq!(bench.good(R::SET_LOG_BASE, &base, &[log.as_fd()]), u64_to(0));
+    assert_eq!(bench.good(R::SET_LOG_BASE, &base, &[log.as_fd()]), base);
     let logging = |bench: &Bench| bench.device.queues[0].as_ref().unwrap().is_logging();
     assert!(!logging(&bench));
     bench.good(R::SET_FEATURES, &u64_to(ALL | VHOST_F_LOG_ALL), &[]);
