@@ -142,12 +142,16 @@ impl Process {
         let _ = self.child.wait();
     }
 
-    /// For how long the child's threads have been ready to run, and did not.
-    pub fn waited(&self) -> Duration {
+    /// For how long the child's threads whose names begin with `name` have been ready to run, and did not.
+    pub fn waited(&self, name: &str) -> Duration {
         let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.id())) else { return Duration::ZERO };
         let wait = |thread: std::io::Result<std::fs::DirEntry>| {
+            let folder = thread.ok()?.path();
+            if !std::fs::read_to_string(folder.join("comm")).ok()?.starts_with(name) {
+                return None;
+            }
             // Fields: time on a CPU, time in a run queue, both in ns; and how often.
-            let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+            let text = std::fs::read_to_string(folder.join("schedstat")).ok()?;
             text.split_whitespace().nth(1)?.parse().ok().map(Duration::from_nanos)
         };
         threads.filter_map(wait).sum()
