@@ -1,83 +1,21 @@
 //! Real drivers on real workers: frames go out and come back whole, on both layouts.
 
+mod guest;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use guest::Guest;
 use virtnet_engine::port::pcap::{Capture, Format, Pace, PcapConfig, RecordConfig, ReplayConfig};
 use virtnet_engine::port::source::SourceConfig;
 use virtnet_engine::{DeviceConfig, DeviceId, Engine, EngineConfig, IdlePolicy, PortConfig};
-use virtnet_rings::guest::net::{Nic, NicOptions};
-use virtnet_rings::guest::{Driver, Options, Ram};
-use virtnet_rings::memory::{GuestMemory, RegionSpec};
-use virtnet_rings::spec::net::VIRTIO_NET_F_MRG_RXBUF;
-use virtnet_rings::spec::virtq::{VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC};
-use virtnet_rings::{Layout, Notifier, Queue, QueueAddresses, QueueSetup, Virtqueue};
+use virtnet_rings::guest::Options;
+use virtnet_rings::guest::net::NicOptions;
+use virtnet_rings::{Layout, Virtqueue};
 
 const LAYOUTS: [Layout; 2] = [Layout::Split, Layout::Packed];
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A guest with one card, and the features it accepted.
-struct Guest {
-    nic: Nic,
-    memory: Arc<GuestMemory>,
-    features: u64,
-}
-
-impl Guest {
-    fn new(options: NicOptions) -> Self {
-        let ram = Arc::new(Ram::new(64 << 20, 0x10_0000).unwrap());
-        let region = RegionSpec {
-            gpa: ram.gpa(),
-            len_bytes: ram.len_bytes(),
-            frontend_address: ram.user_address(),
-            fd: ram.fd().try_clone_to_owned().unwrap(),
-            offset_bytes: 0,
-        };
-        let memory = GuestMemory::new(vec![region]).unwrap();
-        let queue = options.queue;
-        let bits = [
-            (queue.event_idx, VIRTIO_F_EVENT_IDX),
-            (queue.in_order, VIRTIO_F_IN_ORDER),
-            (queue.indirect, VIRTIO_F_INDIRECT_DESC),
-            (options.mergeable, VIRTIO_NET_F_MRG_RXBUF),
-        ];
-        let features = bits.iter().filter(|(on, _)| *on).map(|(_, bit)| 1 << bit).sum();
-        Guest { nic: Nic::new(&ram, options).unwrap(), memory, features }
-    }
-
-    fn queue(&self, driver: &Driver, base: u32) -> Queue {
-        let at = driver.addresses();
-        QueueSetup {
-            layout: driver.layout(),
-            size: driver.size(),
-            addresses: QueueAddresses {
-                descriptor_area: at.descriptor,
-                driver_area: at.driver,
-                device_area: at.device,
-            },
-            base,
-            features: self.features,
-            call: Notifier::default(),
-            kick: Notifier::default(),
-            log: None,
-        }
-        .activate(self.memory.clone())
-        .unwrap()
-    }
-
-    /// The base of a ring that nobody has used yet.
-    fn fresh_base(&self) -> u32 {
-        if self.nic.options().layout == Layout::Packed { 0x8000_8000 } else { 0 }
-    }
-
-    fn plug(&self, engine: &mut Engine, device: DeviceId, bases: [u32; 2]) {
-        let receiveq = self.queue(&self.nic.receiveq, bases[0]);
-        let transmitq = self.queue(&self.nic.transmitq, bases[1]);
-        engine.attach(device, 0, receiveq, self.features, true).unwrap();
-        engine.attach(device, 1, transmitq, self.features, true).unwrap();
-    }
-}
 
 fn start(workers: usize) -> Engine {
     let lcores = vec![None; workers];
@@ -135,8 +73,8 @@ fn every_frame_comes_back_over_the_loop_in_order_and_whole() {
         for options in options(layout) {
             let mut engine = start(1);
             let device = add(&mut engine, PortConfig::Loopback);
-            let mut guest = Guest::new(options);
-            guest.plug(&mut engine, device, [guest.fresh_base(); 2]);
+            let mut guest = Guest::new(options, 0);
+            guest.plug(&mut engine, device);
             exchange(&mut guest, None, 3000, |number| 14 + number as usize % 1500);
             let counters = engine.counters(device).unwrap();
             assert_eq!(counters.iter().map(|queue| queue.counts.packets).collect::<Vec<_>>(), [3000, 3000]);
@@ -151,16 +89,19 @@ fn long_frames_fill_several_mergeable_buffers_and_long_chains_are_walked() {
         for indirect in [false, true] {
             let mut engine = start(1);
             let device = add(&mut engine, PortConfig::Loopback);
-            let mut guest = Guest::new(NicOptions {
-                layout,
-                mergeable: true,
-                frame_bytes_max: 9000,
-                receive_cuts: vec![1, 100],
-                transmit_cuts: vec![5, 7, 30, 1],
-                queue: Options { indirect, ..Options::default() },
-                ..NicOptions::default()
-            });
-            guest.plug(&mut engine, device, [guest.fresh_base(); 2]);
+            let mut guest = Guest::new(
+                NicOptions {
+                    layout,
+                    mergeable: true,
+                    frame_bytes_max: 9000,
+                    receive_cuts: vec![1, 100],
+                    transmit_cuts: vec![5, 7, 30, 1],
+                    queue: Options { indirect, ..Options::default() },
+                    ..NicOptions::default()
+                },
+                0,
+            );
+            guest.plug(&mut engine, device);
             exchange(&mut guest, None, 500, |number| 60 + number as usize * 17 % 8900);
         }
     }
@@ -172,9 +113,10 @@ fn guests_meet_in_the_switch_on_one_worker_and_on_two() {
         for workers in [1, 2] {
             let mut engine = start(workers);
             let devices = [add(&mut engine, PortConfig::Switch), add(&mut engine, PortConfig::Switch)];
-            let mut guests = [layout, LAYOUTS[0]].map(|layout| Guest::new(NicOptions { layout, ..Default::default() }));
+            let mut guests =
+                [layout, LAYOUTS[0]].map(|layout| Guest::new(NicOptions { layout, ..Default::default() }, 0));
             for (guest, device) in guests.iter().zip(devices) {
-                guest.plug(&mut engine, device, [guest.fresh_base(); 2]);
+                guest.plug(&mut engine, device);
             }
             let [one, other] = &mut guests;
             exchange(one, Some(other), 2000, |number| 60 + number as usize % 1000);
@@ -191,10 +133,10 @@ fn a_queue_goes_on_where_it_was_stopped() {
     for layout in LAYOUTS {
         let mut engine = start(1);
         let device = add(&mut engine, PortConfig::Loopback);
-        let mut guest = Guest::new(NicOptions { layout, ..Default::default() });
-        let mut bases = [guest.fresh_base(); 2];
+        let mut guest = Guest::new(NicOptions { layout, ..Default::default() }, 0);
+        let mut bases = guest.fresh_bases();
         for _ in 0..20 {
-            guest.plug(&mut engine, device, bases);
+            guest.plug_at(&mut engine, device, bases);
             exchange(&mut guest, None, 333, |number| 60 + number as usize % 1000);
             bases = [0, 1].map(|index| {
                 let queue = engine.detach(device, index).unwrap();
@@ -211,8 +153,8 @@ fn a_source_sends_its_templates_in_turn_and_numbers_them() {
     let templates = vec![frame(0, 60), frame(0, 500)];
     let config = SourceConfig { templates, stamp_offset: Some(20), count: Some(1001), rate_fps: Some(100_000.0) };
     let device = add(&mut engine, PortConfig::Source(config));
-    let mut guest = Guest::new(NicOptions { layout: Layout::Packed, ..Default::default() });
-    guest.plug(&mut engine, device, [guest.fresh_base(); 2]);
+    let mut guest = Guest::new(NicOptions { layout: Layout::Packed, ..Default::default() }, 0);
+    guest.plug(&mut engine, device);
     let deadline = Instant::now() + PATIENCE;
     let (mut next, mut got) = (0u64, Vec::new());
     while next < 1001 {
@@ -232,12 +174,12 @@ fn a_guest_receives_a_capture_and_its_frames_are_recorded() {
             let folder = tempfile::tempdir().unwrap();
             let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
             let record = |path: &Path| Some(RecordConfig { path: path.into(), format });
-            let mut guest = Guest::new(NicOptions { layout, ..Default::default() });
+            let mut guest = Guest::new(NicOptions { layout, ..Default::default() }, 0);
             let mut engine = start(1);
 
             // What the guest sends is in the file as soon as the device is gone.
             let device = add(&mut engine, PortConfig::Pcap(PcapConfig { replay: None, record: record(&first) }));
-            guest.plug(&mut engine, device, [guest.fresh_base(); 2]);
+            guest.plug(&mut engine, device);
             for number in 0..300 {
                 let deadline = Instant::now() + PATIENCE;
                 while !guest.nic.send(&frame(number, 60 + number as usize)).unwrap() {
@@ -256,7 +198,7 @@ fn a_guest_receives_a_capture_and_its_frames_are_recorded() {
             assert_eq!(capture.summary().frames, 300);
             let replay = Some(ReplayConfig { capture, pace: Pace::Rate(20_000.0), repeat: false });
             let device = add(&mut engine, PortConfig::Pcap(PcapConfig { replay, record: record(&second) }));
-            guest.plug(&mut engine, device, [bases[0], bases[1]]);
+            guest.plug_at(&mut engine, device, [bases[0], bases[1]]);
             let (mut got, mut received) = (Vec::new(), 0);
             let deadline = Instant::now() + PATIENCE;
             while received < 300 {

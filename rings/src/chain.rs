@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::memory::area::Descriptor;
 use crate::memory::{GuestMemory, Span, Window};
+use crate::setup::Layout;
 use crate::spec::virtq::*;
 use crate::violation::{Fault, Violation};
 
@@ -295,12 +297,13 @@ impl Reach {
         &mut self,
         store: &mut PartStore,
         chain: &mut Chain,
-        addr: u64,
-        len: u32,
-        flags: u16,
-        linked: bool,
+        descriptor: Descriptor,
+        layout: Layout,
         before: u16,
     ) -> Result<(), Violation> {
+        let Descriptor { addr, len, halves } = descriptor;
+        let linked = layout == Layout::Split;
+        let flags = if linked { halves[0] } else { halves[1] };
         if !self.indirect {
             return Err(Violation::IndirectNotNegotiated);
         }

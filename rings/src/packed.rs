@@ -8,7 +8,7 @@ use crate::inflight;
 use crate::memory::area::{Descriptor, DescriptorArea, WordArea};
 use crate::memory::{DirtyLog, GuestMemory, Span};
 use crate::notify::{Notifier, passed_packed_event};
-use crate::setup::{QueueSetup, SetupError};
+use crate::setup::{Layout, QueueSetup, SetupError};
 use crate::spec::virtq::*;
 use crate::violation::Violation;
 use crate::virtqueue::{Used, Virtqueue};
@@ -150,7 +150,7 @@ impl Queue {
             chain.id = id;
             if flags & VIRTQ_DESC_F_INDIRECT != 0 {
                 let before = chain.descriptors - 1;
-                return self.reach.table(store, chain, descriptor.addr, descriptor.len, flags, false, before);
+                return self.reach.table(store, chain, descriptor, Layout::Packed, before);
             }
             self.reach.add(store, chain, descriptor.addr, descriptor.len, flags);
             if flags & VIRTQ_DESC_F_NEXT == 0 {

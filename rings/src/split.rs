@@ -8,7 +8,7 @@ use crate::inflight;
 use crate::memory::area::{Descriptor, DescriptorArea, UsedElements, WordArea};
 use crate::memory::{DirtyLog, GuestMemory, Span};
 use crate::notify::{Notifier, passed_event};
-use crate::setup::{QueueSetup, SetupError};
+use crate::setup::{Layout, QueueSetup, SetupError};
 use crate::spec::virtq::*;
 use crate::violation::Violation;
 use crate::virtqueue::{Used, Virtqueue};
@@ -127,7 +127,7 @@ impl Queue {
         for walked in 0..size {
             let [flags, next] = descriptor.halves;
             if flags & VIRTQ_DESC_F_INDIRECT != 0 {
-                return self.reach.table(store, chain, descriptor.addr, descriptor.len, flags, true, walked);
+                return self.reach.table(store, chain, descriptor, Layout::Split, walked);
             }
             self.reach.add(store, chain, descriptor.addr, descriptor.len, flags);
             if flags & VIRTQ_DESC_F_NEXT == 0 {

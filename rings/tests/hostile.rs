@@ -6,10 +6,7 @@ use std::sync::Arc;
 
 use virtnet_rings::guest::mischief::{Kind, Mischief, Unable};
 use virtnet_rings::guest::{self, Buffer, Driver, Options, Ram};
-use virtnet_rings::memory::{GuestMemory, RegionSpec};
-use virtnet_rings::{
-    Chain, Fault, Layout, Notifier, PARTS_MAX, PartStore, Queue, QueueAddresses, QueueSetup, Used, Violation, Virtqueue,
-};
+use virtnet_rings::{Chain, Fault, Layout, PARTS_MAX, PartStore, Queue, Used, Violation, Virtqueue};
 
 const GPA: u64 = 0x1_0000_0000;
 
@@ -67,26 +64,9 @@ impl Victim {
     fn new(layout: Layout, size: u16, indirect: bool) -> Self {
         let ram = Arc::new(Ram::new(8 << 20, GPA).unwrap());
         let driver = Driver::new(&ram, layout, size, Options { indirect, ..Options::default() }).unwrap();
-        let region = RegionSpec {
-            gpa: GPA,
-            len_bytes: ram.len_bytes(),
-            frontend_address: ram.user_address(),
-            fd: ram.fd().try_clone_to_owned().unwrap(),
-            offset_bytes: 0,
-        };
-        let guest::Addresses { descriptor, driver: driver_area, device } = driver.addresses();
         let packed = layout == Layout::Packed;
-        let setup = QueueSetup {
-            layout,
-            size,
-            addresses: QueueAddresses { descriptor_area: descriptor, driver_area, device_area: device },
-            base: if packed { 0x8000_8000 } else { 0 },
-            features: 1 << 32 | u64::from(indirect) << 28 | u64::from(packed) << 34,
-            call: Notifier::default(),
-            kick: Notifier::default(),
-            log: None,
-        };
-        let device = setup.activate(GuestMemory::new(vec![region]).unwrap()).unwrap();
+        let setup = driver.setup(1 << 32 | u64::from(indirect) << 28 | u64::from(packed) << 34);
+        let device = setup.activate(ram.guest_memory().unwrap()).unwrap();
         Self { ram, driver, device, store: PartStore::new(8) }
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use virtnet_rings::guest::{Buffer, Completed, Driver, Options, Ram};
 use virtnet_rings::inflight::{Region, region_len_bytes};
-use virtnet_rings::memory::{GuestMemory, RegionSpec};
-use virtnet_rings::{Layout, PartStore, Queue, QueueAddresses, QueueSetup, Used, Virtqueue};
+use virtnet_rings::memory::GuestMemory;
+use virtnet_rings::{Layout, PartStore, Queue, Used, Virtqueue};
 
 /// Where the second region of the buffer starts is where the tests are: an offset must be honoured.
 const OFFSET: u64 = 128;
@@ -25,14 +25,7 @@ impl Bench {
     fn new(layout: Layout, size: u16, options: Options) -> Self {
         let ram = Arc::new(Ram::new(1 << 20, 0x4000_0000).unwrap());
         let driver = Driver::new(&ram, layout, size, options).unwrap();
-        let region = RegionSpec {
-            gpa: ram.gpa(),
-            len_bytes: ram.len_bytes(),
-            frontend_address: ram.user_address(),
-            fd: ram.fd().try_clone_to_owned().unwrap(),
-            offset_bytes: 0,
-        };
-        let memory = GuestMemory::new(vec![region]).unwrap();
+        let memory = ram.guest_memory().unwrap();
         let buffer = rustix::fs::memfd_create("inflight", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         rustix::fs::ftruncate(&buffer, OFFSET + region_len_bytes(layout, size)).unwrap();
         Bench { ram, driver, memory, buffer, store: PartStore::new(64), next_token: 0, next_collected: 0 }
@@ -42,22 +35,8 @@ impl Bench {
     fn device(&mut self) -> Queue {
         // What the dead one had borrowed for long chains is lost with it.
         self.store = PartStore::new(64);
-        let at = self.driver.addresses();
         let (layout, size) = (self.driver.layout(), self.driver.size());
-        let setup = QueueSetup {
-            layout,
-            size,
-            addresses: QueueAddresses {
-                descriptor_area: at.descriptor,
-                driver_area: at.driver,
-                device_area: at.device,
-            },
-            base: if layout == Layout::Packed { 0x8000_8000 } else { 0 },
-            features: if self.driver.options().in_order { 1 << 35 } else { 0 },
-            call: Default::default(),
-            kick: Default::default(),
-            log: None,
-        };
+        let setup = self.driver.setup(if self.driver.options().in_order { 1 << 35 } else { 0 });
         let mut queue = setup.activate(self.memory.clone()).unwrap();
         queue.resume_from(Region::map(&self.buffer, OFFSET, layout, size).unwrap());
         queue

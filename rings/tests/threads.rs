@@ -4,9 +4,8 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use virtnet_rings::guest::{self, Buffer, Completed, Driver, Options, Ram};
-use virtnet_rings::memory::{GuestMemory, RegionSpec};
-use virtnet_rings::{Layout, Notifier, PartStore, Queue, QueueAddresses, QueueSetup, Used, Virtqueue};
+use virtnet_rings::guest::{Buffer, Completed, Driver, Options, Ram};
+use virtnet_rings::{Layout, PartStore, Queue, Used, Virtqueue};
 
 const GPA: u64 = 1 << 30;
 const CHAINS: u32 = 40_000;
@@ -146,25 +145,7 @@ fn queue(ram: &Ram, driver: &Driver) -> Queue {
     for (on, bit) in [(indirect, 28), (event_idx, 29), (packed, 34), (in_order, 35)] {
         features |= u64::from(on) << bit;
     }
-    let region = RegionSpec {
-        gpa: GPA,
-        len_bytes: ram.len_bytes(),
-        frontend_address: ram.user_address(),
-        fd: ram.fd().try_clone_to_owned().unwrap(),
-        offset_bytes: 0,
-    };
-    let guest::Addresses { descriptor, driver: driver_area, device } = driver.addresses();
-    let setup = QueueSetup {
-        layout: driver.layout(),
-        size: driver.size(),
-        addresses: QueueAddresses { descriptor_area: descriptor, driver_area, device_area: device },
-        base: if packed { 0x8000_8000 } else { 0 },
-        features,
-        call: Notifier::default(),
-        kick: Notifier::default(),
-        log: None,
-    };
-    setup.activate(GuestMemory::new(vec![region]).unwrap()).unwrap()
+    driver.setup(features).activate(ram.guest_memory().unwrap()).unwrap()
 }
 
 fn every_option(mut run: impl FnMut(Options)) {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use virtnet_rings::guest::net::{Nic, NicOptions};
 use virtnet_rings::guest::{Driver, Ram};
-use virtnet_rings::memory::{GuestMemory, RegionSpec};
+use virtnet_rings::memory::GuestMemory;
 use virtnet_rings::spec::net::VIRTIO_NET_F_MRG_RXBUF;
 use virtnet_rings::spec::virtq::{VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC};
-use virtnet_rings::{Layout, Notifier, Queue, QueueAddresses, QueueSetup};
+use virtnet_rings::{Notifier, Queue, QueueSetup};
 
 use crate::frames::{self, Heard, Mac};
 
@@ -75,21 +75,7 @@ impl Guest {
 
     /// As `queue`, with a kick.
     pub fn queue_with(&self, driver: &Driver, base: u32, kick: Notifier) -> Queue {
-        let at = driver.addresses();
-        let setup = QueueSetup {
-            layout: driver.layout(),
-            size: driver.size(),
-            addresses: QueueAddresses {
-                descriptor_area: at.descriptor,
-                driver_area: at.driver,
-                device_area: at.device,
-            },
-            base,
-            features: self.features,
-            call: Notifier::default(),
-            kick,
-            log: None,
-        };
+        let setup = QueueSetup { base, kick, ..driver.setup(self.features) };
         setup.activate(self.memory.clone()).expect("an honest queue")
     }
 
@@ -100,7 +86,7 @@ impl Guest {
 
     /// The base of a ring that nobody has used yet.
     pub fn fresh_base(&self) -> u32 {
-        if self.nic.options().layout == Layout::Packed { 0x8000_8000 } else { 0 }
+        self.nic.receiveq.setup(self.features).base
     }
 
     /// Sends up to `count` frames of these lengths by number; returns how many there was room for.
@@ -164,14 +150,7 @@ impl Guest {
 
 /// The device's view of a guest's memory.
 pub fn memory_of(ram: &Ram) -> Arc<GuestMemory> {
-    let region = RegionSpec {
-        gpa: ram.gpa(),
-        len_bytes: ram.len_bytes(),
-        frontend_address: ram.user_address(),
-        fd: ram.fd().try_clone_to_owned().expect("a file descriptor"),
-        offset_bytes: 0,
-    };
-    GuestMemory::new(vec![region]).expect("one region")
+    ram.guest_memory().expect("one region")
 }
 
 /// The feature bits that a card's options stand for.

@@ -11,6 +11,7 @@ mod flight;
 pub mod mischief;
 pub mod net;
 mod packed;
+mod plug;
 mod ram;
 #[cfg(test)]
 mod reference;
