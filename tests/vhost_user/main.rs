@@ -1,5 +1,6 @@
 //! The daemon at its sockets, in one process with its front ends: ours, and rust-vmm's as one that we did not write.
 
+mod controlq;
 mod hostile;
 mod house;
 mod rust_vmm;

@@ -56,23 +56,22 @@ impl ControlQueue {
         *self.queue.call() = call;
     }
 
-    /// Serves commands that are available; gives back how many queue pairs, of `queue_pairs_max`, the last one that said
-    /// so wants.
+    /// Serves commands that are available. `use_pairs` is told of each that says how many queue pairs, of
+    /// `queue_pairs_max`, are used, and does so before the driver hears that it is done.
     ///
     /// # Errors
     /// The driver broke a rule. Nothing is served any more.
-    pub fn serve(&mut self, queue_pairs_max: u16) -> Result<Option<u16>, Violation> {
+    pub fn serve(&mut self, queue_pairs_max: u16, mut use_pairs: impl FnMut(u16)) -> Result<(), Violation> {
         if self.broken {
-            return Ok(None);
+            return Ok(());
         }
         self.queue.kick().drain();
         let mut chains = Vec::with_capacity(COMMANDS_PER_TURN);
         let taken = self.queue.take_available(COMMANDS_PER_TURN, &mut self.store, |chain| chains.push(chain));
-        let mut pairs = None;
         for mut chain in chains {
             let ack = match parse(&chain, queue_pairs_max) {
-                Some(wanted) => {
-                    pairs = Some(wanted);
+                Some(pairs) => {
+                    use_pairs(pairs);
                     VIRTIO_NET_OK
                 }
                 None => VIRTIO_NET_ERR,
@@ -91,7 +90,7 @@ impl ControlQueue {
             return Err(violation);
         }
         self.has_work = self.queue.arm();
-        Ok(pairs)
+        Ok(())
     }
 }
 

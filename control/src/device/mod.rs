@@ -3,8 +3,6 @@
 pub mod config_space;
 pub mod controlq;
 pub mod features;
-#[cfg(test)]
-mod tests;
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -102,20 +100,14 @@ pub struct Served<'a> {
 impl Served<'_> {
     /// Serves the control queue, after a kick. A control queue that breaks a rule is served no more: `false`, once.
     pub fn serve_controlq(&mut self) -> bool {
-        let Some(controlq) = &mut self.device.controlq else { return true };
-        let queue_pairs = self.device.queue_pairs;
-        match controlq.serve(queue_pairs) {
-            Ok(None) => true,
-            Ok(Some(pairs)) => {
-                self.use_pairs(pairs);
-                true
-            }
-            Err(violation) => {
-                tracing::warn!(device = self.device.name, "control queue: {violation}");
-                self.forget_controlq_kick();
-                false
-            }
+        let Some(mut controlq) = self.device.controlq.take() else { return true };
+        let served = controlq.serve(self.device.queue_pairs, |pairs| self.use_pairs(pairs));
+        self.device.controlq = Some(controlq);
+        if let Err(violation) = &served {
+            tracing::warn!(device = self.device.name, "control queue: {violation}");
+            self.forget_controlq_kick();
         }
+        served.is_ok()
     }
 
     /// The index of the control queue, for telling that it failed.
