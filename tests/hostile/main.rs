@@ -3,5 +3,6 @@
 //! Workers are turned by hand on one thread; what needs real threads and signals has an engine of its own.
 
 mod leaving;
+mod memory;
 mod mischief;
 mod switch;

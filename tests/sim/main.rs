@@ -7,7 +7,6 @@
 //!
 //! A run that fails prints its seed; `VIRTNET_SIM_SEED` runs one seed, `VIRTNET_SIM_SEEDS` so many.
 
-mod draw;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -14,7 +14,7 @@ use virtnet_tests::frames::{self, BROADCAST, Mac};
 use virtnet_tests::house::place_of;
 use virtnet_tests::{Device, Guest, House};
 
-use crate::draw::Draw;
+use virtnet_tests::draw::Draw;
 
 const STATIONS: usize = 6;
 /// Frames that may be under way to one guest where none may be lost: less than the buffers that each offers.

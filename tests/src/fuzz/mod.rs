@@ -1,0 +1,39 @@
+//! The bodies of the fuzz targets: bytes in, and no panic. The same functions run with a few hundred random inputs among the
+//! ordinary tests (`tests/fuzz`), and for as long as you like in `fuzz/`.
+
+mod chain_walk;
+mod vhost_user_message;
+
+pub use chain_walk::chain_walk;
+pub use vhost_user_message::vhost_user_message;
+
+/// Input, taken from the front; zeroes when it is used up.
+#[derive(Debug)]
+struct Input<'b>(&'b [u8]);
+
+impl<'b> Input<'b> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn u8(&mut self) -> u8 {
+        let Some((&first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        first
+    }
+
+    fn u16(&mut self) -> u16 {
+        u16::from_le_bytes([self.u8(), self.u8()])
+    }
+
+    fn u64(&mut self) -> u64 {
+        u64::from_le_bytes(std::array::from_fn(|_| self.u8()))
+    }
+
+    /// Up to `count` bytes.
+    fn bytes(&mut self, count: usize) -> &'b [u8] {
+        let (bytes, rest) = self.0.split_at(count.min(self.0.len()));
+        self.0 = rest;
+        bytes
+    }
+}
