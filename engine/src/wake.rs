@@ -51,3 +51,81 @@ impl AsFd for Wake {
         self.bell.as_fd()
     }
 }
+
+#[cfg(all(test, loom))]
+mod tests {
+    use loom::sync::Arc;
+
+    use super::*;
+    use crate::sync::AtomicU64;
+
+    /// A sleeper's bell, and how many messages were left for it. Relaxed is less than any queue of messages gives.
+    fn bell() -> Arc<(Wake, AtomicU64)> {
+        Arc::new((Wake::new().unwrap(), AtomicU64::new(0)))
+    }
+
+    fn leave(bell: &(Wake, AtomicU64), number: u64) {
+        bell.1.store(number, Ordering::Relaxed);
+        bell.0.call();
+    }
+
+    fn left(bell: &(Wake, AtomicU64)) -> u64 {
+        bell.1.load(Ordering::Relaxed)
+    }
+
+    fn has_rung(bell: &(Wake, AtomicU64)) -> bool {
+        rustix::io::read(&bell.0.bell, &mut [0u8; 8]).is_ok()
+    }
+
+    #[test]
+    fn nobody_sleeps_through_a_message() {
+        loom::model(|| {
+            let bell = bell();
+            let caller = loom::thread::spawn({
+                let bell = bell.clone();
+                move || leave(&bell, 1)
+            });
+            bell.0.lie_down();
+            let seen = left(&bell);
+            caller.join().unwrap();
+            assert!(seen == 1 || has_rung(&bell), "asleep, with a message there");
+        });
+    }
+
+    #[test]
+    fn who_gets_up_and_lies_down_again_has_seen_or_will_hear_all_that_was_left_meanwhile() {
+        loom::model(|| {
+            let bell = bell();
+            let caller = loom::thread::spawn({
+                let bell = bell.clone();
+                move || (1..=2).for_each(|number| leave(&bell, number))
+            });
+            bell.0.lie_down();
+            bell.0.get_up();
+            bell.0.lie_down();
+            let seen = left(&bell);
+            caller.join().unwrap();
+            assert!(seen == 2 || has_rung(&bell), "asleep, {seen} of 2 messages seen");
+        });
+    }
+
+    #[test]
+    fn two_callers_wake_one_sleeper() {
+        loom::model(|| {
+            let bells = (bell(), AtomicU64::new(0));
+            let bells = Arc::new(bells);
+            let callers = [1, 2].map(|which| {
+                let bells = bells.clone();
+                loom::thread::spawn(move || {
+                    let message = if which == 1 { &bells.0.1 } else { &bells.1 };
+                    message.store(1, Ordering::Relaxed);
+                    bells.0.0.call();
+                })
+            });
+            bells.0.0.lie_down();
+            let seen = left(&bells.0) + bells.1.load(Ordering::Relaxed);
+            callers.into_iter().for_each(|caller| caller.join().unwrap());
+            assert!(seen == 2 || has_rung(&bells.0));
+        });
+    }
+}
