@@ -145,14 +145,14 @@ impl Street {
             street.house.turns(2);
         }
         street.peer.send(street.villain.mac, 1, |_| 60);
-        street.live(LONG_TURNS);
+        street.house.turns(LONG_TURNS);
         street.peer.listen();
         assert_eq!(street.peer.heard_from(street.villain.mac).count, 3);
         assert_eq!(street.villain.unreaped(), 0);
         street
     }
 
-    /// The neighbours talk, some frames a turn, and hear everything at once.
+    /// The neighbours talk, some frames every other turn, and hear everything at once.
     fn live(&mut self, turns: usize) {
         let [one, other] = &mut self.neighbours;
         let macs = [one.mac, other.mac];
@@ -210,7 +210,7 @@ fn play(mischief: Mischief, case: Case) -> bool {
         let frames = if mischief == Mischief::OfferedTwice { 2 } else { 1 };
         street.peer.send(street.villain.mac, frames, |_| 60);
     }
-    street.live(LONG_TURNS);
+    street.live(LONG_TURNS / 2 + 1);
 
     let counts = street.counts(VILLAIN, side).since(&before);
     let broken = street.house.broken();
@@ -279,12 +279,30 @@ fn play(mischief: Mischief, case: Case) -> bool {
 const PACKED: Case =
     Case { layout: Layout::Packed, kind: Kind::Transmitq, indirect: false, mergeable: false, offloads: false };
 
+/// Whether it is the net header that asks for too much.
+fn is_of_the_header(mischief: Mischief) -> bool {
+    use Mischief::*;
+    let of_the_header = [
+        GsoSizeZero,
+        GsoTypeUnknown,
+        GsoWithoutChecksum,
+        HdrLenHuge,
+        ChecksumStartPastFrame,
+        ChecksumOffsetPastFrame,
+        HeaderFlagsUnknown,
+    ];
+    of_the_header.contains(&mischief)
+}
+
 fn every_mischief(layout: Layout, kind: Kind) {
     for &mischief in Mischief::ALL.iter().filter(|&&mischief| mischief != Mischief::RingLapped) {
         let mut played = 0;
         for choice in 0..8 {
             let [indirect, mergeable, offloads] = [1, 2, 4].map(|bit| choice & bit != 0);
             let case = Case { layout, kind, indirect, mergeable, offloads };
+            if offloads && (kind == Kind::Receiveq || !is_of_the_header(mischief)) {
+                continue;
+            }
             println!("{mischief:?}, {case:?}");
             played += u32::from(play(mischief, case));
         }
@@ -347,6 +365,6 @@ fn a_packed_receiveq_that_is_offered_again_receives_into_what_it_offered_and_no_
         street.peer.send(street.villain.mac, 20, |_| 60);
         street.live(1);
     }
-    street.live(LONG_TURNS);
+    street.live(LONG_TURNS / 2 + 1);
     street.assert_untouched(0);
 }
