@@ -179,6 +179,8 @@ struct Device {
     is_uplink: bool,
     places: Vec<Place>,
     port: Option<PortId>,
+    /// By pair: whether its receiveq is enabled, if it is attached. Frames are steered to those that are both.
+    receiveqs: Vec<Option<bool>>,
     /// By queue index.
     counters: Vec<(CountersReader, QueueCounts)>,
 }
@@ -307,7 +309,7 @@ impl Engine {
     where
         S: FnOnce(QueueCounters, QueueCounters) -> Command,
     {
-        let mut device = Device { is_uplink, places: Vec::new(), port, counters: Vec::new() };
+        let mut device = Device { is_uplink, places: Vec::new(), port, receiveqs: Vec::new(), counters: Vec::new() };
         for (index, seat) in seats.enumerate() {
             let worker = match workers {
                 [] => self.least_loaded(),
@@ -322,6 +324,7 @@ impl Engine {
                     return Err(error);
                 }
             }
+            device.receiveqs.push(None);
             device.counters.extend([receive_reader, transmit_reader].map(|reader| (reader, QueueCounts::default())));
         }
         if let Some(port) = port {
@@ -368,7 +371,7 @@ impl Engine {
         let (place, side) = self.locate(id, queue_index)?;
         let attachment = Attachment::new(side, queue, features, enabled);
         match self.ask(place.worker, Command::Attach(place.slot, attachment))? {
-            Reply::Done => Ok(()),
+            Reply::Done => self.steer(id, queue_index, Some(enabled)),
             _ => Err(EngineError::QueueState { index: queue_index, attached: true }),
         }
     }
@@ -379,6 +382,7 @@ impl Engine {
     /// [`EngineError::QueueState`] where it is not attached, and others.
     pub fn detach(&mut self, id: DeviceId, queue_index: u16) -> Result<Queue, EngineError> {
         let (place, side) = self.locate(id, queue_index)?;
+        self.steer(id, queue_index, None)?;
         match self.ask(place.worker, Command::Detach(place.slot, side))? {
             Reply::Detached(Some(attachment)) => Ok(attachment.into_queue()),
             _ => Err(EngineError::QueueState { index: queue_index, attached: false }),
@@ -392,7 +396,10 @@ impl Engine {
     /// [`EngineError`].
     pub fn set_enabled(&mut self, id: DeviceId, queue_index: u16, enabled: bool) -> Result<(), EngineError> {
         let (place, side) = self.locate(id, queue_index)?;
-        self.ask(place.worker, Command::SetEnabled(place.slot, side, enabled)).map(drop)
+        self.ask(place.worker, Command::SetEnabled(place.slot, side, enabled))?;
+        let pair = usize::from(queue_index / 2);
+        let is_attached = self.device(id)?.receiveqs.get(pair).is_some_and(Option::is_some);
+        if is_attached { self.steer(id, queue_index, Some(enabled)) } else { Ok(()) }
     }
 
     /// Changes where a queue's used buffer notifications go.
@@ -463,6 +470,25 @@ impl Engine {
             return Err(EngineError::NoPort { ports_max });
         }
         Ok(PortId(index as u16))
+    }
+
+    /// A receiveq came, went, or was enabled or disabled: what arrives for its device is spread over those that receive.
+    /// A driver may use fewer pairs than there are. ("Automatic receive steering in multiqueue mode")
+    fn steer(&mut self, id: DeviceId, queue_index: u16, enabled: Option<bool>) -> Result<(), EngineError> {
+        let Some(device) = self.devices.get_mut(&id) else { return Err(EngineError::NoDevice) };
+        let Some(receiveq) = device.receiveqs.get_mut(usize::from(queue_index / 2)) else { return Ok(()) };
+        if !queue_index.is_multiple_of(2) || *receiveq == enabled {
+            return Ok(());
+        }
+        *receiveq = enabled;
+        let Some(port) = device.port else { return Ok(()) };
+        let receiving = device.places.iter().zip(&device.receiveqs).filter(|&(_, &enabled)| enabled == Some(true));
+        let mut places: Vec<Place> = receiving.map(|(&place, _)| place).collect();
+        if places.is_empty() {
+            // Somebody must count what nobody receives.
+            places.clone_from(&device.places);
+        }
+        self.connect(port, &places)
     }
 
     fn connect(&mut self, port: PortId, places: &[Place]) -> Result<(), EngineError> {

@@ -61,8 +61,8 @@ impl Backend {
             device("loop1", 2, "loopback"),
             device("loop2", 2, "loopback"),
             device("sink", 1, "sink"),
-            device("guest1", 1, "switch"),
-            device("guest2", 1, "switch"),
+            device("guest1", 2, "switch"),
+            device("guest2", 2, "switch"),
         ];
         // Asleep when there is nothing to do: tests share their lcores.
         fs::write(&path, format!(r#"{{"idle": "adaptive", "devices": [{}]}}"#, devices.join(", "))).unwrap();
@@ -222,8 +222,11 @@ fn a_back_end_behind_a_socket_is_driven_and_judged() {
     }
     let features = ["--direction", "from-guest", "--features", "in_order,event_idx"];
     assert_eq!(good(&[&["attach", "--smoke", "--socket", &sink], &features[..]].concat()).len(), 2);
-    for run in good(&["attach", "--smoke", "--socket", &guest1, "--peer-socket", &guest2]) {
-        assert!(run["direction"] == "guest-to-guest" && run["frames_received"].as_u64() > Some(0), "{run}");
+    // Both devices have two queue pairs; a guest may use one.
+    for queues in ["1", "2"] {
+        for run in good(&["attach", "--smoke", "--socket", &guest1, "--peer-socket", &guest2, "--queues", queues]) {
+            assert!(run["direction"] == "guest-to-guest" && run["frames_received"].as_u64() > Some(0), "{run}");
+        }
     }
     assert_eq!(good(&["latency", "--smoke", "--socket", &loopback, "--rate", "5k"]).len(), 2);
     assert_eq!(good(&["search", "--smoke", "--socket", &loopback, "--rate-max", "1k", "--ring", "split"]).len(), 1);
