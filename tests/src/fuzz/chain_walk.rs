@@ -87,7 +87,7 @@ pub fn chain_walk(bytes: &[u8]) {
             }
             // A descriptor or an index where one is read, so that not all is nonsense.
             3 => {
-                let at = GPA + u64::from(input.u16()) % 0xffc0 & !1;
+                let at = (GPA + u64::from(input.u16()) % 0xffc0) & !1;
                 ram.store_u16(at, u16::from(input.u8()), Ordering::Release);
             }
             4 | 5 if !broken => {
