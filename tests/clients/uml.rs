@@ -12,6 +12,7 @@ use crate::network::Network;
 use crate::process::{self, Process};
 
 const HOST: &str = "10.77.0.1";
+const VIRTIO_F_RING_PACKED: usize = 34;
 const TCP_BYTES: u64 = 4 << 20;
 
 fn boot(lab: &Lab, name: &str, socket: &Path) -> Guest {
@@ -28,7 +29,7 @@ fn two_guests_and_a_tap_meet_in_the_switch() {
     let Some(network) = Network::new(&lab) else { return };
     let device = |n: u32| {
         json!({ "name": format!("vm{n}"), "socket": format!("vm{n}.sock"), "mode": "server", "queue_pairs": 1,
-                "port": "switch", "mac": format!("02:00:00:00:00:{n:02x}") })
+                "port": "switch", "mac": format!("02:00:00:00:00:{n:02x}"), "features": { "packed": n == 1 } })
     };
     let config = json!({ "lcores": "0", "idle": "adaptive", "switch": { "uplinks": [{ "tap": "vn0" }] },
                          "devices": [device(1), device(2)] });
@@ -42,6 +43,7 @@ fn two_guests_and_a_tap_meet_in_the_switch() {
         guest.wait_boot();
         let mac = guest.run("cat /sys/class/net/eth0/address");
         assert_eq!(mac, format!("02:00:00:00:00:{n:02x}"), "the address comes from the device's configuration space");
+        assert_eq!(guest.has_feature("eth0", VIRTIO_F_RING_PACKED), n == 1, "the layout that was offered");
         guest.address("eth0", &format!("10.77.0.1{n}/24"));
     }
 
