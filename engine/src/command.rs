@@ -2,6 +2,7 @@
 
 use virtnet_rings::{Notifier, Violation};
 
+use crate::announcement::Announcement;
 use crate::pair::{Attachment, Pair, Side};
 use crate::port::switch::PortMap;
 use crate::port::switch::fdb::PortId;
@@ -26,6 +27,9 @@ pub enum Command {
     SetEnabled(u16, Side, bool),
     /// Changes a queue's used buffer notifications; answered by [`Reply::Done`].
     SetCall(u16, Side, Notifier),
+    /// Sends an announcement ([`crate::announcement`]) out of the interface there; answered by [`Reply::Done`], or by
+    /// [`Reply::Refused`] where there is none.
+    Announce(u16, Announcement),
     /// Makes a port of the switch known; answered by [`Reply::Done`].
     SetPort(PortMap),
     /// Makes it unknown; answered by [`Reply::Done`].

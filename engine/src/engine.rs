@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use virtnet_rings::{Notifier, Queue, Violation};
 
+use crate::announcement;
 use crate::command::{Broken, Command, Reply};
 use crate::counters::{CountersReader, QueueCounters, QueueCounts};
 use crate::frame::steer::Steering;
@@ -17,7 +18,7 @@ use crate::port::loopback::Loopback;
 use crate::port::pcap::{self, Pcap, PcapConfig, RecordError, Replay, ReplayError};
 use crate::port::sink::Sink;
 use crate::port::source::{Source, SourceConfig, SourceError};
-use crate::port::switch::fdb::{Fdb, PortId};
+use crate::port::switch::fdb::{Fdb, PortId, TICK_SECONDS};
 use crate::port::switch::{Lane, Link, Place, PortMap, WORKERS_MAX};
 use crate::port::tap::{Tap, TapConfig, TapError};
 use crate::uplink::Uplink;
@@ -420,10 +421,31 @@ impl Engine {
         Ok(read_counters(&mut device.counters))
     }
 
+    /// Tells the network that a guest with this address is behind a device now: the switch learns it, and what lies
+    /// behind its uplinks, or behind the device's own interface, gets an [`announcement`].
+    ///
+    /// # Errors
+    /// [`EngineError::NoDevice`] and [`EngineError::Silent`].
+    pub fn announce(&mut self, id: DeviceId, mac: [u8; 6]) -> Result<(), EngineError> {
+        let device = self.device(id)?;
+        let places: Vec<_> = match device.port {
+            Some(port) => {
+                self.fdb.learn(mac, 0, port, self.tick());
+                let uplinks = self.devices.values().filter(|device| device.is_uplink);
+                uplinks.filter_map(|uplink| uplink.places.first()).copied().collect()
+            }
+            None => device.places.first().copied().into_iter().collect(),
+        };
+        let announcement = announcement::of(mac);
+        // An interface that is down, or a port that is none, does not hear of it.
+        places
+            .into_iter()
+            .try_for_each(|Place { worker, slot }| self.ask(worker, Command::Announce(slot, announcement)).map(drop))
+    }
+
     /// Queues that broke a rule since this was last asked, and the passing of time in the switch.
     pub fn watch(&mut self) -> Vec<ViolationEvent> {
-        use crate::port::switch::fdb::TICK_SECONDS;
-        self.fdb.expire(self.started.elapsed().as_secs() / TICK_SECONDS);
+        self.fdb.expire(self.tick());
         let mut events = Vec::new();
         for (worker, handle) in self.workers.iter().enumerate() {
             while let Some(Broken { slot, side, violation }) = handle.desk.broken.pop() {
@@ -438,6 +460,10 @@ impl Engine {
             }
         }
         events
+    }
+
+    fn tick(&self) -> u64 {
+        self.started.elapsed().as_secs() / TICK_SECONDS
     }
 
     fn device(&self, id: DeviceId) -> Result<&Device, EngineError> {

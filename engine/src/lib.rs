@@ -8,6 +8,7 @@
 //!
 //! May use: rings.
 
+pub mod announcement;
 pub mod bench;
 pub mod command;
 pub mod counters;

@@ -4,6 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use virtnet_rings::{Notifier, Queue, Violation, Virtqueue, with_queue};
 
+use crate::announcement::Announcement;
 use crate::bench::Bench;
 use crate::counters::{DropReason, QueueCounters, QueueCounts};
 use crate::hand::Hand;
@@ -194,6 +195,14 @@ impl Pair {
         if let Some(queue) = self.queue(side) {
             *queue.call() = call;
             queue.call().notify();
+        }
+    }
+
+    /// Sends an announcement out of the interface that is its port; whether it took it.
+    pub fn announce(&mut self, announcement: &Announcement) -> bool {
+        match &mut self.port {
+            AnyPort::Tap(tap) => tap.transmit_bytes(announcement).is_ok(),
+            _ => false,
         }
     }
 

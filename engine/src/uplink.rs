@@ -3,6 +3,7 @@
 
 use std::os::fd::BorrowedFd;
 
+use crate::announcement::Announcement;
 use crate::bench::Bench;
 use crate::counters::{DropReason, QueueCounters};
 use crate::pair::account;
@@ -70,6 +71,11 @@ impl Uplink {
         }
         bench.counts.drops[DropReason::NoBuffers as usize] += lane.take_overflows(slot);
         account(bench, &mut self.to_wire)
+    }
+
+    /// Sends an announcement out of the interface; whether it took it.
+    pub fn announce(&mut self, announcement: &Announcement) -> bool {
+        self.tap.transmit_bytes(announcement).is_ok()
     }
 
     /// The interface's door, to sleep on.

@@ -188,6 +188,14 @@ impl Worker {
                 pair.set_call(side, call);
                 Reply::Done
             }),
+            Command::Announce(slot, announcement) => {
+                let sent = match self.slots.get_mut(usize::from(slot)) {
+                    Some(Some(Seated::Uplink(uplink))) => uplink.announce(&announcement),
+                    Some(Some(Seated::Pair(pair))) => pair.announce(&announcement),
+                    _ => false,
+                };
+                if sent { Reply::Done } else { Reply::Refused(None) }
+            }
             Command::SetPort(map) => {
                 self.lane.set_port(map);
                 Reply::Done

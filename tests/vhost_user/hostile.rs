@@ -89,7 +89,7 @@ fn memory_cut_short_under_running_rings_harms_its_owner_only() {
 fn sessions_leave_no_descriptors_behind() {
     let house = House::with(&DEVICES);
     let mut counts = Vec::new();
-    for round in 0..60 {
+    for round in 0..200 {
         let mut guest = Guest::new(Layout::Split, false);
         let mut frontend = guest.come(&house.socket("bad.sock"));
         guest.loop_frames(5);
@@ -103,6 +103,7 @@ fn sessions_leave_no_descriptors_behind() {
         frontend.get_features().unwrap();
         counts.push(open_descriptors());
     }
-    assert!(counts[1..].iter().all(|count| *count == counts[1]), "open descriptors, session by session: {counts:?}");
+    // Other tests may come and go in this process, with some tens of them; a leak would be one a session at least.
+    assert!(counts[199] < counts[0] + 100, "open descriptors, session by session: {counts:?}");
     house.end();
 }

@@ -185,6 +185,37 @@ fn the_configuration_space_is_what_was_configured() {
 }
 
 #[test]
+fn a_guest_that_is_announced_is_found() {
+    const ARRIVED: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
+    let names = ["vm1", "vm2", "vm3"];
+    let devices = names.map(|name| format!(r#""name": "{name}", "socket": "{name}.sock""#));
+    let house = House::with(&devices.each_ref().map(String::as_str));
+    let mut guests = names.map(|_| Guest::new(Layout::Split, false));
+    let sockets = names.map(|name| house.socket(&format!("{name}.sock")));
+    let mut frontends = [0, 1, 2].map(|at| guests[at].come(&sockets[at]));
+    let mut to_it = [0x5a; 60];
+    to_it[..12].copy_from_slice(&[2, 0, 0, 0, 0, 0x77, 2, 0, 0, 0, 0, 1]);
+    // Sends that frame from the first guest; whether the other two get it in a while.
+    let mut send = || {
+        assert!(guests[0].nic.send(&to_it).unwrap());
+        let (mut heard, deadline) = ([false; 2], Instant::now() + Duration::from_millis(300));
+        let mut got = Vec::new();
+        while Instant::now() < deadline {
+            for (guest, heard) in guests[1..].iter_mut().zip(&mut heard) {
+                *heard |= guest.nic.receive(&mut got).unwrap() && got == to_it;
+            }
+        }
+        heard
+    };
+    assert_eq!(send(), [true, true], "nobody knows where it is");
+    frontends[2].send_rarp(ARRIVED).unwrap();
+    assert_eq!(send(), [false, true]);
+    frontends[1].send_rarp(ARRIVED).unwrap();
+    assert_eq!(send(), [true, false], "it has moved");
+    house.end();
+}
+
+#[test]
 fn features_kept_back_are_not_offered() {
     let device = r#""name": "vm1", "socket": "vm1.sock",
         "features": {"packed": false, "in_order": false, "mrg_rxbuf": false, "event_idx": false, "indirect": false}"#;

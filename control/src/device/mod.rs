@@ -240,6 +240,9 @@ impl Backend for Served<'_> {
     }
 
     fn announce(&mut self, mac: [u8; 6]) {
-        tracing::info!(device = self.device.name, mac = %Mac(mac), "the guest is here now");
+        tracing::debug!(device = self.device.name, mac = %Mac(mac), "the guest is here now");
+        if let Err(error) = self.engine.announce(self.device.id, mac) {
+            self.refused(&error);
+        }
     }
 }

@@ -180,6 +180,23 @@ impl Tap {
             header[..HEADER - 2].copy_from_slice(&frame.header[..HEADER - 2]);
         }
         let len_bytes = frame.parts.read(&mut bytes[..frame.len_bytes as usize]);
+        self.write(len_bytes)
+    }
+
+    /// Sends a frame that asks for nothing and is no longer than frames are.
+    ///
+    /// # Errors
+    /// Why the kernel did not take it.
+    pub fn transmit_bytes(&mut self, frame: &[u8]) -> Result<(), DropReason> {
+        let (header, bytes) = self.buffer.split_at_mut(HEADER);
+        header.fill(0);
+        bytes[..frame.len()].copy_from_slice(frame);
+        self.write(frame.len())
+    }
+
+    /// Gives the kernel the frame of `len_bytes` in the buffer.
+    #[inline]
+    fn write(&mut self, len_bytes: usize) -> Result<(), DropReason> {
         match rustix::io::retry_on_intr(|| rustix::io::write(&self.queue, &self.buffer[..HEADER + len_bytes])) {
             Ok(_) => Ok(()),
             Err(Errno::AGAIN | Errno::NOBUFS) => Err(DropReason::PortFull),
