@@ -17,8 +17,8 @@ use crate::{child, is_child, plug, start};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-const WARM_UP: u64 = 3_000;
-const FRAMES: u64 = 20_000;
+const WARM_UP: u64 = 2_000;
+const FRAMES: u64 = 6_000;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is on the wire's side, and how many guests it takes.
