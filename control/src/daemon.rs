@@ -167,6 +167,17 @@ impl Daemon {
                 session.ring_failed(queue_index.into());
             }
         }
+        for (index, Entry { device, endpoint, .. }) in self.entries.iter_mut().enumerate() {
+            let Some(session) = endpoint.session() else { continue };
+            let token = controlq_token(index);
+            let mut served = Served { device, engine: &mut self.engine, epoll: &self.epoll, token };
+            if session.check_memory(&mut served) {
+                tracing::warn!(
+                    device = device.name(),
+                    "the front end has cut its memory short: all queues are stopped"
+                );
+            }
+        }
     }
 
     fn end(mut self) -> anyhow::Result<()> {

@@ -161,6 +161,20 @@ impl Session {
         }
     }
 
+    /// Looks whether the front end has cut a memory file short. If so, every ring stops, the memory is let go and the device
+    /// wants a reset; `true` once for each such memory.
+    pub fn check_memory(&mut self, device: &mut impl Backend) -> bool {
+        let broken = self.memory.is_broken();
+        if broken {
+            self.stop_all(device);
+            self.memory = Arc::default();
+            self.vrings.iter().for_each(Vring::tell_failure);
+            self.needs_reset = true;
+            self.config_changed();
+        }
+        broken
+    }
+
     fn end(&mut self, error: SocketError) -> Served {
         if let SocketError::Protocol(error) = &error {
             self.counters.count(&Refusal::Protocol(*error));

@@ -516,6 +516,24 @@ fn our_own_requests_go_through_the_channel() {
 }
 
 #[test]
+fn memory_cut_short_stops_every_ring_and_asks_for_a_reset() {
+    let file = memory();
+    let mut bench = Bench::negotiated(ALL);
+    bench.good(R::SET_MEM_TABLE, &table(), &[file.as_fd()]);
+    bench.describe(0, 0);
+    bench.kick(0);
+    bench.device.read();
+    assert!(!bench.session.check_memory(&mut bench.device));
+    rustix::fs::ftruncate(&file, 0).unwrap();
+    let touched = bench.session.memory.span(0, 8).unwrap();
+    assert_eq!(touched.read_array(), Some([0; 8]), "what is gone reads as zeroes");
+    assert!(bench.session.check_memory(&mut bench.device));
+    assert!(!bench.session.check_memory(&mut bench.device), "it is told once");
+    assert_eq!(bench.device.read(), [Deed::Stop(0)]);
+    assert_eq!(bench.get_u64(R::GET_STATUS), 64, "DEVICE_NEEDS_RESET");
+}
+
+#[test]
 fn an_in_flight_buffer_goes_there_and_comes_back() {
     for features in [ALL, ALL | VIRTIO_F_RING_PACKED] {
         let mut bench = Bench::negotiated(features);
