@@ -255,6 +255,16 @@ pub struct EngineArgs {
     pub lcores: Option<Lcores>,
 }
 
+/// `run`'s own.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Engine")]
+pub struct OneCoreArgs {
+    /// Turn the engine by hand on the guest's thread: no cache line travels, placement and neighbours matter little, and what a
+    /// frame costs either side is told
+    #[arg(long, conflicts_with = "lcores")]
+    pub one_core: bool,
+}
+
 /// `run`.
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
@@ -276,6 +286,9 @@ pub struct RunArgs {
     /// Engine.
     #[command(flatten)]
     pub engine: EngineArgs,
+    /// One core.
+    #[command(flatten)]
+    pub one_core: OneCoreArgs,
     /// Results.
     #[command(flatten)]
     pub results: ResultArgs,

@@ -1,17 +1,22 @@
 //! From a plan and a test bed to a report: check, warm up, measure, settle, account for every frame.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result};
 use rustix::process::Pid;
 
 use crate::args::Direction;
-use crate::bed::Bed;
+use crate::bed::{Bed, Counted};
 use crate::environment::Environment;
-use crate::load::{Measured, Pace, Watch};
+use crate::load::{Load, Measured, Pace, Watch};
 use crate::plan::Plan;
 use crate::probe;
 use crate::process::Activity;
 use crate::progress::Progress;
-use crate::report::{Evenness, Findings, Kind, LatencyOf, Percentiles, Placement, Report};
+use crate::report::{Evenness, Findings, Kind, LatencyOf, OneCoreCost, Percentiles, Placement, Report};
+
+/// How long the device's counters may lag behind what it has done.
+const COUNTERS_LAG: Duration = Duration::from_secs(2);
 
 /// What a report says besides figures.
 #[derive(Clone, Debug)]
@@ -42,19 +47,16 @@ impl Account {
     /// # Errors
     /// The device does not answer or does not let go.
     pub fn close(&mut self, mut bed: Box<dyn Bed>, direction: Direction, allow_loss: bool) -> Result<()> {
-        let counted = bed.counted()?;
-        let load = bed.load();
-        let counts = load.integrity();
-        let missing = match (direction, counted) {
-            // The port swallowed them: what the device says went through is all there is to hold against what was sent.
-            (Direction::FromGuest, Some(counted)) => {
-                let frames = load.sent().abs_diff(counted.from_guest + counted.drops);
-                let bytes_differ = counted.drops == 0 && load.sent_bytes() != counted.from_guest_bytes;
-                frames.max(u64::from(bytes_differ)) + load.missing()
-            }
-            (_, Some(counted)) => load.missing().saturating_sub(counted.drops),
-            (_, None) => load.missing(),
-        };
+        let mut counted = bed.counted()?;
+        let mut missing = missing(bed.load(), counted, direction);
+        // A device may count what it has done a moment after it shows; at the latest when it gets its lcore again.
+        let patience = Instant::now() + COUNTERS_LAG;
+        while missing > 0 && counted.is_some() && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(5));
+            counted = bed.counted()?;
+            missing = self::missing(bed.load(), counted, direction);
+        }
+        let counts = bed.load().integrity();
         let is_drop = allow_loss && counted.is_none();
         self.drops += counted.map_or(if is_drop { missing } else { 0 }, |counted| counted.drops);
         let findings = &mut self.findings;
@@ -66,6 +68,20 @@ impl Account {
         findings.duplicated += counts.duplicated;
         findings.foreign += counts.foreign;
         bed.dismantle()
+    }
+}
+
+/// Frames of a load that did not arrive and that no counter of the device admits to.
+fn missing(load: &Load, counted: Option<Counted>, direction: Direction) -> u64 {
+    match (direction, counted) {
+        // The port swallowed them: what the device says went through is all there is to hold against what was sent.
+        (Direction::FromGuest, Some(counted)) => {
+            let frames = load.sent().abs_diff(counted.from_guest + counted.drops);
+            let bytes_differ = counted.drops == 0 && load.sent_bytes() != counted.from_guest_bytes;
+            frames.max(u64::from(bytes_differ)) + load.missing()
+        }
+        (_, Some(counted)) => load.missing().saturating_sub(counted.drops),
+        (_, None) => load.missing(),
     }
 }
 
@@ -173,6 +189,10 @@ pub fn report(plan: &Plan, label: Label, measured: Measured, placement: Placemen
             (None, _) => LatencyOf::OfferToArrival,
         }),
         placement,
+        one_core: measured.split.filter(|_| measured.moved > 0).map(|split| OneCoreCost {
+            driver_ns_per_frame: split.driver_ns / measured.moved as f64,
+            device_ns_per_frame: split.device_ns / measured.moved as f64,
+        }),
         partial: measured.interrupted,
         round: None,
         search: None,

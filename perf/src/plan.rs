@@ -41,6 +41,8 @@ pub struct Plan {
     pub length: Duration,
     /// Before that, not measured.
     pub warm_up: Duration,
+    /// Guest and engine on one thread.
+    pub one_core: bool,
     /// Only to see that it works.
     pub smoke: bool,
     /// A fault to put in.
@@ -102,6 +104,7 @@ impl Plan {
             patience: Duration::MAX,
             length,
             warm_up: if load.smoke { SMOKE / 10 } else { (length / 10).min(Duration::from_millis(200)) },
+            one_core: false,
             smoke: load.smoke,
             inject: None,
         }

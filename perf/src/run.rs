@@ -7,7 +7,7 @@ use anyhow::Result;
 use virtnet_engine::port::pcap::Capture;
 
 use crate::args::{Direction, RunArgs};
-use crate::bed::{Bed, InProcess};
+use crate::bed::{Bed, InProcess, OneCore};
 use crate::judge::{Account, Label, Whereabouts, judge};
 use crate::lcore::{self, Division};
 use crate::load::Watch;
@@ -20,16 +20,20 @@ use crate::report::{Kind, Report, Results};
 /// # Errors
 /// What cannot be, or does not work.
 pub fn run(args: &RunArgs, watch: &Watch) -> Result<Results> {
-    let division = Division::new(args.engine.lcores.as_ref(), args.load.driver_lcores.as_ref(), &lcore::usable())?;
+    let mut division = Division::new(args.engine.lcores.as_ref(), args.load.driver_lcores.as_ref(), &lcore::usable())?;
+    if args.one_core.one_core {
+        division.drivers.truncate(1);
+        division.workers = division.drivers.clone();
+    }
     let directions = if args.direction.is_empty() { &Direction::ALL[..] } else { &args.direction };
     let mut plans = Plan::all(&args.load, directions, &division, args.seconds, args.rate)?;
-    plans.iter_mut().for_each(|plan| plan.inject = args.inject);
+    plans.iter_mut().for_each(|plan| (plan.inject, plan.one_core) = (args.inject, args.one_core.one_core));
     if let Some(path) = &args.pcap {
         let capture = Arc::new(Capture::load(path)?);
         plans.iter_mut().try_for_each(|plan| plan.replay(path, &capture))?;
     }
     let progress = Progress::new(plans.iter().map(|plan| plan.length).sum::<Duration>());
-    if division.is_shared() {
+    if division.is_shared() && !args.one_core.one_core {
         progress.say("guest and device share an lcore and take turns: the figures say little about either");
     }
     let mut results = Results::default();
@@ -50,7 +54,15 @@ pub fn measure(plan: &Plan, kind: Kind, command: &'static str, watch: &Watch, pr
     let label = Label { kind, command, backend: "in-process".to_owned(), allow_loss: false };
     let account = check_on_loop(plan, watch)?;
     let whereabouts = Whereabouts::Here(plan.division.workers[0]);
-    judge(Box::new(InProcess::new(plan, plan.direction)?), plan, label, account, whereabouts, watch, progress)
+    judge(bed(plan, plan.direction)?, plan, label, account, whereabouts, watch, progress)
+}
+
+fn bed(plan: &Plan, direction: Direction) -> Result<Box<dyn Bed>> {
+    Ok(if plan.one_core {
+        Box::new(OneCore::new(plan, direction)?)
+    } else {
+        Box::new(InProcess::new(plan, direction)?)
+    })
 }
 
 /// What a sink swallows cannot be looked at: the same rings with the same frames are checked on a loop first, and accounted for.
@@ -60,7 +72,7 @@ pub fn measure(plan: &Plan, kind: Kind, command: &'static str, watch: &Watch, pr
 pub fn check_on_loop(plan: &Plan, watch: &Watch) -> Result<Account> {
     let mut account = Account::default();
     if plan.direction == Direction::FromGuest {
-        let mut bed = Box::new(InProcess::new(plan, Direction::Loopback)?);
+        let mut bed = bed(plan, Direction::Loopback)?;
         account.findings.checked_before = bed.load().check(plan.smoke, watch)?;
         account.close(bed, Direction::Loopback, false)?;
     }

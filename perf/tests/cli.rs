@@ -121,6 +121,16 @@ fn run_takes_every_size_feature_and_number_of_queues() {
 }
 
 #[test]
+fn on_one_core_the_cost_of_either_side_is_told() {
+    let runs = good(&["run", "--smoke", "--one-core", "--queues", "2"]);
+    assert_eq!(runs.len(), 8);
+    for run in runs {
+        let cost = |side: &str| run["one_core"][format!("{side}_ns_per_frame")].as_f64().unwrap();
+        assert!(cost("driver") > 0.0 && cost("device") > 0.0 && run["lcores"] == run["driver_lcores"], "{run}");
+    }
+}
+
+#[test]
 fn a_damaged_frame_is_an_error_whatever_the_damage() {
     let load = ["run", "--smoke", "--ring", "split"];
     for (fault, key) in [("corrupt", "corrupted"), ("lose", "lost"), ("repeat", "duplicated"), ("swap", "reordered")] {

@@ -131,6 +131,7 @@ impl Attached {
             shared_lcore: false,
             persistent: plan.smoke,
             inject: plan.inject,
+            beside: None,
         };
         Ok(Attached { sessions, load: Load::new(guests, options)?, peer })
     }

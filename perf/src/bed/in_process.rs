@@ -58,6 +58,7 @@ impl InProcess {
             shared_lcore,
             persistent: plan.smoke,
             inject: plan.inject,
+            beside: None,
         };
         Ok(InProcess { engine, devices, load: Load::new(guests, options)? })
     }
@@ -102,21 +103,31 @@ fn port(plan: &Plan, direction: Direction) -> PortConfig {
         Direction::FromGuest => PortConfig::Sink,
         Direction::Loopback => PortConfig::Loopback,
         Direction::GuestToGuest => PortConfig::Switch,
-        Direction::ToGuest => generator(plan),
+        Direction::ToGuest => match generator(plan) {
+            Generator::Source(config) => PortConfig::Source(config),
+            Generator::Replay(config) => PortConfig::Pcap(PcapConfig { replay: Some(config), record: None }),
+        },
     }
 }
 
-/// The port that sends what the guest is to receive.
-fn generator(plan: &Plan) -> PortConfig {
+/// What sends what the guest is to receive.
+pub(super) enum Generator {
+    /// Frames of our own.
+    Source(SourceConfig),
+    /// Those of a capture.
+    Replay(ReplayConfig),
+}
+
+/// The generator of a plan.
+pub(super) fn generator(plan: &Plan) -> Generator {
     match &*plan.traffic {
         Traffic::Scripted(script) => {
             let pace = plan.rate_pps.map_or(Pace::AsFastAsPossible, Pace::Rate);
-            let replay = ReplayConfig { capture: Arc::clone(&script.capture), pace, repeat: true };
-            PortConfig::Pcap(PcapConfig { replay: Some(replay), record: None })
+            Generator::Replay(ReplayConfig { capture: Arc::clone(&script.capture), pace, repeat: true })
         }
         Traffic::Stamped(sizes) => {
             let frame = |index| template(sizes.at(index), 0, index as u32, Addressing::between(1, 0));
-            PortConfig::Source(SourceConfig {
+            Generator::Source(SourceConfig {
                 templates: (0..TEMPLATES.next_multiple_of(sizes.period())).map(frame).collect(),
                 rate_fps: plan.rate_pps.map(|rate| rate / f64::from(plan.queues)),
                 stamp_offset: Some(STAMP_OFFSET as u16),
@@ -126,8 +137,8 @@ fn generator(plan: &Plan) -> PortConfig {
     }
 }
 
-/// Makes a device and gives it the guest's queues.
-fn attach(engine: &mut Engine, plan: &Plan, guest: &Guest, port: PortConfig) -> Result<DeviceId> {
+/// A guest's memory as the device sees it.
+pub(super) fn guest_memory(guest: &Guest) -> Result<Arc<GuestMemory>> {
     let region = RegionSpec {
         gpa: guest.ram.gpa(),
         len_bytes: guest.ram.len_bytes(),
@@ -135,12 +146,16 @@ fn attach(engine: &mut Engine, plan: &Plan, guest: &Guest, port: PortConfig) -> 
         fd: guest.ram.fd().try_clone_to_owned()?,
         offset_bytes: 0,
     };
-    let memory = GuestMemory::new(vec![region])?;
+    Ok(GuestMemory::new(vec![region])?)
+}
+
+/// Makes a device and gives it the guest's queues.
+fn attach(engine: &mut Engine, plan: &Plan, guest: &Guest, port: PortConfig) -> Result<DeviceId> {
+    let memory = guest_memory(guest)?;
     let device = engine.add_device(DeviceConfig { pairs: plan.queues, port, workers: Vec::new() })?;
     for (pair, lane) in (0..).zip(&guest.lanes) {
         for (index, driver) in [(2 * pair, &lane.nic().receiveq), (2 * pair + 1, &lane.nic().transmitq)] {
-            let setup = queue_setup(driver, plan.feature_bits());
-            let queue = setup.activate(Arc::clone(&memory))?;
+            let queue = queue_setup(driver, plan.feature_bits()).activate(Arc::clone(&memory))?;
             engine.attach(device, index, queue, plan.feature_bits(), true)?;
         }
     }
@@ -148,7 +163,7 @@ fn attach(engine: &mut Engine, plan: &Plan, guest: &Guest, port: PortConfig) -> 
 }
 
 /// What makes the device's side of a queue. Both sides poll: nobody is notified.
-fn queue_setup(driver: &Driver, features: u64) -> QueueSetup {
+pub(super) fn queue_setup(driver: &Driver, features: u64) -> QueueSetup {
     let addresses = driver.addresses();
     let packed = driver.layout() == Layout::Packed;
     QueueSetup {

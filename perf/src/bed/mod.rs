@@ -2,12 +2,14 @@
 
 mod attached;
 mod in_process;
+mod one_core;
 
 use anyhow::Result;
 use rustix::process::Pid;
 
 pub use attached::{Attached, Door, default_direction, division};
 pub use in_process::InProcess;
+pub use one_core::OneCore;
 
 use crate::load::Load;
 

@@ -39,10 +39,13 @@ const WRITTEN_OFF_AFTER: Duration = Duration::from_millis(500);
 const STANDSTILL: Duration = Duration::from_secs(2);
 /// A persistent measurement goes on for no longer than this.
 const PERSISTENCE: Duration = Duration::from_secs(5);
-/// After a measurement, what is on its way gets so long without progress to arrive.
-const LINGER: Duration = Duration::from_millis(300);
+/// After a measurement, what is known to be on its way gets so long without progress to arrive: on a busy machine the device
+/// may be without its lcore for a while.
+const LINGER: Duration = Duration::from_secs(3);
+/// Who cannot know what is on its way waits for so long.
+const LINGER_BLIND: Duration = Duration::from_millis(300);
 /// After so long it is given up even if something still moves.
-const SETTLE_MAX: Duration = Duration::from_secs(5);
+const SETTLE_MAX: Duration = Duration::from_secs(10);
 
 /// An empty histogram of nanoseconds, three digits of which are kept.
 pub fn histogram() -> Histogram<u64> {
@@ -89,6 +92,8 @@ pub struct Measured {
     pub histogram: Histogram<u64>,
     /// The part of the time in which the guest's thread waited for its lcore.
     pub waited: f64,
+    /// What either side cost, if they share a thread.
+    pub split: Option<Split>,
     /// Somebody wanted it to end.
     pub interrupted: bool,
 }
@@ -144,6 +149,23 @@ pub struct LoadOptions {
     pub persistent: bool,
     /// A fault to put in.
     pub inject: Option<Injection>,
+    /// A device that shares the one station's thread.
+    pub beside: Option<Box<dyn Beside>>,
+}
+
+/// A device that is turned by hand, after each turn of the guest.
+pub trait Beside: Send + std::fmt::Debug {
+    /// One burst each way.
+    fn turn(&mut self);
+}
+
+/// What either side cost where they share a thread, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Split {
+    /// The guest's turns.
+    pub driver_ns: f64,
+    /// The device's.
+    pub device_ns: f64,
 }
 
 /// Guests with queues attached to a device, ready to send and receive.
@@ -160,7 +182,7 @@ impl Load {
     /// # Errors
     /// The device broke a ring.
     pub fn new(guests: Vec<Guest>, options: LoadOptions) -> Result<Self> {
-        let LoadOptions { direction, burst, lcores, shared_lcore, persistent, inject } = options;
+        let LoadOptions { direction, burst, lcores, shared_lcore, persistent, inject, mut beside } = options;
         let flows = guests.first().map_or(0, |guest| guest.lanes.len() as u16);
         let script = guests.first().and_then(Guest::script);
         // Steering may bring several flows to one receiveq: then each gets its part of the buffers.
@@ -187,7 +209,8 @@ impl Load {
             }
         }
         let checker = || script.clone().map_or_else(|| Checker::new(flows), Checker::of_script);
-        let station = |(lcore, lanes)| (lcore, Station::new(lanes, checker(), Arc::clone(&shared), inject));
+        let station =
+            |(lcore, lanes)| (lcore, Station::new(lanes, checker(), Arc::clone(&shared), inject, beside.take()));
         let stations = lcores.iter().copied().zip(shares).map(station).collect();
         Ok(Load { shared, stations, flows })
     }

@@ -10,7 +10,10 @@ use anyhow::{Result, bail};
 use super::gremlin::Gremlin;
 use super::lane::{Lane, Stopwatch};
 use super::schedule::Schedule;
-use super::{LINGER, Measured, PERSISTENCE, Pace, SETTLE_MAX, STANDSTILL, Shared, WRITTEN_OFF_AFTER, Watch, histogram};
+use super::{
+    Beside, LINGER, LINGER_BLIND, Measured, PERSISTENCE, Pace, SETTLE_MAX, STANDSTILL, Shared, Split,
+    WRITTEN_OFF_AFTER, Watch, histogram,
+};
 use crate::args::{Direction, Injection};
 use crate::frame::Checker;
 use crate::process;
@@ -23,6 +26,57 @@ const INTERVALS_MAX: u128 = 2000;
 const TURNS_PER_LOOK: u32 = 32;
 /// At full pace, the time between two frames whose latency is measured.
 const SAMPLE_EVERY: Duration = Duration::from_micros(50);
+
+/// Turns longer than this were interrupted: no burst takes so long.
+const TURN_MAX: Duration = Duration::from_micros(50);
+
+/// Tells the two sides of one thread apart.
+#[derive(Debug)]
+struct SplitClock {
+    last: Instant,
+    driver: Turns,
+    device: Turns,
+}
+
+/// One side's turns, of which those that were interrupted count as the mean of the others.
+#[derive(Debug, Default)]
+struct Turns {
+    count: u64,
+    undisturbed: u64,
+    undisturbed_ns: u64,
+}
+
+impl Turns {
+    #[inline]
+    fn add(&mut self, length: Duration) {
+        self.count += 1;
+        if length <= TURN_MAX {
+            self.undisturbed += 1;
+            self.undisturbed_ns += length.as_nanos() as u64;
+        }
+    }
+
+    fn ns(&self) -> f64 {
+        self.undisturbed_ns as f64 / self.undisturbed.max(1) as f64 * self.count as f64
+    }
+}
+
+impl SplitClock {
+    fn new() -> Self {
+        SplitClock { last: Instant::now(), driver: Turns::default(), device: Turns::default() }
+    }
+
+    #[inline]
+    fn turned(&mut self, begun: Instant, ended: Instant) {
+        self.driver.add(begun.duration_since(self.last));
+        self.device.add(ended.duration_since(begun));
+        self.last = ended;
+    }
+
+    fn split(&self) -> Split {
+        Split { driver_ns: self.driver.ns(), device_ns: self.device.ns() }
+    }
+}
 
 /// A flow that may have lost its last frames.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +100,9 @@ pub struct Station {
     first: Box<[u64]>,
     /// By flow: what is waited for at full pace.
     waits: Box<[Wait]>,
+    /// The device, if it shares this thread, and what both cost.
+    beside: Option<Box<dyn Beside>>,
+    clock: SplitClock,
     /// Whose frame was timed last.
     sampled_lane: usize,
     /// A frame whose way is timed at full pace: flow, sequence number, when it was offered.
@@ -53,7 +110,13 @@ pub struct Station {
 }
 
 impl Station {
-    pub(super) fn new(lanes: Vec<Lane>, checker: Checker, shared: Arc<Shared>, inject: Option<Injection>) -> Self {
+    pub(super) fn new(
+        lanes: Vec<Lane>,
+        checker: Checker,
+        shared: Arc<Shared>,
+        inject: Option<Injection>,
+        beside: Option<Box<dyn Beside>>,
+    ) -> Self {
         let flows = shared.arrived.len();
         Station {
             lanes,
@@ -63,6 +126,8 @@ impl Station {
             first: vec![0; flows].into(),
             waits: vec![Wait { arrived: 0, since: Instant::now(), written_off: 0 }; flows].into(),
             sampled_lane: 0,
+            beside,
+            clock: SplitClock::new(),
             sample: None,
         }
     }
@@ -130,6 +195,16 @@ impl Station {
         Ok(())
     }
 
+    /// The device's turn, if it shares this thread.
+    #[inline]
+    fn turn_device(&mut self) {
+        if let Some(beside) = &mut self.beside {
+            let begun = Instant::now();
+            beside.turn();
+            self.clock.turned(begun, Instant::now());
+        }
+    }
+
     /// Sends on all lanes, with no more in flight than the window. Returns how many.
     #[inline]
     fn send_within(&mut self, window: u64) -> Result<usize> {
@@ -158,6 +233,7 @@ impl Station {
         let received_before = self.checker.counts().received;
         let mut last_progress = Instant::now();
         while !watch.stopped() {
+            self.turn_device();
             let mut moved = self.receive(None)?;
             self.ignore()?;
             let mut complete = true;
@@ -237,6 +313,7 @@ impl Station {
             length_max: if self.shared.persistent { length.max(PERSISTENCE) } else { length },
             has_latency: pace != Pace::Listen,
         };
+        self.clock = SplitClock::new();
         let waited_before_ns = process::waited_ns();
         let (sent_before, bytes_before) = (self.sent(), self.moved_bytes());
         let given_up = match pace {
@@ -256,6 +333,7 @@ impl Station {
             intervals: record.intervals,
             interval,
             histogram: record.histogram,
+            split: self.beside.is_some().then(|| self.clock.split()),
             interrupted: watch.stopped(),
         })
     }
@@ -267,6 +345,7 @@ impl Station {
         let mut sample_is_due = false;
         let mut turns = 0_u32;
         loop {
+            self.turn_device();
             let mut moved = self.receive(None)?;
             if sample_is_due {
                 moved += self.send_sampled(window)?;
@@ -362,6 +441,7 @@ impl Station {
         let mut passed_over = vec![0_u64; self.lanes.len()];
         let mut used: Vec<u64> = self.lanes.iter().map(Lane::used).collect();
         loop {
+            self.turn_device();
             let mut moved = 0;
             if receives {
                 let mut stopwatch = Stopwatch { start, schedule, first: &first, histogram: &mut record.histogram };
@@ -417,6 +497,7 @@ impl Station {
         let started = Instant::now();
         let mut last_progress = started;
         loop {
+            self.turn_device();
             let mut moved = self.receive(None)?;
             self.ignore()?;
             for lane in &mut self.lanes {
@@ -433,7 +514,7 @@ impl Station {
             if moved > 0 {
                 last_progress = now;
             }
-            let still = now.duration_since(last_progress) > LINGER;
+            let still = now.duration_since(last_progress) > if outstanding { LINGER } else { LINGER_BLIND };
             if still || !outstanding && !receives_only || now.duration_since(started) > SETTLE_MAX {
                 return Ok(());
             }

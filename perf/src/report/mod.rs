@@ -125,6 +125,15 @@ pub struct Placement {
     pub waited: f64,
 }
 
+/// What a frame costs either side where they share a thread, reading the clock twice a burst included.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct OneCoreCost {
+    /// The guest.
+    pub driver_ns_per_frame: f64,
+    /// The device.
+    pub device_ns_per_frame: f64,
+}
+
 /// One run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -180,6 +189,8 @@ pub struct Report {
     pub latency_of: Option<LatencyOf>,
     /// Placement of the two sides.
     pub placement: Placement,
+    /// With `--one-core`.
+    pub one_core: Option<OneCoreCost>,
     /// Interrupted: the figures are of what was done until then.
     pub partial: bool,
     /// `versus`: which round, from 0.
@@ -346,6 +357,7 @@ pub(crate) mod tests {
             latency_ns: Percentiles::of(&histogram),
             latency_of: Some(LatencyOf::OfferToArrival),
             placement: Placement { before_ns: Some(120.0), after_ns: Some(130.0), class: "near", waited: 0.01 },
+            one_core: None,
             partial: false,
             round: None,
             search: None,
@@ -367,6 +379,7 @@ pub(crate) mod tests {
     #[test]
     fn every_key_is_documented_and_every_documented_key_is_there() {
         let mut report = sample();
+        report.one_core = Some(OneCoreCost { driver_ns_per_frame: 1.0, device_ns_per_frame: 1.0 });
         report.search = Some(Found { zero_loss_pps: 1.0, trials: Vec::new() });
         let mut found = Vec::new();
         keys(&serde_json::to_value(&report).unwrap(), "", &mut found);

@@ -140,6 +140,13 @@ fn notes(text: &mut String, runs: &[&Report]) {
             );
         }
     }
+    for report in runs {
+        if let Some(cost) = &report.one_core {
+            let name = report.name();
+            let (device, driver) = (cost.device_ns_per_frame, cost.driver_ns_per_frame);
+            let _ = writeln!(text, "{name}: device {device:.1} ns a frame, guest {driver:.1} ns");
+        }
+    }
     if runs.iter().any(|report| report.latency_ns.is_some()) {
         let open = runs.iter().any(|report| report.rate_pps.is_some());
         let what = if open {
@@ -149,7 +156,7 @@ fn notes(text: &mut String, runs: &[&Report]) {
         };
         let _ = writeln!(text, "{what}");
     }
-    if runs.iter().any(|report| report.placement.class == "shared") {
+    if runs.iter().any(|report| report.placement.class == "shared" && report.one_core.is_none()) {
         let _ = writeln!(
             text,
             "NOTE: guest and device shared a core and took turns; give them one each for figures that mean something"
