@@ -1,5 +1,6 @@
 //! A network namespace of the test's own, which goes when the test does.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -15,8 +16,12 @@ pub struct Network {
 }
 
 impl Network {
-    /// A new namespace, or `None` after saying why not.
+    /// A new namespace where TAPs can be made, or `None` after saying why not.
     pub fn new(lab: &Lab) -> Option<Network> {
+        if let Err(error) = File::options().read(true).write(true).open("/dev/net/tun") {
+            lab::skip(&format!("no TAPs: /dev/net/tun: {error}"));
+            return None;
+        }
         let own_users = !rustix::process::geteuid().is_root();
         let unshare: &[&str] =
             if own_users { &["unshare", "--user", "--map-root-user", "--net"] } else { &["unshare", "--net"] };
