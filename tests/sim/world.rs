@@ -100,6 +100,7 @@ impl World {
             queue,
             mergeable,
             frame_bytes_max: if mergeable { draw.of(&[400, 1522]) } else { 1522 },
+            receive_bytes_max: None,
             receive_buffers: if self.calm { 256 } else { draw.of(&[0, 1, 5, 256, 256, 256]) },
             receive_cuts: if self.calm { vec![] } else { draw.of(&[vec![], vec![], vec![12], vec![1, 30]]) },
             transmit_cuts: draw.of(&[vec![], vec![], vec![12], vec![5, 7, 30, 1]]),

@@ -9,13 +9,13 @@ use virtnet_rings::guest::{Options, Ram};
 
 use super::lane::{Lane, Traffic};
 use crate::args::{Feature, Features, Ring};
-use crate::frame::{Addressing, FRAME_BYTES_MAX};
+use crate::frame::Addressing;
 
 /// Where guest memory starts: not at 0, so that nothing works by accident.
 const RAM_GPA: u64 = 1 << 30;
-/// Frame bytes that a receive buffer has room for if frames may fill several.
+/// Frame bytes that a receive buffer has room for if frames may fill several: with the header 2 KiB.
 const MERGED_BUFFER_BYTES: u32 = 2036;
-/// A frame in one buffer only.
+/// The least that a buffer has room for otherwise.
 const STANDARD_FRAME_BYTES: u32 = 1522;
 
 /// What a guest is made with.
@@ -50,8 +50,7 @@ impl Guest {
     pub fn new(options: &GuestOptions, number: u8, peer: u8) -> Result<Self> {
         let mergeable = options.features.has(Feature::MrgRxbuf);
         let longest = options.traffic.longest_bytes().max(1) as u32;
-        let frame_bytes_max =
-            if mergeable { longest.max(MERGED_BUFFER_BYTES) } else { longest.max(STANDARD_FRAME_BYTES) };
+        let frame_bytes_max = longest.max(STANDARD_FRAME_BYTES);
         let indirect = options.features.has(Feature::Indirect);
         let nic_options = NicOptions {
             layout: match options.ring {
@@ -67,6 +66,7 @@ impl Guest {
             },
             mergeable,
             frame_bytes_max,
+            receive_bytes_max: mergeable.then_some(MERGED_BUFFER_BYTES),
             receive_buffers: options.queue_size,
             receive_cuts: vec![],
             // In a table: the header and the frame, each with a descriptor, as Linux does it.
@@ -110,7 +110,7 @@ impl Guest {
 fn ram_bytes(options: &GuestOptions, frame_bytes_max: u32) -> usize {
     const TABLE_BYTES: usize = 64 * 16;
     let size = usize::from(options.queue_size);
-    let buffer_bytes = (frame_bytes_max as usize).min(FRAME_BYTES_MAX.max(frame_bytes_max as usize)) + 256;
+    let buffer_bytes = frame_bytes_max.max(MERGED_BUFFER_BYTES) as usize + 256;
     let tables = if options.features.has(Feature::Indirect) { size * TABLE_BYTES } else { 0 };
     let queue_bytes = size * (buffer_bytes + 32) + tables + 5 * 4096;
     2 * usize::from(options.queues) * queue_bytes

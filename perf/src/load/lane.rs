@@ -7,7 +7,7 @@ use std::time::Instant;
 use virtnet_engine::port::pcap::Capture;
 use virtnet_rings::Notifier;
 use virtnet_rings::guest::Ram;
-use virtnet_rings::guest::net::{Nic, NicFault, Received};
+use virtnet_rings::guest::net::{HEADER_BYTES, Nic, NicFault, Received};
 
 use super::gremlin::Gremlin;
 use super::schedule::Schedule;
@@ -237,8 +237,9 @@ impl Lane {
     /// Frames for which the receiveq has buffers.
     pub fn receive_frames_max(&self) -> u64 {
         let options = self.nic.options();
-        let buffer_bytes = u64::from(options.frame_bytes_max);
-        u64::from(options.receive_buffers) / (self.traffic.longest_bytes() as u64).div_ceil(buffer_bytes).max(1)
+        let buffer_bytes = HEADER_BYTES + options.receive_bytes_max.unwrap_or(options.frame_bytes_max);
+        let longest_bytes = HEADER_BYTES + self.traffic.longest_bytes() as u32;
+        u64::from(options.receive_buffers) / u64::from(longest_bytes.div_ceil(buffer_bytes))
     }
 
     /// Sends up to `count` frames; says how many there was room for.

@@ -75,6 +75,8 @@ pub struct NicOptions {
     pub mergeable: bool,
     /// Frame bytes that a buffer has room for, besides the header.
     pub frame_bytes_max: u32,
+    /// The same of receive buffers, where frames may arrive in several; `None` is as many.
+    pub receive_bytes_max: Option<u32>,
     /// Receive buffers kept on offer, as far as the queue has room for them.
     pub receive_buffers: u16,
     /// Lengths of the first descriptors of each receive buffer; what is left is the last one. At most `CUTS_MAX`.
@@ -92,6 +94,7 @@ impl Default for NicOptions {
             queue: Options::default(),
             mergeable: false,
             frame_bytes_max: 1522,
+            receive_bytes_max: None,
             receive_buffers: 256,
             receive_cuts: vec![],
             transmit_cuts: vec![],
@@ -250,7 +253,7 @@ impl Nic {
             receiveq: Driver::new(ram, options.layout, options.size, options.queue)?,
             transmitq: Driver::new(ram, options.layout, options.size, options.queue)?,
             ram: Arc::clone(ram),
-            receive_slots: Slots::new(ram, options.size, options.frame_bytes_max)?,
+            receive_slots: Slots::new(ram, options.size, options.receive_bytes_max.unwrap_or(options.frame_bytes_max))?,
             transmit_slots: Slots::new(ram, options.size, options.frame_bytes_max)?,
             unstocked: usize::from(options.receive_buffers.min(options.size)),
             part: 0,
