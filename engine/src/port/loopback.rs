@@ -1,5 +1,5 @@
-//! A wire whose other end is this one: what a pair sends comes back to it. Nothing is lost: a frame waits in the
-//! sender's buffers until there are receive buffers, and a full loop takes no more.
+//! A wire whose other end is this one: what a pair sends comes back to it. A frame waits in the sender's buffers until there
+//! are receive buffers, and a full loop takes no more; only a queue that is disabled or leaves lets frames go.
 
 use std::collections::VecDeque;
 
