@@ -196,6 +196,7 @@ impl Device {
 #[derive(Debug)]
 struct Handle {
     desk: Arc<Desk>,
+    /// None where it is turned by hand.
     thread: Option<JoinHandle<()>>,
     slots_used: usize,
 }
@@ -218,28 +219,12 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Workers`], [`EngineError::Lcore`] and [`EngineError::Start`].
     pub fn start(config: EngineConfig) -> Result<Self, EngineError> {
-        let count = config.lcores.len();
-        if count == 0 || count > WORKERS_MAX {
-            return Err(EngineError::Workers { found: count });
-        }
         let known = core_affinity::get_core_ids().unwrap_or_default();
         if let Some(lcore) = config.lcores.iter().flatten().find(|&&lcore| !known.iter().any(|core| core.id == lcore)) {
             return Err(EngineError::Lcore { lcore: *lcore });
         }
-        let fdb = Arc::new(Fdb::new(FDB_BUCKET_BITS));
-        let desks = (0..count).map(|_| Desk::new()).collect::<Result<Vec<_>, _>>()?;
-        let mut engine = Engine {
-            workers: Vec::with_capacity(count),
-            devices: Default::default(),
-            fdb: fdb.clone(),
-            ports_used: Vec::new(),
-            next_number: 0,
-            next_id: 0,
-            started: Instant::now(),
-        };
-        for (me, links) in links(count).into_iter().enumerate() {
-            let lane = Lane::new(me as u16, fdb.clone(), links);
-            let worker = Worker::new(me as u16, desks.clone(), lane, config.burst, config.idle);
+        let (mut engine, workers) = Self::by_hand(&config)?;
+        for (me, worker) in workers.into_iter().enumerate() {
             let lcore = config.lcores[me].map(|id| core_affinity::CoreId { id });
             let name = config.lcores[me].map_or_else(|| format!("worker-{me}"), |lcore| format!("lcore-{lcore}"));
             let thread = std::thread::Builder::new().name(name).spawn(move || {
@@ -248,9 +233,39 @@ impl Engine {
                 }
                 worker.run();
             })?;
-            engine.workers.push(Handle { desk: desks[me].clone(), thread: Some(thread), slots_used: 0 });
+            engine.workers[me].thread = Some(thread);
         }
         Ok(engine)
+    }
+
+    /// An engine whose workers are the caller's to turn, on whatever thread; lcores say only how many. Whatever asks a
+    /// worker waits for its turns, so another thread than the one that asks has to make them.
+    ///
+    /// # Errors
+    /// [`EngineError::Workers`] and [`EngineError::Start`].
+    pub fn by_hand(config: &EngineConfig) -> Result<(Self, Vec<Worker>), EngineError> {
+        let count = config.lcores.len();
+        if count == 0 || count > WORKERS_MAX {
+            return Err(EngineError::Workers { found: count });
+        }
+        let fdb = Arc::new(Fdb::new(FDB_BUCKET_BITS));
+        let desks = (0..count).map(|_| Desk::new()).collect::<Result<Vec<_>, _>>()?;
+        let worker = |(me, links): (usize, Vec<Option<Link>>)| {
+            let lane = Lane::new(me as u16, fdb.clone(), links);
+            Worker::new(me as u16, desks.clone(), lane, config.burst, config.idle)
+        };
+        let workers = links(count).into_iter().enumerate().map(worker).collect();
+        let handle = |desk: &Arc<Desk>| Handle { desk: desk.clone(), thread: None, slots_used: 0 };
+        let engine = Engine {
+            workers: desks.iter().map(handle).collect(),
+            devices: Default::default(),
+            fdb,
+            ports_used: Vec::new(),
+            next_number: 0,
+            next_id: 0,
+            started: Instant::now(),
+        };
+        Ok((engine, workers))
     }
 
     /// How many workers there are.
@@ -589,8 +604,9 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         for worker in 0..self.workers.len() {
-            let stopped = self.ask(worker as u16, Command::Stop);
-            if let (Ok(_), Some(thread)) = (stopped, self.workers[worker].thread.take()) {
+            // Those that are turned by hand are not ours to stop.
+            let Some(thread) = self.workers[worker].thread.take() else { continue };
+            if self.ask(worker as u16, Command::Stop).is_ok() {
                 let _ = thread.join();
             }
         }

@@ -4,6 +4,7 @@ mod guest;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use guest::Guest;
@@ -81,6 +82,28 @@ fn every_frame_comes_back_over_the_loop_in_order_and_whole() {
             assert!(counters.iter().all(|queue| queue.counts.dropped() == 0));
         }
     }
+}
+
+#[test]
+fn a_worker_turned_by_hand_serves_as_one_with_a_thread_of_its_own() {
+    let config = EngineConfig { lcores: vec![None], idle: IdlePolicy::Poll, burst: 32 };
+    let (mut engine, mut workers) = Engine::by_hand(&config).unwrap();
+    let mut worker = workers.remove(0);
+    let stop = AtomicBool::new(false);
+    let mut guest = Guest::new(NicOptions::default(), 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let start = Instant::now();
+            while !stop.load(Ordering::Relaxed) {
+                worker.turn(start.elapsed().as_nanos() as u64);
+            }
+        });
+        let device = add(&mut engine, PortConfig::Loopback);
+        guest.plug(&mut engine, device);
+        exchange(&mut guest, None, 500, |number| 60 + number as usize);
+        assert_eq!(engine.remove_device(device).unwrap().len(), 2);
+        stop.store(true, Ordering::Relaxed);
+    });
 }
 
 #[test]
