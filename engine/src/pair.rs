@@ -17,6 +17,7 @@ use crate::port::source::Source;
 use crate::port::switch::Lane;
 use crate::port::switch::fdb::PortId;
 use crate::port::tap::Tap;
+use crate::roster::Wait;
 use crate::window::Window;
 
 /// The most chains of a transmitq that can be out at once.
@@ -110,6 +111,14 @@ impl Attachment {
                 let window = Window::new(usize::from(size).min(WINDOW_CHAINS_MAX));
                 Self::Transmitq(Attached::new(queue, features, enabled, window))
             }
+        }
+    }
+
+    /// Where its driver kicks.
+    pub fn kick(&self) -> &Notifier {
+        match self {
+            Self::Receiveq(attached) => attached.queue.kick(),
+            Self::Transmitq(attached) => attached.queue.kick(),
         }
     }
 
@@ -293,8 +302,8 @@ impl Pair {
                 }
                 // Nobody is there to receive: what arrives goes back to its sender at once.
                 if port.patience_ns() < u64::MAX {
-                    for _ in 0..port.arrived(bench.now_ns).min(bench.burst) {
-                        let Some(mut frame) = port.receive(bench.now_ns) else { break };
+                    port.receive(bench.now_ns, bench.burst, &mut bench.frames);
+                    for mut frame in bench.frames.drain(..) {
                         bench.counts.drop(DropReason::QueueDisabled);
                         port.release(&mut frame);
                     }
@@ -307,37 +316,65 @@ impl Pair {
         turned.moved += account(bench, &mut self.receive_counters);
     }
 
-    /// Asks for available buffer notifications on both queues; `true` if there is something to do already.
-    pub fn arm(&mut self) -> bool {
-        let mut busy = match &self.port {
-            AnyPort::Source(_) => true,
+    /// What it waits for, since it moves nothing; notifications of that are asked for.
+    pub fn arm(&mut self) -> Wait {
+        let sends = match &self.port {
+            AnyPort::Source(source) => !source.is_over(),
             AnyPort::Pcap(pcap) => pcap.is_replaying(),
+            AnyPort::Loopback(port) => !port.is_empty(),
             _ => false,
         };
-        let looped = matches!(&self.port, AnyPort::Loopback(port) if !port.is_empty());
-        if let Some(attached) = self.transmitq.as_mut().filter(|attached| attached.is_served()) {
+        // Their frames wait for buffers as long as it takes; all others not for long.
+        let keeps = matches!(&self.port, AnyPort::Source(_) | AnyPort::Pcap(_) | AnyPort::Loopback(_));
+        let mut wait = Wait::Call;
+        if let Some(attached) = self.transmitq.as_mut() {
+            let out = !attached.held.is_empty() && !matches!(self.port, AnyPort::Loopback(_));
+            if attached.leaving || out || attached.is_served() && attached.queue.arm() {
+                return Wait::Nothing;
+            }
             // A driver without a kick is not heard, only seen.
-            busy |= attached.queue.arm() || !attached.queue.kick().is_connected();
+            if attached.is_served() && !attached.queue.kick().is_connected() {
+                wait = Wait::Look;
+            }
         }
-        if let Some(attached) = self.receiveq.as_mut().filter(|attached| attached.is_served()) {
-            // Buffers matter only to frames that wait for them, and those do not wait for ever.
-            busy |= attached.queue.arm() && looped || attached.held.is_waiting();
-            busy |= looped && !attached.queue.kick().is_connected();
+        if let Some(attached) = self.receiveq.as_mut() {
+            let waits = attached.held.is_waiting();
+            if attached.leaving || waits && !keeps {
+                return Wait::Nothing;
+            }
+            // Buffers matter only to frames that wait for them.
+            if (sends || waits) && attached.enabled && attached.is_served() {
+                let works = !matches!(self.port, AnyPort::Loopback(_)) && attached.held.has_buffers();
+                if works || attached.queue.arm() {
+                    return Wait::Nothing;
+                }
+                if !attached.queue.kick().is_connected() {
+                    wait = Wait::Look;
+                }
+            }
         }
-        busy
+        wait
     }
 
-    /// Asks for none, and takes those that came; tells how many queues had one.
+    /// Asks for no notifications.
     pub fn disarm(&mut self) {
         for side in [Side::Receiveq, Side::Transmitq] {
             if let Some(queue) = self.queue(side) {
                 queue.disarm();
-                queue.kick().drain();
             }
         }
     }
 
-    /// The wire's door, to sleep on, where it has one.
+    /// A driver has kicked.
+    pub fn count_kick(&mut self, side: Side) {
+        let counters = match side {
+            Side::Receiveq => &mut self.receive_counters,
+            Side::Transmitq => &mut self.transmit_counters,
+        };
+        counters.add(&QueueCounts { kicks: 1, ..QueueCounts::default() });
+    }
+
+    /// The wire's door, where it has one.
     pub fn door(&self) -> Option<BorrowedFd<'_>> {
         match &self.port {
             AnyPort::Tap(tap) => tap.door(),
@@ -345,14 +382,11 @@ impl Pair {
         }
     }
 
-    /// The queues' kicks, to sleep on.
-    pub fn kicks(&self) -> impl Iterator<Item = &Notifier> {
-        let receiveq = self.receiveq.as_ref().filter(|attached| attached.is_served());
-        let transmitq = self.transmitq.as_ref().filter(|attached| attached.is_served());
-        receiveq
-            .map(|attached| attached.queue.kick())
-            .into_iter()
-            .chain(transmitq.map(|attached| attached.queue.kick()))
+    /// Where the drivers of its queues kick.
+    pub fn kicks(&self) -> impl Iterator<Item = (Side, &Notifier)> {
+        let receiveq = self.receiveq.as_ref().map(|attached| (Side::Receiveq, attached.queue.kick()));
+        let transmitq = self.transmitq.as_ref().map(|attached| (Side::Transmitq, attached.queue.kick()));
+        receiveq.into_iter().chain(transmitq)
     }
 }
 

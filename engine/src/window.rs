@@ -9,13 +9,18 @@ use crate::frame::Loan;
 /// How many long chains can be out at once; one burst.
 const PART_LISTS: usize = 32;
 
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    id: u16,
+    descriptors: u16,
+    /// Readers that have not finished with it.
+    lent: u16,
+}
+
 /// The window of one transmitq.
 #[derive(Debug)]
 pub struct Window {
-    /// By ticket: what will be returned.
-    used: Box<[Used]>,
-    /// By ticket: readers that have not finished with it.
-    lent: Box<[u16]>,
+    entries: Box<[Entry]>,
     /// Ticket of the oldest chain, and of the next one; they run on and wrap.
     oldest: u32,
     next: u32,
@@ -26,15 +31,14 @@ pub struct Window {
 impl Window {
     /// Room for `chains`, rounded up to a power of two.
     pub fn new(chains: usize) -> Self {
-        let room = chains.next_power_of_two();
-        let (used, lent) = (vec![Used::default(); room].into(), vec![0; room].into());
-        Window { used, lent, oldest: 0, next: 0, store: PartStore::new(PART_LISTS) }
+        let entries = vec![Entry::default(); chains.next_power_of_two()].into();
+        Window { entries, oldest: 0, next: 0, store: PartStore::new(PART_LISTS) }
     }
 
     /// How many more chains it can hold.
     #[inline]
     pub fn room(&self) -> usize {
-        self.lent.len() - self.len()
+        self.entries.len() - self.len()
     }
 
     /// How many chains it holds.
@@ -49,19 +53,17 @@ impl Window {
         self.next == self.oldest
     }
 
-    #[inline(always)]
-    fn lent(&mut self, ticket: u32) -> &mut u16 {
-        let mask = self.lent.len() - 1;
-        &mut self.lent[ticket as usize & mask]
+    #[inline]
+    fn entry(&mut self, ticket: u32) -> &mut Entry {
+        let mask = self.entries.len() - 1;
+        &mut self.entries[ticket as usize & mask]
     }
 
-    /// Notes a chain that was taken and goes back as `used`; it has one reader. Returns its ticket.
-    #[inline(always)]
-    pub fn open(&mut self, used: Used) -> u32 {
+    /// Notes a chain that was taken; it has one reader. Returns its ticket.
+    #[inline]
+    pub fn open(&mut self, id: u16, descriptors: u16) -> u32 {
         let ticket = self.next;
-        let at = ticket as usize & (self.lent.len() - 1);
-        self.lent[at] = 1;
-        self.used[at] = used;
+        *self.entry(ticket) = Entry { id, descriptors, lent: 1 };
         self.next = ticket.wrapping_add(1);
         ticket
     }
@@ -69,31 +71,32 @@ impl Window {
     /// Notes one more reader of a chain that is out.
     #[inline]
     pub fn lend_again(&mut self, ticket: u32) {
-        *self.lent(ticket) += 1;
+        self.entry(ticket).lent += 1;
     }
 
-    /// One reader has finished, with one chain or with several in a row.
+    /// One reader has finished.
     #[inline]
     pub fn settle(&mut self, loan: Loan) {
-        for ticket in 0..loan.count {
-            let lent = self.lent(loan.ticket.wrapping_add(ticket));
-            *lent = lent.checked_sub(1).expect("a loan is settled once");
-        }
+        let entry = self.entry(loan.ticket);
+        assert!(entry.lent > 0, "a loan is settled once");
+        entry.lent -= 1;
         self.store.give_back(loan.list);
     }
 
-    /// Moves the oldest chains whose readers have all finished into `used`.
+    /// Moves the oldest chains whose readers have all finished into `used`, with no bytes written.
     #[inline]
     pub fn close(&mut self, used: &mut Vec<Used>) {
-        let mask = self.lent.len() - 1;
+        debug_assert!(used.is_empty());
+        let mask = self.entries.len() - 1;
         let room = self.len().min(used.capacity() - used.len());
-        let oldest = self.oldest as usize & mask;
-        let (after, before) = (&self.lent[oldest..], &self.lent[..oldest]);
-        let count = after.iter().chain(before).take(room).take_while(|&&lent| lent == 0).count();
-        let until_end = count.min(self.used.len() - oldest);
-        used.extend_from_slice(&self.used[oldest..][..until_end]);
-        used.extend_from_slice(&self.used[..count - until_end]);
-        self.oldest = self.oldest.wrapping_add(count as u32);
+        let oldest = self.oldest as usize;
+        let entries = (oldest..oldest + room).map(|at| self.entries[at & mask]);
+        used.extend(entries.take_while(|entry| entry.lent == 0).map(|Entry { id, descriptors, .. }| Used {
+            id,
+            descriptors,
+            len_bytes: 0,
+        }));
+        self.oldest = self.oldest.wrapping_add(used.len() as u32);
     }
 }
 
@@ -102,11 +105,7 @@ mod tests {
     use super::*;
 
     fn loan(ticket: u32) -> Loan {
-        Loan { ticket, count: 1, list: None }
-    }
-
-    fn chain(id: u16) -> Used {
-        Used { id, descriptors: 1, len_bytes: 0 }
+        Loan { ticket, list: None }
     }
 
     fn closed(window: &mut Window) -> Vec<u16> {
@@ -118,7 +117,7 @@ mod tests {
     #[test]
     fn chains_close_in_the_order_they_were_opened() {
         let mut window = Window::new(4);
-        let tickets: Vec<u32> = (10..14).map(|id| window.open(chain(id))).collect();
+        let tickets: Vec<u32> = (10..14).map(|id| window.open(id, 1)).collect();
         assert_eq!(window.room(), 0);
         window.settle(loan(tickets[1]));
         window.settle(loan(tickets[3]));
@@ -133,7 +132,7 @@ mod tests {
     #[test]
     fn a_chain_with_two_readers_waits_for_both() {
         let mut window = Window::new(1);
-        let ticket = window.open(chain(7));
+        let ticket = window.open(7, 1);
         window.lend_again(ticket);
         window.settle(loan(ticket));
         assert_eq!(closed(&mut window), []);

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::bench::Bench;
 use crate::command::{Broken, Command, Reply};
+use crate::doors::{Call, Doors, Opened};
 use crate::frame::Lender;
 use crate::idle::{Idle, IdlePolicy, Rest};
 use crate::pair::{Pair, Side, Turned};
 use crate::port::switch::Lane;
+use crate::roster::{Roster, Wait};
 use crate::uplink::Uplink;
 use crate::wake::Wake;
 
@@ -19,8 +20,14 @@ use crate::wake::Wake;
 const COMMANDS_PER_TURN: usize = 4;
 /// Room of each queue between a worker and control.
 pub(crate) const MESSAGES: usize = 256;
+/// Slots parked in one turn.
+const PARKS_PER_TURN: usize = 4;
+/// How often the doors of parked slots are looked at while frames move, in nanoseconds: a system call each time.
+const LOOK_NS: u64 = 50_000;
+/// The same while nothing moves.
+const LOOK_IDLE_NS: u64 = 2_000;
 
-/// What control and a worker share: three queues and a bell.
+/// What control and a worker share: three queues, a bell and the worker's doors.
 #[derive(Debug)]
 pub struct Desk {
     /// Commands with their numbers.
@@ -31,19 +38,23 @@ pub struct Desk {
     pub broken: ArrayQueue<Broken>,
     /// Wakes the worker.
     pub wake: Wake,
+    /// Who else can call it.
+    pub doors: Doors,
 }
 
 impl Desk {
     /// A desk for one worker.
     ///
     /// # Errors
-    /// Where there is no eventfd to be had.
+    /// Where there is no eventfd or epoll instance to be had.
     pub fn new() -> std::io::Result<Arc<Self>> {
+        let wake = Wake::new()?;
         Ok(Arc::new(Desk {
             commands: ArrayQueue::new(MESSAGES),
             replies: ArrayQueue::new(MESSAGES),
             broken: ArrayQueue::new(MESSAGES),
-            wake: Wake::new()?,
+            doors: Doors::new(&wake)?,
+            wake,
         }))
     }
 }
@@ -62,11 +73,37 @@ enum Seated {
     Uplink(Box<Uplink>),
 }
 
+impl Seated {
+    fn arm(&mut self) -> Wait {
+        match self {
+            Self::Pair(pair) => pair.arm(),
+            Self::Uplink(uplink) => uplink.arm(),
+        }
+    }
+
+    fn disarm(&mut self) {
+        if let Self::Pair(pair) = self {
+            pair.disarm();
+        }
+    }
+}
+
+/// A slot, and what has its turn there.
+#[derive(Debug, Default)]
+struct Slot {
+    seated: Option<Seated>,
+    /// What its doors are like, all together.
+    doors: Option<Opened>,
+}
+
 /// What one lcore owns. A test turns one by hand.
 #[derive(Debug)]
 pub struct Worker {
     me: u16,
-    slots: Vec<Option<Seated>>,
+    slots: Vec<Slot>,
+    roster: Roster,
+    /// When doors are looked at again.
+    look_ns: u64,
     lane: Lane,
     bench: Bench,
     desk: Arc<Desk>,
@@ -83,6 +120,8 @@ impl Worker {
         Worker {
             me,
             slots: Vec::new(),
+            roster: Roster::default(),
+            look_ns: 0,
             lane,
             bench: Bench::new(burst),
             desk: desks[usize::from(me)].clone(),
@@ -103,8 +142,11 @@ impl Worker {
             }
             match self.idle.after(moved) {
                 Rest::No => {}
-                Rest::Nap(nap) => std::thread::sleep(nap),
-                Rest::UntilCalled(nap) => self.sleep(nap),
+                Rest::Nap(nap) => self.rest(Some(nap)),
+                Rest::UntilCalled(nap) => {
+                    let all_call = self.roster.all_parked() && self.waiting.is_empty();
+                    self.rest((!all_call).then_some(nap));
+                }
             }
         }
     }
@@ -114,21 +156,26 @@ impl Worker {
         self.bench.now_ns = now_ns;
         let mut moved = self.obey();
         moved += self.lane.gather(now_ns);
-        for index in 0..self.slots.len() {
-            let slot = index as u16;
-            self.bench.lender = Lender { worker: self.me, slot };
-            let Turned { moved: some, violation } = match &mut self.slots[index] {
-                None => continue,
-                Some(Seated::Pair(pair)) => pair.turn(&mut self.lane, &mut self.bench),
-                Some(Seated::Uplink(uplink)) => {
-                    let moved = uplink.turn(&mut self.lane, &mut self.bench);
-                    Turned { moved, violation: None }
-                }
-            };
+        while let Some(slot) = self.lane.take_roused() {
+            self.rouse(slot);
+        }
+        let (mut place, mut parks) = (0, 0);
+        while let Some(slot) = self.roster.hot(place) {
+            let some = self.turn_slot(slot);
             moved += some;
-            if let Some((side, violation)) = violation {
-                let _ = self.desk.broken.push(Broken { slot, side, violation });
+            if self.roster.has_rested(slot, some, now_ns) && parks < PARKS_PER_TURN {
+                parks += 1;
+                self.park(slot);
             }
+            // One that is parked has left its place to another.
+            place += usize::from(self.roster.hot(place) == Some(slot));
+        }
+        if let Some(slot) = self.roster.due(now_ns) {
+            let some = self.turn_slot(slot);
+            if some > 0 {
+                self.rouse(slot);
+            }
+            moved += some;
         }
         for worker in self.lane.take_sent_to() {
             self.desks[usize::from(worker)].wake.call();
@@ -136,7 +183,118 @@ impl Worker {
         if !self.waiting.is_empty() {
             self.answer_waiting();
         }
+        if self.roster.parked_count() > 0 && now_ns >= self.look_ns {
+            self.look_ns = now_ns + if moved > 0 { LOOK_NS } else { LOOK_IDLE_NS };
+            self.wait(Some(Duration::ZERO));
+        }
         moved
+    }
+
+    /// One burst each way for one slot.
+    #[inline]
+    fn turn_slot(&mut self, slot: u16) -> usize {
+        self.bench.lender = Lender { worker: self.me, slot };
+        let Turned { moved, violation } = match &mut self.slots[usize::from(slot)].seated {
+            None => return 0,
+            Some(Seated::Pair(pair)) => pair.turn(&mut self.lane, &mut self.bench),
+            Some(Seated::Uplink(uplink)) => {
+                let moved = uplink.turn(&mut self.lane, &mut self.bench);
+                Turned { moved, violation: None }
+            }
+        };
+        if let Some((side, violation)) = violation {
+            let _ = self.desk.broken.push(Broken { slot, side, violation });
+        }
+        moved
+    }
+
+    /// Lets a slot that moves nothing wait for a call, if it can: first whoever could call is asked to, then one looks
+    /// whether there is something already. Calls that came before were for what is seen now.
+    fn park(&mut self, slot: u16) {
+        let Slot { seated: Some(seated), doors } = &mut self.slots[usize::from(slot)] else { return };
+        let mut wait = seated.arm();
+        if wait == Wait::Nothing || !self.lane.park(slot) {
+            wait = Wait::Nothing;
+            seated.disarm();
+        } else if *doors == Some(Opened::Mute) {
+            wait = Wait::Look;
+        }
+        self.roster.park(slot, wait, self.bench.now_ns);
+    }
+
+    /// Brings a slot back into the hot scan.
+    fn rouse(&mut self, slot: u16) {
+        let Some(Slot { seated: Some(seated), .. }) = self.slots.get_mut(usize::from(slot)) else { return };
+        if self.roster.rouse(slot, self.bench.now_ns) {
+            seated.disarm();
+            self.lane.unpark(slot);
+        }
+    }
+
+    /// Waits for calls, and rouses who is called.
+    fn wait(&mut self, timeout: Option<Duration>) {
+        let desk = self.desk.clone();
+        desk.doors.wait(timeout, |call| {
+            let (Call::Kick(slot, _) | Call::Wire(slot)) = call;
+            let fills = self.slots.get(usize::from(slot)).is_some_and(|slot| slot.doors >= Some(Opened::Fills));
+            if let (Call::Kick(_, side), Some(pair)) = (call, self.pair(slot)) {
+                pair.count_kick(side);
+                if fills {
+                    pair.kicks().for_each(|(_, kick)| kick.drain());
+                }
+            }
+            self.rouse(slot);
+        });
+    }
+
+    /// Sleeps until a kick, a command or another worker calls, or for a nap.
+    fn rest(&mut self, nap: Option<Duration>) {
+        self.desk.wake.lie_down();
+        if self.desk.commands.is_empty() && !self.lane.has_mail() {
+            self.wait(nap);
+        }
+        self.desk.wake.get_up();
+    }
+
+    /// Listens to all that can call for a slot.
+    fn open_doors(&mut self, slot: u16) {
+        let Slot { seated: Some(seated), doors } = &mut self.slots[usize::from(slot)] else { return };
+        let listen = &self.desk.doors;
+        let mut worst = None;
+        match seated {
+            Seated::Pair(pair) => {
+                for (side, kick) in pair.kicks() {
+                    worst = worst.max(kick.eventfd().map(|kick| listen.open(kick, Call::Kick(slot, side))));
+                }
+                worst = worst.max(pair.door().map(|wire| listen.open(wire, Call::Wire(slot))));
+            }
+            Seated::Uplink(uplink) => {
+                worst = worst.max(uplink.door().map(|wire| listen.open(wire, Call::Wire(slot))));
+            }
+        }
+        *doors = worst;
+    }
+
+    fn close_doors(&mut self, slot: u16) {
+        let Slot { seated: Some(seated), .. } = &mut self.slots[usize::from(slot)] else { return };
+        let listen = &self.desk.doors;
+        match seated {
+            Seated::Pair(pair) => {
+                pair.kicks().filter_map(|(_, kick)| kick.eventfd()).for_each(|kick| listen.close(kick));
+                pair.door().into_iter().for_each(|wire| listen.close(wire));
+            }
+            Seated::Uplink(uplink) => uplink.door().into_iter().for_each(|wire| listen.close(wire)),
+        }
+    }
+
+    /// How many slots have a turn in every turn.
+    pub fn hot(&self) -> usize {
+        self.roster.hot_count()
+    }
+
+    /// How many cost nothing until they are called.
+    pub fn parked(&self) -> usize {
+        self.roster.parked_count()
     }
 
     fn obey(&mut self) -> usize {
@@ -159,6 +317,7 @@ impl Worker {
             Command::RemovePair(slot) => self.remove_pair(slot),
             Command::AddUplink(uplink) => self.put(Seated::Uplink(uplink)),
             Command::RemoveUplink(slot) => {
+                self.rouse(slot);
                 match self.uplink(slot) {
                     Some(uplink) => uplink.leave(),
                     None => return Some(Reply::Uplink(None)),
@@ -166,21 +325,24 @@ impl Worker {
                 self.waiting.push(Waiting::RemoveUplink(number, slot));
                 return None;
             }
-            Command::Attach(slot, attachment) => match self.pair(slot) {
+            Command::Attach(slot, attachment) => match self.roused_pair(slot) {
                 None => Reply::Refused(Some(attachment)),
                 Some(pair) => match pair.attach(attachment) {
-                    Ok(()) => Reply::Done,
+                    Ok(()) => {
+                        self.open_doors(slot);
+                        Reply::Done
+                    }
                     Err(attachment) => Reply::Refused(Some(attachment)),
                 },
             },
             Command::Detach(slot, side) => {
-                if let Some(pair) = self.pair(slot) {
+                if let Some(pair) = self.roused_pair(slot) {
                     pair.detach(side);
                 }
                 self.waiting.push(Waiting::Detach(number, slot, side));
                 return None;
             }
-            Command::SetEnabled(slot, side, enabled) => self.pair(slot).map_or(Reply::Refused(None), |pair| {
+            Command::SetEnabled(slot, side, enabled) => self.roused_pair(slot).map_or(Reply::Refused(None), |pair| {
                 pair.set_enabled(side, enabled);
                 Reply::Done
             }),
@@ -189,10 +351,10 @@ impl Worker {
                 Reply::Done
             }),
             Command::Announce(slot, announcement) => {
-                let sent = match self.slots.get_mut(usize::from(slot)) {
-                    Some(Some(Seated::Uplink(uplink))) => uplink.announce(&announcement),
-                    Some(Some(Seated::Pair(pair))) => pair.announce(&announcement),
-                    _ => false,
+                let sent = match self.seated(slot) {
+                    Some(Seated::Uplink(uplink)) => uplink.announce(&announcement),
+                    Some(Seated::Pair(pair)) => pair.announce(&announcement),
+                    None => false,
                 };
                 if sent { Reply::Done } else { Reply::Refused(None) }
             }
@@ -211,42 +373,53 @@ impl Worker {
         })
     }
 
+    fn seated(&mut self, slot: u16) -> Option<&mut Seated> {
+        self.slots.get_mut(usize::from(slot)).and_then(|slot| slot.seated.as_mut())
+    }
+
     fn pair(&mut self, slot: u16) -> Option<&mut Pair> {
-        match self.slots.get_mut(usize::from(slot)) {
-            Some(Some(Seated::Pair(pair))) => Some(pair),
+        match self.seated(slot) {
+            Some(Seated::Pair(pair)) => Some(pair),
             _ => None,
         }
+    }
+
+    /// The same, with something new for it to do.
+    fn roused_pair(&mut self, slot: u16) -> Option<&mut Pair> {
+        self.rouse(slot);
+        self.pair(slot)
     }
 
     fn uplink(&mut self, slot: u16) -> Option<&mut Uplink> {
-        match self.slots.get_mut(usize::from(slot)) {
-            Some(Some(Seated::Uplink(uplink))) => Some(uplink),
+        match self.seated(slot) {
+            Some(Seated::Uplink(uplink)) => Some(uplink),
             _ => None,
         }
     }
 
-    fn pairs(&self) -> impl Iterator<Item = &Pair> {
-        self.slots.iter().flatten().filter_map(|seated| match seated {
-            Seated::Pair(pair) => Some(&**pair),
-            Seated::Uplink(_) => None,
-        })
-    }
-
     fn put(&mut self, content: Seated) -> Reply {
-        let index = self.slots.iter().position(Option::is_none).unwrap_or_else(|| {
-            self.slots.push(None);
+        let index = self.slots.iter().position(|slot| slot.seated.is_none()).unwrap_or_else(|| {
+            self.slots.push(Slot::default());
             self.slots.len() - 1
         });
-        self.slots[index] = Some(content);
-        self.lane.open_mailbox(index as u16);
-        Reply::Slot(index as u16)
+        let slot = index as u16;
+        self.slots[index].seated = Some(content);
+        self.lane.open_mailbox(slot);
+        self.open_doors(slot);
+        self.roster.enter(slot, self.bench.now_ns);
+        Reply::Slot(slot)
     }
 
     fn take(&mut self, slot: u16) -> Option<Seated> {
         // What other workers have sent it is on its way back before the slot is somebody else's.
         self.lane.gather(self.bench.now_ns);
         self.lane.close_mailbox(slot);
-        self.slots.get_mut(usize::from(slot)).and_then(Option::take)
+        self.close_doors(slot);
+        let seated = self.slots.get_mut(usize::from(slot)).and_then(|slot| slot.seated.take());
+        if seated.is_some() {
+            self.roster.leave(slot);
+        }
+        seated
     }
 
     fn remove_pair(&mut self, slot: u16) -> Reply {
@@ -275,7 +448,11 @@ impl Worker {
             let answer = match self.waiting[index] {
                 Waiting::Detach(number, slot, side) => match self.pair(slot).map(|pair| pair.take_left(side)) {
                     Some(Err(_)) => None,
-                    Some(Ok(attachment)) => Some((number, Reply::Detached(attachment))),
+                    Some(Ok(attachment)) => {
+                        let kick = attachment.as_ref().and_then(|attachment| attachment.kick().eventfd());
+                        kick.into_iter().for_each(|kick| self.desk.doors.close(kick));
+                        Some((number, Reply::Detached(attachment)))
+                    }
                     None => Some((number, Reply::Detached(None))),
                 },
                 Waiting::RemoveUplink(number, slot) => self.remove_uplink(slot).map(|reply| (number, reply)),
@@ -291,36 +468,5 @@ impl Worker {
         // Control has no more commands out than this queue holds.
         let sent = self.desk.replies.push((number, reply));
         assert!(sent.is_ok(), "control has no more commands out than there is room for replies");
-    }
-
-    /// Sleeps until a kick, a command or another worker calls. Where something cannot call, it sleeps for a nap only.
-    fn sleep(&mut self, nap: Duration) {
-        let mut busy = false;
-        for seated in self.slots.iter_mut().flatten() {
-            if let Seated::Pair(pair) = seated {
-                busy |= pair.arm();
-            }
-        }
-        self.desk.wake.lie_down();
-        busy |= !self.waiting.is_empty();
-        let called = !self.desk.commands.is_empty() || self.lane.has_mail();
-        if !called {
-            let kicks = self.pairs().flat_map(|pair| pair.kicks()).filter_map(|kick| kick.eventfd());
-            let wires = self.slots.iter().flatten().filter_map(|seated| match seated {
-                Seated::Pair(pair) => pair.door(),
-                Seated::Uplink(uplink) => uplink.door(),
-            });
-            let mut doors = vec![PollFd::new(&self.desk.wake, PollFlags::IN)];
-            doors.extend(kicks.map(|kick| PollFd::new(kick, PollFlags::IN)));
-            doors.extend(wires.map(|wire| PollFd::from_borrowed_fd(wire, PollFlags::IN)));
-            let nap = Timespec { tv_sec: 0, tv_nsec: nap.as_nanos() as _ };
-            let _ = poll(&mut doors, busy.then_some(&nap));
-        }
-        self.desk.wake.get_up();
-        for seated in self.slots.iter_mut().flatten() {
-            if let Seated::Pair(pair) = seated {
-                pair.disarm();
-            }
-        }
     }
 }

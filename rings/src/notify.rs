@@ -1,6 +1,9 @@
 //! Notification suppression as pure functions, and the two eventfds.
 
+use std::io::IoSliceMut;
 use std::os::fd::OwnedFd;
+
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use crate::setup::Layout;
 
@@ -77,10 +80,15 @@ impl Notifier {
         self.eventfd.as_ref()
     }
 
-    /// Takes what was counted, so that the next event is seen. The eventfd must not block.
+    /// Takes out what was put in, so that the next event is seen. Does not wait for any, whatever the other side does to
+    /// the descriptor, unless it is one that knows no reading without waiting.
     pub fn drain(&self) {
-        if let Some(eventfd) = &self.eventfd {
-            let _ = rustix::io::read(eventfd, &mut [0u8; 8]);
+        let Some(eventfd) = &self.eventfd else { return };
+        let mut bytes = [0u8; 256];
+        let nowhere = u64::MAX; // It has no positions.
+        let read = preadv2(eventfd, &mut [IoSliceMut::new(&mut bytes)], nowhere, ReadWriteFlags::NOWAIT);
+        if read == Err(Errno::OPNOTSUPP) || read == Err(Errno::NOSYS) {
+            let _ = rustix::io::read(eventfd, &mut bytes);
         }
     }
 }

@@ -78,6 +78,7 @@ impl World {
         for index in 0..self.households.len() {
             let household = self.households[index].as_mut().expect("nobody has left");
             household.guest.send([2, 0, 0, 0, 0xba, 0xd0], 1, |_| 60);
+            household.kick();
             self.house.turns(60);
             self.households.iter_mut().flatten().for_each(Household::listen);
         }
@@ -112,6 +113,9 @@ impl World {
         self.stations += 1;
         let mut guest = Guest::with_memory(self.stations, self.options(), 4 << 20);
         guest.distrusted = self.villains.clone();
+        if self.draw.one_in(2) {
+            guest = guest.with_kicks();
+        }
         let worker = self.draw.below(self.house.workers.len()) as u16;
         let looped = self.draw.one_in(5);
         let device = if looped {
@@ -135,7 +139,12 @@ impl World {
                 let index = self.draw.below(self.households.len());
                 self.households[index].iter_mut().for_each(Household::listen);
             }
-            95 => self.house.now_ns += self.draw.below(200_000) as u64,
+            95 => {
+                // Now and then long enough for queues to be parked.
+                let most = if self.draw.one_in(3) { 3_000_000 } else { 200_000 };
+                self.house.now_ns += self.draw.below(most) as u64;
+            }
+            96 => self.households.iter_mut().flatten().for_each(Household::kick),
             _ => self.command(),
         }
         self.look_after();
@@ -160,6 +169,9 @@ impl World {
         let span = longest - frames::LEN_MIN;
         let len_bytes = |number: u64| frames::LEN_MIN + ((number * 97 + seed) as usize) % span;
         let sent = sender.guest.send(to, count, len_bytes);
+        if !self.draw.one_in(3) {
+            sender.kick();
+        }
         self.trace = self.trace.wrapping_mul(31).wrapping_add(sent);
     }
 
@@ -264,6 +276,7 @@ impl World {
         let mut quiet = 0;
         while quiet < 80 {
             self.look_after();
+            self.households.iter_mut().flatten().for_each(Household::kick);
             let moved = self.house.turn_all();
             let heard: u64 = self.households.iter_mut().flatten().map(Household::listened).sum();
             let settled = self.households.iter().flatten().all(Household::is_settled);
@@ -299,6 +312,11 @@ impl World {
 }
 
 impl Household {
+    /// A villain's kicks are as good as anybody's.
+    fn kick(&mut self) {
+        if self.villain { self.guest.kick_anyway() } else { self.guest.kick() }
+    }
+
     fn listen(&mut self) {
         self.listened();
     }

@@ -1,8 +1,10 @@
 //! A guest with one card that remembers what it sent and checks all that it hears.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use rustix::event::{EventfdFlags, eventfd};
 use virtnet_rings::guest::net::{Nic, NicOptions};
 use virtnet_rings::guest::{Driver, Ram};
 use virtnet_rings::memory::GuestMemory;
@@ -48,6 +50,8 @@ pub struct Guest {
     pub distrusted: BTreeSet<Mac>,
     /// Frames sent, by address.
     sent: BTreeMap<Mac, u64>,
+    /// Where it kicks, by queue index; a guest without leaves the device to poll.
+    kicks: Option<[OwnedFd; 2]>,
     buffer: Vec<u8>,
 }
 
@@ -65,7 +69,31 @@ impl Guest {
         let nic = Nic::new(&ram, options).expect("a card");
         let mac = frames::mac(station);
         let (heard, strange, distrusted, sent) = Default::default();
-        Guest { nic, mac, memory, features, heard, strange, distrusted, sent, buffer: Vec::new() }
+        Guest { nic, mac, memory, features, heard, strange, distrusted, sent, kicks: None, buffer: Vec::new() }
+    }
+
+    /// The same guest, with kicks.
+    pub fn with_kicks(mut self) -> Self {
+        // Blocking, as a front end may make them.
+        self.kicks = Some([(); 2].map(|()| eventfd(0, EventfdFlags::CLOEXEC).expect("an eventfd")));
+        self
+    }
+
+    /// Kicks where the device wants it.
+    pub fn kick(&mut self) {
+        let Some(kicks) = &self.kicks else { return };
+        for (driver, kick) in [&mut self.nic.receiveq, &mut self.nic.transmitq].into_iter().zip(kicks) {
+            if driver.needs_kick() {
+                rustix::io::write(kick, &1u64.to_ne_bytes()).expect("there is room for more kicks");
+            }
+        }
+    }
+
+    /// Kicks whether the device wants it or not.
+    pub fn kick_anyway(&self) {
+        for kick in self.kicks.iter().flatten() {
+            rustix::io::write(kick, &1u64.to_ne_bytes()).expect("there is room for more kicks");
+        }
     }
 
     /// The device's side of one of its queues, from `base` on.
@@ -81,7 +109,9 @@ impl Guest {
 
     /// Its queue by index: 0 is the receiveq, 1 the transmitq.
     pub fn queue_at(&self, index: u16, base: u32) -> Queue {
-        self.queue(if index == 0 { &self.nic.receiveq } else { &self.nic.transmitq }, base)
+        let driver = if index == 0 { &self.nic.receiveq } else { &self.nic.transmitq };
+        let kick = self.kicks.as_ref().map(|kicks| kicks[usize::from(index)].try_clone().expect("a descriptor"));
+        self.queue_with(driver, base, Notifier::new(kick))
     }
 
     /// The base of a ring that nobody has used yet.

@@ -159,6 +159,18 @@ impl Guest {
                 assert!(got == frame(self.received), "frame {} has changed on its way", self.received);
                 self.received += 1;
             }
+            self.kick();
+        }
+    }
+
+    /// Kicks where the device wants it.
+    pub fn kick(&mut self) {
+        let drivers = [&mut self.nic.receiveq, &mut self.nic.transmitq];
+        for (driver, kick) in drivers.into_iter().zip(&self.kicks) {
+            if driver.needs_kick() {
+                // One that is full says it already.
+                let _ = rustix::io::write(kick, &1u64.to_ne_bytes());
+            }
         }
     }
 }

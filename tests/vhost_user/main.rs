@@ -198,6 +198,7 @@ fn a_guest_that_is_announced_is_found() {
     // Sends that frame from the first guest; whether the other two get it in a while.
     let mut send = || {
         assert!(guests[0].nic.send(&to_it).unwrap());
+        guests[0].kick();
         let (mut heard, deadline) = ([false; 2], Instant::now() + Duration::from_millis(300));
         let mut got = Vec::new();
         while Instant::now() < deadline {
@@ -240,6 +241,7 @@ fn a_guest_that_sleeps_is_called() {
         let mut count = [0; 8];
         let _ = rustix::io::read(&guest.calls[0], &mut count[..]);
         assert!(guest.nic.send(&[0xff; 60]).unwrap());
+        guest.kick();
         let deadline = Instant::now() + SOON;
         while rustix::io::read(&guest.calls[0], &mut count[..]).is_err() {
             assert!(Instant::now() < deadline, "nobody calls");

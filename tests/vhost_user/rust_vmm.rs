@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use vhost::vhost_user::message::{
     VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserInflight, VhostUserVirtioFeatures,
 };
@@ -40,7 +41,7 @@ fn open(house: &House, guest: &Guest) -> Frontend {
 }
 
 /// Starts both rings; their base has sixteen bits here, whatever the layout.
-fn start(frontend: &mut Frontend, guest: &Guest) {
+fn start(frontend: &mut Frontend, guest: &mut Guest) {
     for index in 0..2 {
         let driver = guest.driver(index);
         let at = driver.addresses();
@@ -61,6 +62,9 @@ fn start(frontend: &mut Frontend, guest: &Guest) {
         frontend.set_vring_kick(index, &event).unwrap();
         frontend.set_vring_err(index, &event).unwrap();
         frontend.set_vring_enable(index, true).unwrap();
+        // The guest kicks there, too.
+        let ourselves = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+        guest.kicks[index] = pidfd_getfd(ourselves, event.as_raw_fd(), PidfdGetfdFlags::empty()).unwrap();
     }
 }
 
@@ -72,7 +76,7 @@ fn frames_go_round_and_rings_go_on_where_they_stopped() {
         let mut frontend = open(&house, &guest);
         frontend.set_mem_table(&[region(&guest)]).unwrap();
         for _ in 0..5 {
-            start(&mut frontend, &guest);
+            start(&mut frontend, &mut guest);
             guest.loop_frames(123);
             for index in 0..2 {
                 let base = frontend.get_vring_base(index).unwrap();
@@ -92,7 +96,7 @@ fn memory_slots_are_added_and_removed() {
     assert_eq!(frontend.get_max_mem_slots().unwrap(), 512);
     let region = region(&guest);
     frontend.add_mem_region(&region).unwrap();
-    start(&mut frontend, &guest);
+    start(&mut frontend, &mut guest);
     guest.loop_frames(100);
     frontend.remove_mem_region(&region).unwrap();
     assert!(frontend.remove_mem_region(&region).is_err());
@@ -118,7 +122,7 @@ fn configuration_in_flight_buffers_and_the_log_are_understood() {
     let (inflight, file): (VhostUserInflight, File) = frontend.get_inflight_fd(&asked).unwrap();
     assert_eq!(file.metadata().unwrap().len(), inflight.mmap_size);
     frontend.set_inflight_fd(&inflight, file.as_raw_fd()).unwrap();
-    start(&mut frontend, &guest);
+    start(&mut frontend, &mut guest);
     guest.loop_frames(100);
 
     let log: OwnedFd = rustix::fs::memfd_create("log", rustix::fs::MemfdFlags::CLOEXEC).unwrap();

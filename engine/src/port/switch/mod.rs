@@ -16,7 +16,7 @@ use self::fdb::{Fdb, Learned, Mac, PortId, TICK_SECONDS};
 use super::Port;
 use crate::counters::DropReason;
 use crate::frame::steer::Steering;
-use crate::frame::{Frame, Lender, Loan, Loans};
+use crate::frame::{Frame, Lender, Loan};
 use crate::window::Window;
 
 /// How many frames wait for one receiver.
@@ -107,10 +107,12 @@ fn sender(Lender { worker, slot }: Lender) -> usize {
 #[derive(Debug)]
 struct Mailbox {
     open: bool,
+    /// Its owner is not in the hot scan, and is to be told of a frame.
+    parked: bool,
     inbox: VecDeque<Frame>,
     /// How many frames in the inbox each sender has.
     shares: [u16; SENDERS],
-    loans: Loans,
+    loans: Vec<Loan>,
     /// Frames that found the inbox full.
     overflows: u64,
     /// Frames from this slot that could not be delivered.
@@ -120,9 +122,10 @@ struct Mailbox {
 impl Mailbox {
     const CLOSED: Mailbox = Mailbox {
         open: false,
+        parked: false,
         inbox: VecDeque::new(),
         shares: [0; SENDERS],
-        loans: Loans::NONE,
+        loans: Vec::new(),
         overflows: 0,
         losses: Losses { port_full: 0, no_destination: 0 },
     };
@@ -144,11 +147,10 @@ impl Mailbox {
         Ok(())
     }
 
-    #[inline(always)]
-    fn take(&mut self) -> Option<Frame> {
-        let frame = self.inbox.pop_front()?;
-        self.shares[sender(frame.lender)] -= 1;
-        Some(frame)
+    #[inline]
+    fn take(&mut self, count: usize, frames: &mut Vec<Frame>) {
+        let Mailbox { inbox, shares, .. } = self;
+        frames.extend(inbox.drain(..count).inspect(|frame| shares[sender(frame.lender)] -= 1));
     }
 }
 
@@ -179,6 +181,8 @@ pub struct Lane {
     mailboxes: Vec<Mailbox>,
     /// By worker; `None` at our own place.
     links: Vec<Option<Link>>,
+    /// Parked slots that were sent something.
+    roused: Vec<u16>,
     /// Workers that were sent something in this turn, a bit each.
     sent_to: u64,
     tick: u64,
@@ -191,7 +195,8 @@ pub struct Lane {
 impl Lane {
     /// The lane of worker `me`; `links` has one entry a worker.
     pub fn new(me: u16, fdb: Arc<Fdb>, links: Vec<Option<Link>>) -> Self {
-        Lane { me, fdb, ports: Vec::new(), mailboxes: Vec::new(), links, sent_to: 0, tick: 0, learned: None, moves: 0 }
+        let (ports, mailboxes, roused) = Default::default();
+        Lane { me, fdb, ports, mailboxes, links, roused, sent_to: 0, tick: 0, learned: None, moves: 0 }
     }
 
     /// Makes a port known, or a new state of it.
@@ -217,19 +222,39 @@ impl Lane {
         if self.mailboxes.len() <= index {
             self.mailboxes.resize_with(index + 1, || Mailbox::CLOSED);
         }
+        self.roused.reserve(self.mailboxes.len());
         // Nothing that its last owner left is the new one's.
-        let (inbox, loans) = (VecDeque::with_capacity(INBOX), Loans::with_capacity(4 * INBOX));
+        let (inbox, loans) = (VecDeque::with_capacity(INBOX), Vec::with_capacity(4 * INBOX));
         self.mailboxes[index] = Mailbox { open: true, inbox, loans, ..Mailbox::CLOSED };
     }
 
     /// Closes it and lets go of its frames.
     pub fn close_mailbox(&mut self, slot: u16) {
         let Some(mailbox) = self.mailboxes.get_mut(usize::from(slot)) else { return };
-        mailbox.open = false;
+        (mailbox.open, mailbox.parked) = (false, false);
+        self.roused.retain(|&roused| roused != slot);
         while let Some(mut frame) = self.mailboxes[usize::from(slot)].inbox.pop_front() {
             self.release(&mut frame);
         }
         self.mailboxes[usize::from(slot)].inbox = VecDeque::new();
+    }
+
+    /// A slot leaves the hot scan: [`Self::take_roused`] tells of the next frame for it. `false` if one is there already.
+    pub fn park(&mut self, slot: u16) -> bool {
+        let mailbox = &mut self.mailboxes[usize::from(slot)];
+        mailbox.parked = mailbox.inbox.is_empty() && mailbox.loans.is_empty();
+        mailbox.parked
+    }
+
+    /// It is back, for whatever reason.
+    pub fn unpark(&mut self, slot: u16) {
+        self.mailboxes[usize::from(slot)].parked = false;
+    }
+
+    /// A slot that was parked and has been sent something since.
+    #[inline]
+    pub fn take_roused(&mut self) -> Option<u16> {
+        self.roused.pop()
     }
 
     /// How many frames a slot's full inbox has turned away; counted from the last time this was asked.
@@ -266,9 +291,10 @@ impl Lane {
         count
     }
 
-    /// Whether another worker has sent something.
+    /// Whether something has come that nobody has looked at.
     pub fn has_mail(&self) -> bool {
-        self.links.iter().flatten().any(|link| !link.frames_in.is_empty() || !link.loans_in.is_empty())
+        !self.roused.is_empty()
+            || self.links.iter().flatten().any(|link| !link.frames_in.is_empty() || !link.loans_in.is_empty())
     }
 
     /// The workers that were sent something since this was last asked.
@@ -291,7 +317,14 @@ impl Lane {
     #[inline]
     fn put(&mut self, slot: u16, frame: Frame) -> Result<(), Frame> {
         match self.mailboxes.get_mut(usize::from(slot)) {
-            Some(mailbox) => mailbox.put(frame),
+            Some(mailbox) => {
+                mailbox.put(frame)?;
+                if mailbox.parked {
+                    mailbox.parked = false;
+                    self.roused.push(slot);
+                }
+                Ok(())
+            }
             None => Err(frame),
         }
     }
@@ -458,26 +491,24 @@ impl Port for End<'_> {
         usize::MAX
     }
 
-    #[inline(always)]
-    fn send(&mut self, frame: &mut Frame, window: &mut Window) {
-        self.forward(std::mem::take(frame), window);
+    #[inline]
+    fn send(&mut self, frames: &mut Vec<Frame>, window: &mut Window) {
+        for frame in frames.drain(..) {
+            self.forward(frame, window);
+        }
     }
 
     #[inline]
     fn reap(&mut self, window: &mut Window) {
-        for loan in self.lane.mailboxes[usize::from(self.slot)].loans.drain() {
+        for loan in self.lane.mailboxes[usize::from(self.slot)].loans.drain(..) {
             window.settle(loan);
         }
     }
 
     #[inline]
-    fn arrived(&mut self, _now_ns: u64) -> usize {
-        self.lane.mailboxes[usize::from(self.slot)].inbox.len()
-    }
-
-    #[inline(always)]
-    fn receive(&mut self, _now_ns: u64) -> Option<Frame> {
-        self.lane.mailboxes[usize::from(self.slot)].take()
+    fn receive(&mut self, _now_ns: u64, room: usize, frames: &mut Vec<Frame>) {
+        let mailbox = &mut self.lane.mailboxes[usize::from(self.slot)];
+        mailbox.take(room.min(mailbox.inbox.len()), frames);
     }
 
     #[inline]
