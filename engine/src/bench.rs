@@ -1,10 +1,10 @@
 //! A worker's bench: room for the one burst it is working on, shared by all its queues.
 
-use virtnet_rings::Used;
+use virtnet_rings::{Chain, Used};
 
 use crate::counters::QueueCounts;
+use crate::frame::Lender;
 use crate::frame::offload::Workshop;
-use crate::frame::{Frame, Lender};
 
 /// The largest burst that can be asked for.
 pub const BURST_MAX: usize = 256;
@@ -21,8 +21,8 @@ pub struct Bench {
     pub now_ns: u64,
     /// Whose frames these are.
     pub lender: Lender,
-    /// Frames on their way.
-    pub frames: Vec<Frame>,
+    /// Chains of a transmitq. They hold no lists between bursts.
+    pub chains: Box<[Chain]>,
     /// Chains on their way back.
     pub used: Vec<Used>,
     /// For frames that their receiver does not take as they are.
@@ -38,7 +38,7 @@ impl Bench {
             burst: burst.clamp(1, BURST_MAX),
             now_ns: 0,
             lender: Lender::default(),
-            frames: Vec::with_capacity(2 * BURST_MAX),
+            chains: (0..BURST_MAX).map(|_| Chain::default()).collect(),
             used: Vec::with_capacity(USED_MAX),
             workshop: Workshop::default(),
             counts: QueueCounts::default(),

@@ -1,12 +1,12 @@
 //! What a receiveq has on hand: empty buffers taken from the driver, and frames that wait for buffers.
 
 use virtnet_rings::spec::net::{NET_HEADER_SIZE_BYTES, VIRTIO_NET_F_MRG_RXBUF};
-use virtnet_rings::{Chain, PartStore, Parts, Used, Violation, Virtqueue};
+use virtnet_rings::{Access, Chain, PartStore, Parts, Violation, Virtqueue};
 
 use crate::bench::{BURST_MAX, Bench};
 use crate::counters::DropReason;
 use crate::frame::offload::Work;
-use crate::frame::{self, Access, FRAME_LEN_MIN, Frame};
+use crate::frame::{self, FRAME_LEN_MIN, Frame};
 use crate::port::Port;
 
 /// Enough for a 64 KiB frame in receive buffers of an Ethernet frame each.
@@ -15,16 +15,15 @@ const CHAINS_MAX: usize = 128;
 /// How many long chains can be on hand at once.
 const PART_LISTS: usize = 32;
 
-/// Buffers and frames of one receiveq. What is done with stays at the front of its list until the burst is over.
+/// Buffers and frames of one receiveq.
 #[derive(Debug)]
 pub struct Hand {
     /// Buffers in the order they were taken, which is the order they are used in.
-    chains: Vec<Chain>,
-    /// How many of them are filled.
-    chains_done: usize,
-    /// The most that are taken ahead.
-    chains_max: usize,
-    /// Frames in the order they arrived.
+    chains: Box<[Chain]>,
+    /// The first of them that is not filled, and the end of them.
+    next: usize,
+    end: usize,
+    /// Frames that must wait for buffers, or be looked at more closely, in the order they arrived.
     arrivals: Vec<Frame>,
     /// How many of them are copied or dropped.
     arrivals_done: usize,
@@ -40,9 +39,9 @@ impl Hand {
     pub fn new(queue_size: u16) -> Self {
         let chains_max = CHAINS_MAX.min(usize::from(queue_size));
         Hand {
-            chains: Vec::with_capacity(chains_max),
-            chains_done: 0,
-            chains_max,
+            chains: (0..chains_max).map(|_| Chain::default()).collect(),
+            next: 0,
+            end: 0,
             arrivals: Vec::with_capacity(BURST_MAX),
             arrivals_done: 0,
             pieces_done: 0,
@@ -59,71 +58,142 @@ impl Hand {
 
     /// Whether there are buffers for frames to come.
     pub fn has_buffers(&self) -> bool {
-        !self.chains.is_empty()
+        self.next < self.end
     }
 
     /// Whether there is nothing on hand.
     pub fn is_empty(&self) -> bool {
-        self.chains.is_empty() && self.arrivals.is_empty()
+        self.next == self.end && self.arrivals.is_empty()
     }
 
-    /// Takes buffers, a burst at a time, up to what a hand holds.
-    #[inline]
-    pub fn stock(&mut self, receiveq: &mut impl Virtqueue, bench: &mut Bench) -> Result<(), Violation> {
-        let room = (self.chains_max - self.chains.len()).min(bench.burst.max(self.arrivals.len()));
-        let Hand { chains, store, .. } = self;
-        receiveq.take_available(room, store, |chain| {
-            bench.counts.descriptors += u64::from(chain.descriptors);
-            chains.push(chain);
-        })
-    }
-
-    /// Takes frames from the port: no more than there are buffers for, where the port can keep them.
-    #[inline]
-    pub fn arrive(&mut self, port: &mut impl Port, bench: &Bench) {
-        let keeps = port.patience_ns() == u64::MAX;
-        let most = if keeps { bench.burst.min(self.chains.len()) } else { bench.burst };
-        port.receive(bench.now_ns, most.saturating_sub(self.arrivals.len()), &mut self.arrivals);
-    }
-
-    /// Fills buffers with the frames that have arrived, into `bench.used`.
-    #[inline]
-    pub fn fill(&mut self, receiveq: &mut impl Virtqueue, bench: &mut Bench, features: u64, patience_ns: u64) {
-        if self.arrivals.is_empty() {
-            return;
+    /// Takes buffers from the driver until so many are on hand, or all that a hand holds.
+    #[inline(always)]
+    fn stock(&mut self, receiveq: &mut impl Virtqueue, bench: &mut Bench, count: usize) -> Result<(), Violation> {
+        if self.next == self.end {
+            (self.next, self.end) = (0, 0);
+        } else if self.next > 0 {
+            self.move_up();
         }
-        let logging = receiveq.is_logging();
-        while let Some(frame) = self.arrivals.get(self.arrivals_done) {
-            // What nearly every frame is: one part, into the one part of the next buffer.
-            let need = frame.len_bytes + NET_HEADER_SIZE_BYTES as u32;
-            if let Some(from) = frame.parts.only()
-                && let Some(chain) = self.chains.get(self.chains_done)
-                && let Some(to) = chain.parts.only()
-                && frame::refusal(&chain.parts, Access::Write).is_none()
-                && to.len_bytes() >= need
-                && frame.work_for(features) == Work::Nothing
-                && bench.used_room() > 0
-                && !logging
+        let count = count.min(self.chains.len());
+        if count <= self.end {
+            return Ok(());
+        }
+        let before = receiveq.outstanding();
+        let taken = receiveq.take_available(&mut self.chains[self.end..count], &mut self.store);
+        self.end += taken.count;
+        bench.counts.descriptors += u64::from(receiveq.outstanding() - before);
+        taken.violation.map_or(Ok(()), Err)
+    }
+
+    /// Moves the buffers that are left to the front.
+    #[cold]
+    fn move_up(&mut self) {
+        let gone = self.next;
+        (gone..self.end).for_each(|at| self.chains.swap(at - gone, at));
+        (self.next, self.end) = (0, self.end - gone);
+    }
+
+    /// Fills buffers with frames from the port, into `bench.used`. Buffers are taken when frames are there for them.
+    ///
+    /// # Errors
+    /// A [`Violation`] of the driver's. What was filled before is good; the rest stays on hand.
+    #[inline(always)]
+    pub fn fill(
+        &mut self,
+        receiveq: &mut impl Virtqueue,
+        port: &mut impl Port,
+        bench: &mut Bench,
+        features: u64,
+    ) -> Result<(), Violation> {
+        let mut left = port.arrived(bench.now_ns).min(bench.burst);
+        if left == 0 && !self.is_waiting() {
+            return Ok(());
+        }
+        self.stock(receiveq, bench, left.max(self.arrivals.len()))?;
+        if port.patience_ns() == u64::MAX {
+            // No more than there are buffers for: the rest waits in the port.
+            left = left.min(self.end.saturating_sub(self.arrivals.len()));
+        }
+        if self.arrivals.is_empty() && !receiveq.is_logging() {
+            left -= self.fill_plain(port, bench, features, left);
+            if !bench.used.is_empty() {
+                self.waiting_since_ns = None;
+            }
+        }
+        if left > 0 || self.is_waiting() {
+            self.fill_others(receiveq, port, bench, features, left)?;
+        }
+        Ok(())
+    }
+
+    /// Copies up to `count` frames of one part into one part of a buffer each, and sets the first other one aside.
+    /// Returns how many frames it received.
+    #[inline(always)]
+    fn fill_plain(&mut self, port: &mut impl Port, bench: &mut Bench, features: u64, count: usize) -> usize {
+        for received in 0..count {
+            let Some(mut frame) = port.receive(bench.now_ns) else { return count };
+            if let Some(from) = frame.plain_bytes()
+                && let Some(chain) = self.chains[..self.end].get(self.next)
+                && let Some(to) = chain.parts.plain(Access::Write)
+                && let len_bytes = frame.len_bytes + NET_HEADER_SIZE_BYTES as u32
+                && to.len_bytes() >= len_bytes
             {
                 to.write_array(frame.header_to_guest(features, 1));
                 to.skip(NET_HEADER_SIZE_BYTES as u32).copy_from(from);
-                bench.used.push(Used { id: chain.id, descriptors: chain.descriptors, len_bytes: need });
+                bench.used.push(chain.used(len_bytes));
                 bench.counts.frame(frame.len_bytes);
-                self.chains_done += 1;
-            } else if !self.fill_otherwise(receiveq, bench, features) {
-                break;
+                self.next += 1;
+                port.release(&mut frame);
+            } else {
+                self.arrivals.push(frame);
+                return received + 1;
             }
-            self.arrivals_done += 1;
         }
-        self.chains.drain(..self.chains_done);
-        self.wait(bench, patience_ns);
-        self.chains_done = 0;
+        count
     }
 
-    /// Any other frame: in several parts, or into several buffers, or one that is not taken as it is, or where the
+    /// Goes on with frames that wait or that are not plain, and with `left` more from the port.
+    #[inline(never)]
+    fn fill_others(
+        &mut self,
+        receiveq: &mut impl Virtqueue,
+        port: &mut impl Port,
+        bench: &mut Bench,
+        features: u64,
+        mut left: usize,
+    ) -> Result<(), Violation> {
+        loop {
+            while self.arrivals_done < self.arrivals.len() {
+                if self.fill_other(receiveq, bench, features) {
+                    self.arrivals_done += 1;
+                } else if bench.used_room() == 0 || self.end - self.next == self.chains.len() {
+                    return self.wait(port, bench, left);
+                } else {
+                    // It takes more buffers than were stocked.
+                    let before = self.end - self.next;
+                    self.stock(receiveq, bench, usize::MAX)?;
+                    if self.end - self.next == before {
+                        return self.wait(port, bench, left);
+                    }
+                }
+            }
+            self.release(port);
+            if left == 0 {
+                self.waiting_since_ns = None;
+                return Ok(());
+            }
+            if receiveq.is_logging() {
+                self.arrivals.extend(port.receive(bench.now_ns));
+                left -= 1;
+            } else {
+                left -= self.fill_plain(port, bench, features, left);
+            }
+        }
+    }
+
+    /// Any frame: in several parts, or into several buffers, or one that is not taken as it is, or where the
     /// buffer is not usable. `false` if it must wait.
-    #[cold]
-    fn fill_otherwise(&mut self, receiveq: &mut impl Virtqueue, bench: &mut Bench, features: u64) -> bool {
+    fn fill_other(&mut self, receiveq: &mut impl Virtqueue, bench: &mut Bench, features: u64) -> bool {
         self.return_unusable(bench, features & 1 << VIRTIO_NET_F_MRG_RXBUF != 0);
         match self.arrivals[self.arrivals_done].work_for(features) {
             Work::Nothing => self.fill_parts(receiveq, bench, features),
@@ -145,8 +215,8 @@ impl Hand {
         };
         let header = frame.header_to_guest(features, chains as u16);
         let used = &mut bench.used;
-        frame::fill(frame, header, self.chains[self.chains_done..][..chains].iter(), |chain, len_bytes| {
-            used.push(Used { id: chain.id, descriptors: chain.descriptors, len_bytes });
+        frame::fill(frame, header, self.chains[self.next..][..chains].iter(), |chain, len_bytes| {
+            used.push(chain.used(len_bytes));
         });
         bench.counts.frame(frame.len_bytes);
         self.filled(receiveq, chains);
@@ -171,8 +241,8 @@ impl Hand {
                 Buffers::Enough(chains) if chains <= used.capacity() - used.len() => {
                     piece[NET_HEADER_SIZE_BYTES - 2..NET_HEADER_SIZE_BYTES]
                         .copy_from_slice(&(chains as u16).to_le_bytes());
-                    frame::fill_from(piece, self.chains[self.chains_done..][..chains].iter(), |chain, len_bytes| {
-                        used.push(Used { id: chain.id, descriptors: chain.descriptors, len_bytes });
+                    frame::fill_from(piece, self.chains[self.next..][..chains].iter(), |chain, len_bytes| {
+                        used.push(chain.used(len_bytes));
                     });
                     counts.frame((piece.len() - NET_HEADER_SIZE_BYTES) as u32);
                     self.filled(receiveq, chains);
@@ -188,28 +258,31 @@ impl Hand {
 
     /// The next `count` buffers are done.
     fn filled(&mut self, receiveq: &mut impl Virtqueue, count: usize) {
-        for chain in &mut self.chains[self.chains_done..][..count] {
+        for chain in &mut self.chains[self.next..][..count] {
             if receiveq.is_logging() {
                 chain.parts.iter().for_each(|part| receiveq.log_written(part));
             }
             self.store.give_back(chain.parts.take_list());
         }
-        self.chains_done += count;
+        self.next += count;
     }
 
-    /// Drops what has waited for buffers too long: it keeps what its sender lent.
-    #[inline]
-    fn wait(&mut self, bench: &mut Bench, patience_ns: u64) {
-        if self.arrivals_done == self.arrivals.len() {
-            self.waiting_since_ns = None;
-            return;
+    /// Nothing fits any more. What has waited for buffers too long is dropped, for it keeps what its sender lent; and so is
+    /// what comes after it, until something fits again.
+    fn wait(&mut self, port: &mut impl Port, bench: &mut Bench, left: usize) -> Result<(), Violation> {
+        let patience_ns = port.patience_ns();
+        if patience_ns < u64::MAX {
+            let room = left.min(self.arrivals.capacity() - self.arrivals.len());
+            self.arrivals.extend((0..room).map_while(|_| port.receive(bench.now_ns)));
         }
-        let moved = self.arrivals_done > 0 || self.chains_done > 0;
+        let moved = self.arrivals_done > 0 || !bench.used.is_empty();
         let since_ns = self.waiting_since_ns.filter(|_| !moved).unwrap_or(bench.now_ns);
         self.waiting_since_ns = Some(since_ns);
         if bench.now_ns.saturating_sub(since_ns) > patience_ns {
             self.drop_arrivals(bench, DropReason::NoBuffers);
         }
+        self.release(port);
+        Ok(())
     }
 
     fn drop_arrivals(&mut self, bench: &mut Bench, reason: DropReason) {
@@ -221,8 +294,7 @@ impl Hand {
     }
 
     /// Gives the frames that are done with back to the port.
-    #[inline]
-    pub fn release(&mut self, port: &mut impl Port) {
+    fn release(&mut self, port: &mut impl Port) {
         let done = std::mem::take(&mut self.arrivals_done);
         self.arrivals[..done].iter_mut().for_each(|frame| port.release(frame));
         self.arrivals.drain(..done);
@@ -230,21 +302,21 @@ impl Hand {
 
     /// Returns the next buffers empty if no frame can be put into them.
     fn return_unusable(&mut self, bench: &mut Bench, mergeable: bool) {
-        while let Some(chain) = self.chains.get_mut(self.chains_done)
+        while let Some(chain) = self.chains[..self.end].get_mut(self.next)
             && let Some(reason) = unusable(&chain.parts, mergeable)
             && bench.used_room() > 0
         {
             bench.counts.drop(reason);
-            bench.used.push(Used { id: chain.id, descriptors: chain.descriptors, len_bytes: 0 });
+            bench.used.push(chain.used(0));
             self.store.give_back(chain.parts.take_list());
-            self.chains_done += 1;
+            self.next += 1;
         }
     }
 
     /// How many buffers a frame takes.
     fn buffers_for(&self, need: usize, mergeable: bool) -> Buffers {
         let mut room = 0;
-        let chains = &self.chains[self.chains_done..];
+        let chains = &self.chains[self.next..self.end];
         for (index, chain) in chains.iter().enumerate() {
             if unusable(&chain.parts, mergeable).is_some() {
                 // It goes back empty once it is next; merging it would give the driver a buffer of 0 bytes.
@@ -258,7 +330,7 @@ impl Hand {
                 return Buffers::TooSmall;
             }
         }
-        if chains.len() == self.chains_max { Buffers::TooSmall } else { Buffers::NotYet }
+        if chains.len() == self.chains.len() { Buffers::TooSmall } else { Buffers::NotYet }
     }
 
     /// Gives up the frames, because the queue is not served any more: they keep what their senders lent.
@@ -272,10 +344,11 @@ impl Hand {
     /// successor takes them again.
     pub fn abandon(&mut self, receiveq: &mut impl Virtqueue, port: &mut impl Port, bench: &mut Bench) {
         self.forsake(port, bench);
-        for mut chain in self.chains.drain(..) {
-            receiveq.abandon(&chain);
+        for chain in &mut self.chains[self.next..self.end] {
+            receiveq.abandon(chain);
             self.store.give_back(chain.parts.take_list());
         }
+        (self.next, self.end) = (0, 0);
     }
 }
 

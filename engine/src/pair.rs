@@ -302,8 +302,8 @@ impl Pair {
                 }
                 // Nobody is there to receive: what arrives goes back to its sender at once.
                 if port.patience_ns() < u64::MAX {
-                    port.receive(bench.now_ns, bench.burst, &mut bench.frames);
-                    for mut frame in bench.frames.drain(..) {
+                    for _ in 0..port.arrived(bench.now_ns).min(bench.burst) {
+                        let Some(mut frame) = port.receive(bench.now_ns) else { break };
                         bench.counts.drop(DropReason::QueueDisabled);
                         port.release(&mut frame);
                     }

@@ -3,6 +3,8 @@
 
 use std::os::fd::BorrowedFd;
 
+use virtnet_rings::Used;
+
 use crate::announcement::Announcement;
 use crate::bench::Bench;
 use crate::counters::{DropReason, QueueCounters};
@@ -41,17 +43,15 @@ impl Uplink {
 
     fn turn_from_wire(&mut self, lane: &mut Lane, bench: &mut Bench) -> usize {
         let slot = bench.lender.slot;
-        if !self.leaving {
-            self.tap.take_frames(bench.now_ns, bench.burst.min(self.window.room()), &mut bench.frames);
-        }
-        for frame in &mut bench.frames {
-            frame.ticket = self.window.open(frame.ticket as u16, 1);
+        let room = if self.leaving { 0 } else { bench.burst.min(self.window.room()) };
+        let mut end = lane.end(slot, self.port);
+        for _ in 0..room {
+            let Some(mut frame) = self.tap.take_frame(bench.now_ns) else { break };
+            frame.ticket = self.window.open(Used { id: frame.ticket as u16, descriptors: 1, len_bytes: 0 });
             frame.lender = bench.lender;
             bench.counts.frame(frame.len_bytes);
+            end.send(&mut frame, &mut self.window);
         }
-        let mut end = lane.end(slot, self.port);
-        end.send(&mut bench.frames, &mut self.window);
-        bench.frames.clear();
         end.reap(&mut self.window);
         self.window.close(&mut bench.used);
         bench.used.drain(..).for_each(|used| self.tap.take_back(used.id));
@@ -62,8 +62,8 @@ impl Uplink {
     fn turn_to_wire(&mut self, lane: &mut Lane, bench: &mut Bench) -> usize {
         let slot = bench.lender.slot;
         let mut end = lane.end(slot, self.port);
-        end.receive(bench.now_ns, bench.burst, &mut bench.frames);
-        for mut frame in bench.frames.drain(..) {
+        for _ in 0..bench.burst {
+            let Some(mut frame) = end.receive(bench.now_ns) else { break };
             match self.tap.transmit(&frame) {
                 Ok(()) => bench.counts.frame(frame.len_bytes),
                 Err(reason) => bench.counts.drop(reason),

@@ -9,18 +9,13 @@ use crate::frame::Loan;
 /// How many long chains can be out at once; one burst.
 const PART_LISTS: usize = 32;
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Entry {
-    id: u16,
-    descriptors: u16,
-    /// Readers that have not finished with it.
-    lent: u16,
-}
-
 /// The window of one transmitq.
 #[derive(Debug)]
 pub struct Window {
-    entries: Box<[Entry]>,
+    /// By ticket: what will be returned.
+    used: Box<[Used]>,
+    /// By ticket: readers that have not finished with it.
+    lent: Box<[u16]>,
     /// Ticket of the oldest chain, and of the next one; they run on and wrap.
     oldest: u32,
     next: u32,
@@ -31,14 +26,15 @@ pub struct Window {
 impl Window {
     /// Room for `chains`, rounded up to a power of two.
     pub fn new(chains: usize) -> Self {
-        let entries = vec![Entry::default(); chains.next_power_of_two()].into();
-        Window { entries, oldest: 0, next: 0, store: PartStore::new(PART_LISTS) }
+        let room = chains.next_power_of_two();
+        let (used, lent) = (vec![Used::default(); room].into(), vec![0; room].into());
+        Window { used, lent, oldest: 0, next: 0, store: PartStore::new(PART_LISTS) }
     }
 
     /// How many more chains it can hold.
     #[inline]
     pub fn room(&self) -> usize {
-        self.entries.len() - self.len()
+        self.lent.len() - self.len()
     }
 
     /// How many chains it holds.
@@ -53,17 +49,19 @@ impl Window {
         self.next == self.oldest
     }
 
-    #[inline]
-    fn entry(&mut self, ticket: u32) -> &mut Entry {
-        let mask = self.entries.len() - 1;
-        &mut self.entries[ticket as usize & mask]
+    #[inline(always)]
+    fn lent(&mut self, ticket: u32) -> &mut u16 {
+        let mask = self.lent.len() - 1;
+        &mut self.lent[ticket as usize & mask]
     }
 
-    /// Notes a chain that was taken; it has one reader. Returns its ticket.
-    #[inline]
-    pub fn open(&mut self, id: u16, descriptors: u16) -> u32 {
+    /// Notes a chain that was taken and goes back as `used`; it has one reader. Returns its ticket.
+    #[inline(always)]
+    pub fn open(&mut self, used: Used) -> u32 {
         let ticket = self.next;
-        *self.entry(ticket) = Entry { id, descriptors, lent: 1 };
+        let at = ticket as usize & (self.lent.len() - 1);
+        self.lent[at] = 1;
+        self.used[at] = used;
         self.next = ticket.wrapping_add(1);
         ticket
     }
@@ -71,32 +69,31 @@ impl Window {
     /// Notes one more reader of a chain that is out.
     #[inline]
     pub fn lend_again(&mut self, ticket: u32) {
-        self.entry(ticket).lent += 1;
+        *self.lent(ticket) += 1;
     }
 
-    /// One reader has finished.
+    /// One reader has finished, with one chain or with several in a row.
     #[inline]
     pub fn settle(&mut self, loan: Loan) {
-        let entry = self.entry(loan.ticket);
-        assert!(entry.lent > 0, "a loan is settled once");
-        entry.lent -= 1;
+        for ticket in 0..loan.count {
+            let lent = self.lent(loan.ticket.wrapping_add(ticket));
+            *lent = lent.checked_sub(1).expect("a loan is settled once");
+        }
         self.store.give_back(loan.list);
     }
 
-    /// Moves the oldest chains whose readers have all finished into `used`, with no bytes written.
+    /// Moves the oldest chains whose readers have all finished into `used`.
     #[inline]
     pub fn close(&mut self, used: &mut Vec<Used>) {
-        debug_assert!(used.is_empty());
-        let mask = self.entries.len() - 1;
+        let mask = self.lent.len() - 1;
         let room = self.len().min(used.capacity() - used.len());
-        let oldest = self.oldest as usize;
-        let entries = (oldest..oldest + room).map(|at| self.entries[at & mask]);
-        used.extend(entries.take_while(|entry| entry.lent == 0).map(|Entry { id, descriptors, .. }| Used {
-            id,
-            descriptors,
-            len_bytes: 0,
-        }));
-        self.oldest = self.oldest.wrapping_add(used.len() as u32);
+        let oldest = self.oldest as usize & mask;
+        let (after, before) = (&self.lent[oldest..], &self.lent[..oldest]);
+        let count = after.iter().chain(before).take(room).take_while(|&&lent| lent == 0).count();
+        let until_end = count.min(self.used.len() - oldest);
+        used.extend_from_slice(&self.used[oldest..][..until_end]);
+        used.extend_from_slice(&self.used[..count - until_end]);
+        self.oldest = self.oldest.wrapping_add(count as u32);
     }
 }
 
@@ -105,7 +102,11 @@ mod tests {
     use super::*;
 
     fn loan(ticket: u32) -> Loan {
-        Loan { ticket, list: None }
+        Loan { ticket, count: 1, list: None }
+    }
+
+    fn chain(id: u16) -> Used {
+        Used { id, descriptors: 1, len_bytes: 0 }
     }
 
     fn closed(window: &mut Window) -> Vec<u16> {
@@ -117,7 +118,7 @@ mod tests {
     #[test]
     fn chains_close_in_the_order_they_were_opened() {
         let mut window = Window::new(4);
-        let tickets: Vec<u32> = (10..14).map(|id| window.open(id, 1)).collect();
+        let tickets: Vec<u32> = (10..14).map(|id| window.open(chain(id))).collect();
         assert_eq!(window.room(), 0);
         window.settle(loan(tickets[1]));
         window.settle(loan(tickets[3]));
@@ -132,7 +133,7 @@ mod tests {
     #[test]
     fn a_chain_with_two_readers_waits_for_both() {
         let mut window = Window::new(1);
-        let ticket = window.open(7, 1);
+        let ticket = window.open(chain(7));
         window.lend_again(ticket);
         window.settle(loan(ticket));
         assert_eq!(closed(&mut window), []);

@@ -7,6 +7,7 @@ use crate::memory::{GuestMemory, Span, Window};
 use crate::setup::Layout;
 use crate::spec::virtq::*;
 use crate::violation::{Fault, Violation};
+use crate::virtqueue::Used;
 
 /// The most parts a chain may have to be used; longer ones are a [`Fault::TooManyParts`].
 pub const PARTS_MAX: usize = 64;
@@ -14,47 +15,72 @@ pub const PARTS_MAX: usize = 64;
 /// Room for the parts of a long chain, lent by a [`PartStore`].
 pub type PartList = Box<[Span; PARTS_MAX]>;
 
+/// Which way the parts of a chain go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// To the device, which may read them: a transmitq's.
+    Read,
+    /// From the device, which may write them: a receiveq's.
+    Write,
+}
+
+/// What there is to know of parts besides where they are; compared as one word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(4))]
+struct Shape {
+    count: u8,
+    readable: u8,
+    fault: Fault,
+    zero: u8,
+}
+
+impl Shape {
+    /// One part, and nothing wrong with it.
+    #[inline(always)]
+    fn plain(access: Access) -> Self {
+        Shape { count: 1, readable: (access == Access::Read) as u8, fault: Fault::None, zero: 0 }
+    }
+}
+
 /// Stretches of memory, in order. Two are kept in place, which is all that most chains have.
 #[derive(Debug, Default)]
 pub struct Parts {
-    /// All parts, when there are at most two.
+    /// All parts, when there are at most two. What is past the count means nothing.
     near: [Span; 2],
     /// All parts, when there are more; the list is kept to be given back when there are fewer again.
     far: Option<PartList>,
-    count: u16,
-    readable: u16,
-    fault: Fault,
+    shape: Shape,
 }
 
 impl Parts {
     /// One part that can be read.
-    #[inline]
+    #[inline(always)]
     pub fn one(span: Span) -> Self {
-        Parts::of(span, false)
-    }
-
-    #[inline]
-    fn of(span: Span, writable: bool) -> Self {
-        let readable = u16::from(!writable);
-        Parts { near: [span, Span::EMPTY], far: None, count: 1, readable, fault: Fault::None }
+        Parts { near: [span, Span::EMPTY], far: None, shape: Shape::plain(Access::Read) }
     }
 
     /// How many.
     #[inline]
     pub fn count(&self) -> usize {
-        self.count as usize
+        usize::from(self.shape.count)
     }
 
     /// How many of them the device may read; they come first, and the rest it may write.
     #[inline]
     pub fn readable(&self) -> usize {
-        self.readable as usize
+        usize::from(self.shape.readable)
     }
 
     /// Why they cannot be used, if they cannot.
     #[inline]
     pub fn fault(&self) -> Fault {
-        self.fault
+        self.shape.fault
+    }
+
+    /// The only part, where nothing is wrong and it goes this way: the case worth a path of its own.
+    #[inline(always)]
+    pub fn plain(&self, access: Access) -> Option<Span> {
+        (self.shape == Shape::plain(access)).then_some(self.near[0])
     }
 
     /// The part at `index`, if there is one.
@@ -64,7 +90,7 @@ impl Parts {
             return None;
         }
         match &self.far {
-            Some(far) if self.count > 2 => far.get(index).copied(),
+            Some(far) if self.shape.count > 2 => far.get(index).copied(),
             _ => self.near.get(index).copied(),
         }
     }
@@ -75,10 +101,10 @@ impl Parts {
         (0..self.count()).filter_map(|index| self.get(index))
     }
 
-    /// The only part, where there is one only: the case worth a path of its own.
-    #[inline]
+    /// The only part, where there is one only.
+    #[inline(always)]
     pub fn only(&self) -> Option<Span> {
-        (self.count == 1).then_some(self.near[0])
+        (self.shape.count == 1).then_some(self.near[0])
     }
 
     /// Bytes in all.
@@ -111,7 +137,7 @@ impl Parts {
             Some(far) if parts > 2 => &mut far[..parts],
             _ => &mut self.near[..parts],
         };
-        let mut gone = 0;
+        let mut gone = 0u8;
         for span in spans.iter_mut() {
             let here = count.min(span.len_bytes());
             *span = span.skip(here);
@@ -121,10 +147,10 @@ impl Parts {
             }
             gone += 1;
         }
-        spans.rotate_left(gone);
-        self.count -= gone as u16;
-        self.readable = self.readable.saturating_sub(gone as u16);
-        if let (Some(far), 3.., ..=2) = (&self.far, parts, self.count) {
+        spans.rotate_left(usize::from(gone));
+        self.shape.count -= gone;
+        self.shape.readable = self.shape.readable.saturating_sub(gone);
+        if let (Some(far), 3.., ..=2) = (&self.far, parts, self.shape.count) {
             self.near.copy_from_slice(&far[..2]);
         }
     }
@@ -132,7 +158,7 @@ impl Parts {
     /// Adds a part; `false` where there is no room, or no list to make room with.
     #[inline]
     fn push(&mut self, span: Span, store: &mut PartStore) -> bool {
-        let count = self.count as usize;
+        let count = self.count();
         if count < 2 {
             self.near[count] = span;
         } else {
@@ -145,7 +171,7 @@ impl Parts {
             let Some(slot) = far.get_mut(count) else { return false };
             *slot = span;
         }
-        self.count += 1;
+        self.shape.count += 1;
         true
     }
 
@@ -162,18 +188,12 @@ impl Parts {
         Some(Parts { far, ..*self })
     }
 
-    /// What was borrowed for them, to give it back to the store it came from.
-    #[inline]
-    pub fn into_list(self) -> Option<PartList> {
-        self.far
-    }
-
     /// Takes the borrowed list out, to give it back to the store it came from.
     #[inline]
     pub fn take_list(&mut self) -> Option<PartList> {
         let list = self.far.take();
         if list.is_some() {
-            self.count = 0;
+            self.shape.count = 0;
         }
         list
     }
@@ -222,6 +242,24 @@ pub struct Chain {
     pub descriptors: u16,
 }
 
+impl Chain {
+    /// What goes back to the driver, with so many bytes written.
+    #[inline(always)]
+    pub fn used(&self, len_bytes: u32) -> Used {
+        Used { id: self.id, descriptors: self.descriptors, len_bytes }
+    }
+
+    /// Makes this what nearly every chain is: one descriptor, all in one region. It holds no list.
+    #[inline(always)]
+    pub(crate) fn set_plain(&mut self, span: Span, flags: u16, id: u16) {
+        debug_assert!(self.parts.far.is_none(), "the list of the last chain in this place was given back");
+        let access = if flags & VIRTQ_DESC_F_WRITE == 0 { Access::Read } else { Access::Write };
+        self.parts.near[0] = span;
+        self.parts.shape = Shape::plain(access);
+        (self.id, self.descriptors) = (id, 1);
+    }
+}
+
 /// What a queue can reach: guest memory, and the rules of a walk.
 #[derive(Debug)]
 pub(crate) struct Reach {
@@ -246,15 +284,15 @@ impl Drop for Reach {
 }
 
 impl Reach {
-    /// What nearly every chain is: one plain descriptor, all in one region. `None` for any other.
+    /// Where a descriptor points that is a chain by itself, all in one region; `None` for any other.
     #[inline(always)]
-    pub(crate) fn plain(&mut self, addr: u64, len: u32, flags: u16) -> Option<Parts> {
+    pub(crate) fn plain(&self, addr: u64, len: u32, flags: u16) -> Option<Span> {
         if flags & (VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_INDIRECT) != 0 || len == 0 {
             return None;
         }
-        let span = self.memory.translate(addr, len, &mut self.window)?;
+        let span = self.window.span(addr, len)?;
         span.prefetch();
-        (span.len_bytes() == len).then(|| Parts::of(span, flags & VIRTQ_DESC_F_WRITE != 0))
+        Some(span)
     }
 
     /// Adds what one descriptor points at. Whatever is wrong with it is a fault of the chain.
@@ -268,15 +306,13 @@ impl Reach {
                 return set_fault(chain, Fault::OutsideMemory);
             };
             if !span.is_empty() {
-                if !writable {
-                    if chain.parts.count > chain.parts.readable {
-                        return set_fault(chain, Fault::ReadableAfterWritable);
-                    }
-                    chain.parts.readable += 1;
+                if !writable && chain.parts.shape.count > chain.parts.shape.readable {
+                    return set_fault(chain, Fault::ReadableAfterWritable);
                 }
                 if !chain.parts.push(span, store) {
                     return set_fault(chain, Fault::TooManyParts);
                 }
+                chain.parts.shape.readable += u8::from(!writable);
             }
             left -= span.len_bytes();
             if left == 0 {
@@ -359,8 +395,8 @@ impl Reach {
 /// The first fault is the one that is told.
 #[cold]
 fn set_fault(chain: &mut Chain, fault: Fault) {
-    if chain.parts.fault == Fault::None {
-        chain.parts.fault = fault;
+    if chain.parts.shape.fault == Fault::None {
+        chain.parts.shape.fault = fault;
     }
 }
 

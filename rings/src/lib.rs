@@ -22,8 +22,8 @@ pub mod split;
 mod violation;
 mod virtqueue;
 
-pub use chain::{Chain, PARTS_MAX, PartList, PartStore, Parts};
+pub use chain::{Access, Chain, PARTS_MAX, PartList, PartStore, Parts};
 pub use notify::{NotificationData, Notifier, passed_event, passed_packed_event};
 pub use setup::{Layout, QueueAddresses, QueueSetup, SetupError};
 pub use violation::{Fault, Violation};
-pub use virtqueue::{Queue, Used, Virtqueue};
+pub use virtqueue::{Queue, Taken, Used, Virtqueue};

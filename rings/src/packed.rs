@@ -11,7 +11,7 @@ use crate::notify::{Notifier, passed_packed_event};
 use crate::setup::{Layout, QueueSetup, SetupError};
 use crate::spec::virtq::*;
 use crate::violation::Violation;
-use crate::virtqueue::{Used, Virtqueue};
+use crate::virtqueue::{Taken, Used, Virtqueue};
 
 /// Words of an event suppression area: offset with wrap counter, flags.
 const EVENT: u32 = 0;
@@ -41,6 +41,13 @@ impl Position {
     fn from_bits(bits: u16) -> Self {
         Position { slot: bits & 0x7fff, wrap: bits & 0x8000 != 0 }
     }
+}
+
+/// Whether the driver has made a descriptor available on this lap.
+#[inline(always)]
+fn is_available(flags: u16, wrap: bool) -> bool {
+    let on_this_lap = if wrap { VIRTQ_DESC_F_AVAIL } else { VIRTQ_DESC_F_USED };
+    flags & (VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED) == on_this_lap
 }
 
 /// A packed queue.
@@ -117,32 +124,63 @@ impl Queue {
     #[inline(always)]
     fn available(&self, at: Position) -> Option<Descriptor> {
         let descriptor = self.descriptors.load_acquire(at.slot);
-        let flags = descriptor.halves[1];
-        let available = flags & VIRTQ_DESC_F_AVAIL != 0;
-        let used = flags & VIRTQ_DESC_F_USED != 0;
-        (available == at.wrap && used != at.wrap).then_some(descriptor)
+        is_available(descriptor.halves[1], at.wrap).then_some(descriptor)
     }
 
-    /// Walks a chain that is more than one plain descriptor; its id is in the last one.
-    #[inline(never)]
-    fn walk(&mut self, store: &mut PartStore, first: Descriptor) -> Result<Chain, Violation> {
-        let mut chain = Chain { descriptors: 1, ..Chain::default() };
-        let walked = self.walk_into(&mut chain, store, first);
-        match walked {
-            Ok(()) => Ok(chain),
-            Err(violation) => {
-                store.give_back(chain.parts.take_list());
-                Err(violation)
+    /// Takes chains of one descriptor in one region for as long as there are no others. How many.
+    #[inline(always)]
+    fn take_plain(&mut self, chains: &mut [Chain]) -> usize {
+        let Queue { descriptors, reach, next_available, .. } = self;
+        let Reach { size, outstanding, .. } = *reach;
+        let room = (u32::from(size) - outstanding) as usize;
+        let Position { mut slot, mut wrap } = *next_available;
+        let mut count = 0;
+        for chain in chains.iter_mut().take(room) {
+            let Descriptor { addr, len, halves: [id, flags] } = descriptors.load_acquire(slot);
+            if !is_available(flags, wrap) || id >= size {
+                break;
+            }
+            let Some(span) = reach.plain(addr, len, flags) else { break };
+            chain.set_plain(span, flags, id);
+            count += 1;
+            slot += 1;
+            if slot == size {
+                slot = 0;
+                wrap = !wrap;
             }
         }
+        *next_available = Position { slot, wrap };
+        reach.outstanding = outstanding + count as u32;
+        count
     }
 
-    fn walk_into(
-        &mut self,
-        chain: &mut Chain,
-        store: &mut PartStore,
-        mut descriptor: Descriptor,
-    ) -> Result<(), Violation> {
+    /// Takes a chain of another kind, if there is one and it need not wait for a list.
+    #[inline(never)]
+    fn take_other(&mut self, chain: &mut Chain, store: &mut PartStore) -> Result<bool, Violation> {
+        let Some(first) = self.available(self.next_available).filter(|_| store.available() > 0) else {
+            return Ok(false);
+        };
+        *chain = Chain { descriptors: 1, ..Chain::default() };
+        let size = self.reach.size;
+        let walked = self.walk(chain, store, first).and_then(|()| {
+            let in_flight = self.reach.outstanding + u32::from(chain.descriptors);
+            match chain.id {
+                id if id >= size => Err(Violation::IdPastQueue { id, size }),
+                _ if in_flight > u32::from(size) => Err(Violation::TooManyInFlight { descriptors: in_flight, size }),
+                _ => Ok(()),
+            }
+        });
+        if let Err(violation) = walked {
+            store.give_back(chain.parts.take_list());
+            return Err(violation);
+        }
+        self.next_available.advance(chain.descriptors, size);
+        self.reach.outstanding += u32::from(chain.descriptors);
+        Ok(true)
+    }
+
+    /// Walks a chain of several descriptors; its id is in the last one.
+    fn walk(&mut self, chain: &mut Chain, store: &mut PartStore, mut descriptor: Descriptor) -> Result<(), Violation> {
         let size = self.reach.size;
         let mut at = self.next_available;
         loop {
@@ -165,17 +203,6 @@ impl Queue {
         }
     }
 
-    /// What is wrong with a chain that cannot have been made available.
-    #[cold]
-    fn refuse(&self, store: &mut PartStore, mut chain: Chain) -> Violation {
-        store.give_back(chain.parts.take_list());
-        let size = self.reach.size;
-        if chain.id >= size {
-            return Violation::IdPastQueue { id: chain.id, size };
-        }
-        Violation::TooManyInFlight { descriptors: self.reach.outstanding + u32::from(chain.descriptors), size }
-    }
-
     #[inline(always)]
     fn used_flags(at: Position, len_bytes: u32) -> u16 {
         let wrap = if at.wrap { VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED } else { 0 };
@@ -190,62 +217,39 @@ impl Queue {
 }
 
 impl Virtqueue for Queue {
-    #[inline]
-    fn take_available(
-        &mut self,
-        room: usize,
-        store: &mut PartStore,
-        mut put: impl FnMut(Chain),
-    ) -> Result<(), Violation> {
-        let size = self.reach.size;
-        for _ in 0..room {
-            let Some(descriptor) = self.available(self.next_available) else { return Ok(()) };
-            let [id, flags] = descriptor.halves;
-            // Each kind is put from where it is made: joined first, every chain would go by way of the stack.
-            if let Some(parts) = self.reach.plain(descriptor.addr, descriptor.len, flags)
-                && id < size
-                && self.reach.outstanding < u32::from(size)
-            {
-                put(Chain { parts, id, descriptors: 1 });
-                self.next_available.advance(1, size);
-                self.reach.outstanding += 1;
-                continue;
+    #[inline(always)]
+    fn take_available(&mut self, chains: &mut [Chain], store: &mut PartStore) -> Taken {
+        let mut count = self.take_plain(chains);
+        while count < chains.len() {
+            match self.take_other(&mut chains[count], store) {
+                Ok(true) => count += 1,
+                Ok(false) => break,
+                Err(violation) => return Taken { count, violation: Some(violation) },
             }
-            if store.available() == 0 {
-                return Ok(());
-            }
-            let chain = self.walk(store, descriptor)?;
-            let outstanding = self.reach.outstanding + u32::from(chain.descriptors);
-            if chain.id >= size || outstanding > u32::from(size) {
-                return Err(self.refuse(store, chain));
-            }
-            self.next_available.advance(chain.descriptors, size);
-            self.reach.outstanding = outstanding;
-            put(chain);
+            count += self.take_plain(&mut chains[count..]);
         }
-        Ok(())
+        Taken { count, violation: None }
     }
 
-    #[inline]
+    #[inline(always)]
     fn return_used(&mut self, used: &[Used]) {
         let [first, rest @ ..] = used else { return };
         let size = self.reach.size;
         let head = self.next_used;
-        let mut at = head;
-        at.advance(first.descriptors, size);
         let slots: u32 = used.iter().map(|used| u32::from(used.descriptors)).sum();
+        debug_assert!(self.reach.outstanding >= slots);
+        self.next_used.advance(slots as u16, size);
+        let after = self.next_used;
         if let Some(inflight) = &self.inflight {
-            let mut after = head;
-            used.iter().for_each(|used| after.advance(used.descriptors, size));
             inflight.packed_will_be(after.slot, after.wrap);
         }
-        if self.in_order && used.iter().all(|used| used.len_bytes == 0) {
-            // "In-order use of descriptors": one used descriptor with the last id stands for all.
-            for used in rest {
-                at.advance(used.descriptors, size);
-            }
+        if self.in_order && self.reach.only_reads {
+            // "In-order use of descriptors": one used descriptor with the last id stands for all: none
+            // has a length to tell.
             self.store_used(head, *rest.last().unwrap_or(first));
         } else {
+            let mut at = head;
+            at.advance(first.descriptors, size);
             for used in rest {
                 self.store_used(at, *used);
                 at.advance(used.descriptors, size);
@@ -253,11 +257,9 @@ impl Virtqueue for Queue {
             // The first last: the driver polls it, and sees the whole burst at once.
             self.store_used(head, *first);
         }
-        self.next_used = at;
         if let Some(inflight) = &self.inflight {
-            inflight.packed_is(at.slot, at.wrap);
+            inflight.packed_is(after.slot, after.wrap);
         }
-        debug_assert!(self.reach.outstanding >= slots);
         self.reach.outstanding -= slots;
         self.undecided = (self.undecided + slots).min(u32::from(size));
         if let Some(log) = &self.log {

@@ -5,13 +5,13 @@ use std::sync::atomic::{Ordering, fence};
 
 use crate::chain::{Chain, PartStore, Reach};
 use crate::inflight;
-use crate::memory::area::{Descriptor, DescriptorArea, UsedElements, WordArea};
+use crate::memory::area::{AvailableRing, Descriptor, DescriptorArea, UsedElements, WordArea};
 use crate::memory::{DirtyLog, GuestMemory, Span};
 use crate::notify::{Notifier, passed_event};
 use crate::setup::{Layout, QueueSetup, SetupError};
 use crate::spec::virtq::*;
 use crate::violation::Violation;
-use crate::virtqueue::{Used, Virtqueue};
+use crate::virtqueue::{Taken, Used, Virtqueue};
 
 /// Words of the available ring: flags, idx, ring, used_event.
 const FLAGS: u32 = 0;
@@ -23,6 +23,7 @@ const RING: u32 = 2;
 pub struct Queue {
     descriptors: DescriptorArea,
     available: WordArea,
+    available_ring: AvailableRing,
     used: WordArea,
     used_elements: UsedElements,
     /// The next available entry to take.
@@ -34,6 +35,7 @@ pub struct Queue {
     /// The used index when a notification was last decided on.
     decided_at: u16,
     event_idx: bool,
+    in_order: bool,
     pub(crate) reach: Reach,
     call: Notifier,
     kick: Notifier,
@@ -50,6 +52,7 @@ impl Queue {
         let descriptors =
             DescriptorArea::new(&reach.memory, at.descriptor_area, size).ok_or(setup.area_error(0, 16))?;
         let available = WordArea::new(&reach.memory, at.driver_area, words + 3, 2).ok_or(setup.area_error(1, 2))?;
+        let available_ring = AvailableRing::new(&reach.memory, at.driver_area, size).ok_or(setup.area_error(1, 2))?;
         let used = WordArea::new(&reach.memory, at.device_area, 4 * words + 3, 4);
         let elements = UsedElements::new(&reach.memory, at.device_area, size);
         let (used, used_elements) = used.zip(elements).ok_or(setup.area_error(2, 4))?;
@@ -58,6 +61,7 @@ impl Queue {
         let mut queue = Queue {
             descriptors,
             available,
+            available_ring,
             used,
             used_elements,
             next_available: next_used,
@@ -65,6 +69,7 @@ impl Queue {
             next_used,
             decided_at: next_used,
             event_idx: setup.has(VIRTIO_F_EVENT_IDX),
+            in_order: setup.has(VIRTIO_F_IN_ORDER),
             reach,
             call: setup.call,
             kick: setup.kick,
@@ -97,32 +102,45 @@ impl Queue {
         Ok(ahead)
     }
 
+    /// Takes chains of one descriptor in one region for as long as there are no others. How many.
     #[inline(always)]
-    fn head(&self, index: u16) -> u16 {
-        let slot = u32::from(index & (self.reach.size - 1));
-        self.available.load(RING + slot, Ordering::Relaxed)
-    }
-
-    /// Walks a chain that is more than one plain descriptor.
-    #[inline(never)]
-    fn walk(&mut self, store: &mut PartStore, head: u16, first: Descriptor) -> Result<Chain, Violation> {
-        let mut chain = Chain { id: head, descriptors: 1, ..Chain::default() };
-        let walked = self.walk_into(&mut chain, store, first);
-        match walked {
-            Ok(()) => Ok(chain),
-            Err(violation) => {
-                store.give_back(chain.parts.take_list());
-                Err(violation)
-            }
+    fn take_plain(&mut self, chains: &mut [Chain]) -> usize {
+        let Queue { descriptors, available_ring, reach, next_available, .. } = self;
+        let mut index = *next_available;
+        let mut count = 0;
+        for chain in chains {
+            let head = available_ring.load(index);
+            let Some(Descriptor { addr, len, halves: [flags, _] }) = descriptors.load(head) else { break };
+            let Some(span) = reach.plain(addr, len, flags) else { break };
+            chain.set_plain(span, flags, head);
+            index = index.wrapping_add(1);
+            count += 1;
         }
+        *next_available = index;
+        reach.outstanding += count as u32;
+        count
     }
 
-    fn walk_into(
-        &mut self,
-        chain: &mut Chain,
-        store: &mut PartStore,
-        mut descriptor: Descriptor,
-    ) -> Result<(), Violation> {
+    /// Takes a chain of another kind; `false` if it must wait for a list.
+    #[inline(never)]
+    fn take_other(&mut self, chain: &mut Chain, store: &mut PartStore) -> Result<bool, Violation> {
+        let head = self.available_ring.load(self.next_available);
+        let size = self.reach.size;
+        let first = self.descriptors.load(head).ok_or(Violation::HeadPastTable { head, size })?;
+        if store.available() == 0 {
+            return Ok(false);
+        }
+        *chain = Chain { id: head, descriptors: 1, ..Chain::default() };
+        if let Err(violation) = self.walk(chain, store, first) {
+            store.give_back(chain.parts.take_list());
+            return Err(violation);
+        }
+        self.next_available = self.next_available.wrapping_add(1);
+        self.reach.outstanding += 1;
+        Ok(true)
+    }
+
+    fn walk(&mut self, chain: &mut Chain, store: &mut PartStore, mut descriptor: Descriptor) -> Result<(), Violation> {
         let size = self.reach.size;
         for walked in 0..size {
             let [flags, next] = descriptor.halves;
@@ -140,39 +158,38 @@ impl Queue {
 }
 
 impl Virtqueue for Queue {
-    #[inline]
-    fn take_available(
-        &mut self,
-        room: usize,
-        store: &mut PartStore,
-        mut put: impl FnMut(Chain),
-    ) -> Result<(), Violation> {
-        let size = self.reach.size;
-        let count = usize::from(self.available(room)?).min(room);
-        for _ in 0..count {
-            let head = self.head(self.next_available);
-            let descriptor = self.descriptors.load(head).ok_or(Violation::HeadPastTable { head, size })?;
-            // Each kind is put from where it is made: joined first, every chain would go by way of the stack.
-            match self.reach.plain(descriptor.addr, descriptor.len, descriptor.halves[0]) {
-                Some(parts) => put(Chain { parts, id: head, descriptors: 1 }),
-                None if store.available() == 0 => return Ok(()),
-                None => put(self.walk(store, head, descriptor)?),
+    #[inline(always)]
+    fn take_available(&mut self, chains: &mut [Chain], store: &mut PartStore) -> Taken {
+        let available = match self.available(chains.len()) {
+            Ok(available) => usize::from(available),
+            Err(violation) => return Taken { count: 0, violation: Some(violation) },
+        };
+        let room = available.min(chains.len());
+        let chains = &mut chains[..room];
+        let mut count = self.take_plain(chains);
+        while count < room {
+            match self.take_other(&mut chains[count], store) {
+                Ok(true) => count += 1,
+                Ok(false) => break,
+                Err(violation) => return Taken { count, violation: Some(violation) },
             }
-            self.next_available = self.next_available.wrapping_add(1);
-            self.reach.outstanding += 1;
+            count += self.take_plain(&mut chains[count..]);
         }
-        Ok(())
+        Taken { count, violation: None }
     }
 
-    #[inline]
+    #[inline(always)]
     fn return_used(&mut self, used: &[Used]) {
-        if used.is_empty() {
-            return;
+        let Some(last) = used.last() else { return };
+        if self.in_order && self.reach.only_reads {
+            // "In-order use of descriptors": one element with the last id stands for all: none has a length to tell.
+            self.used_elements.store(self.next_used, last.id, 0);
+        } else {
+            for (&Used { id, len_bytes, .. }, index) in used.iter().zip(u32::from(self.next_used)..) {
+                self.used_elements.store(index as u16, id, len_bytes);
+            }
         }
-        for &Used { id, len_bytes, .. } in used {
-            self.used_elements.store(self.next_used, id, len_bytes);
-            self.next_used = self.next_used.wrapping_add(1);
-        }
+        self.next_used = self.next_used.wrapping_add(used.len() as u16);
         // Release: elements, and what was copied into the buffers, are seen before the index.
         self.used.store(IDX, self.next_used, Ordering::Release);
         if let Some(inflight) = &self.inflight {

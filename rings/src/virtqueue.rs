@@ -17,14 +17,30 @@ pub struct Used {
     pub len_bytes: u32,
 }
 
+/// What [`Virtqueue::take_available`] took: so many, and perhaps a violation behind them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Taken {
+    /// How many chains; they are good whatever came after them.
+    pub count: usize,
+    /// What the driver broke next. The queue must not be asked again.
+    pub violation: Option<Violation>,
+}
+
 /// The device's side of a virtqueue. Chains are returned in the order they were taken, all of them.
 pub trait Virtqueue {
-    /// Takes up to `room` available chains, in order, each walked and checked; long ones borrow from `store`, and wait
-    /// while it has nothing to lend.
-    ///
-    /// # Errors
-    /// A [`Violation`]: the chains before it were taken and are good. The queue must not be asked again.
-    fn take_available(&mut self, room: usize, store: &mut PartStore, put: impl FnMut(Chain)) -> Result<(), Violation>;
+    /// Takes as many available chains as there are places for in `chains`, in order, each walked and checked; long ones
+    /// borrow from `store`, and wait while it has nothing to lend. What was in the places is gone: it held no list.
+    fn take_available(&mut self, chains: &mut [Chain], store: &mut PartStore) -> Taken;
+
+    /// The same into a new list of up to `room`, for queues where that is quick enough.
+    fn take_list(&mut self, room: usize, store: &mut PartStore) -> (Vec<Chain>, Option<Violation>) {
+        let mut chains = Vec::new();
+        chains.resize_with(room.min(usize::from(self.size())), Chain::default);
+        let Taken { count, violation } = self.take_available(&mut chains, store);
+        chains.truncate(count);
+        (chains, violation)
+    }
 
     /// Returns chains and publishes them at once.
     fn return_used(&mut self, used: &[Used]);
@@ -89,9 +105,9 @@ macro_rules! with_queue {
 }
 
 impl Queue {
-    /// Says that this is a queue whose chains are only ever read, a transmitq. Entries of a packed ring's indirect tables
-    /// then count as readable whatever their WRITE flag says: DPDK's driver leaves the flag behind on some (the header's
-    /// always), and means none of them.
+    /// Says that this is a queue whose chains are only ever read, a transmitq: no used length is but 0. Entries of a packed
+    /// ring's indirect tables then count as readable whatever their WRITE flag says: DPDK's driver leaves the flag behind
+    /// on some (the header's always), and means none of them.
     pub fn only_reads(&mut self) {
         with_queue!(self, q => q.reach.only_reads = true);
     }
@@ -104,8 +120,8 @@ impl Queue {
 }
 
 impl Virtqueue for Queue {
-    fn take_available(&mut self, room: usize, store: &mut PartStore, put: impl FnMut(Chain)) -> Result<(), Violation> {
-        with_queue!(self, q => q.take_available(room, store, put))
+    fn take_available(&mut self, chains: &mut [Chain], store: &mut PartStore) -> Taken {
+        with_queue!(self, q => q.take_available(chains, store))
     }
     fn return_used(&mut self, used: &[Used]) {
         with_queue!(self, q => q.return_used(used))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use virtnet_rings::guest::mischief::{Kind, Mischief, Unable};
 use virtnet_rings::guest::{self, Buffer, Driver, Options, Ram};
-use virtnet_rings::{Chain, Fault, Layout, PARTS_MAX, PartStore, Queue, Used, Violation, Virtqueue};
+use virtnet_rings::{Chain, Fault, Layout, PARTS_MAX, PartStore, Queue, Violation, Virtqueue};
 
 const GPA: u64 = 0x1_0000_0000;
 
@@ -70,16 +70,14 @@ impl Victim {
         Self { ram, driver, device, store: PartStore::new(8) }
     }
 
-    fn take(&mut self) -> (Vec<Chain>, Result<(), Violation>) {
-        let mut chains = vec![];
-        let taken = self.device.take_available(usize::from(u16::MAX), &mut self.store, |chain| chains.push(chain));
-        (chains, taken)
+    fn take(&mut self) -> (Vec<Chain>, Option<Violation>) {
+        self.device.take_list(usize::from(u16::MAX), &mut self.store)
     }
 
     fn give_back(&mut self, chains: Vec<Chain>) {
         for mut chain in chains {
             self.store.give_back(chain.parts.take_list());
-            self.device.return_used(&[Used { id: chain.id, descriptors: chain.descriptors, len_bytes: 0 }]);
+            self.device.return_used(&[chain.used(0)]);
         }
         assert_eq!(self.store.available(), 8, "every list came back");
     }
@@ -111,7 +109,7 @@ fn every_broken_promise_has_its_name() {
                 victim.driver.publish();
             }
             let (first, taken) = victim.take();
-            assert_eq!((first.len(), taken), (honest, Ok(())));
+            assert_eq!((first.len(), taken), (honest, None));
             match mischief.apply(&mut victim.driver, &victim.ram, kind) {
                 Ok(()) => {}
                 Err(Unable::Memory(error)) => panic!("{what}: {error}"),
@@ -119,18 +117,18 @@ fn every_broken_promise_has_its_name() {
             }
             let (chains, taken) = victim.take();
             match (fate(mischief, layout, size), taken) {
-                (Fate::Violation(expected), Err(violation)) => {
+                (Fate::Violation(expected), Some(violation)) => {
                     assert_eq!(discriminant(&violation), expected, "{what}: {violation}");
                     let before = if mischief == Mischief::RingLapped { usize::from(size) - honest } else { 0 };
                     assert_eq!(chains.len(), before, "{what}");
                     seen.insert((discriminant(&violation), layout == Layout::Split));
                 }
-                (Fate::Fault(fault), Ok(())) => {
+                (Fate::Fault(fault), None) => {
                     assert_eq!(chains.len(), 1, "{what}");
                     assert_eq!(chains[0].parts.fault(), fault, "{what}");
                     assert!(victim.take().0.is_empty(), "{what}");
                 }
-                (Fate::Chains(count), Ok(())) => {
+                (Fate::Chains(count), None) => {
                     assert_eq!(chains.len(), count, "{what}");
                     assert!(chains.iter().all(|chain| chain.parts.fault() == Fault::None), "{what}");
                     assert!(victim.take().0.is_empty(), "{what}");
@@ -175,7 +173,7 @@ fn a_chain_that_cannot_be_used_does_not_stop_the_next() {
                     break;
                 }
                 let (chains, taken) = victim.take();
-                assert_eq!((chains.len(), taken), (1, Ok(())));
+                assert_eq!((chains.len(), taken), (1, None));
                 assert_eq!(chains[0].parts.fault(), fault);
                 victim.give_back(chains);
                 let mut out = [guest::Completed::default(); 2];
@@ -184,7 +182,7 @@ fn a_chain_that_cannot_be_used_does_not_stop_the_next() {
                 victim.driver.offer(&[buffer], round).unwrap();
                 victim.driver.publish();
                 let (chains, taken) = victim.take();
-                assert_eq!((chains.len(), taken), (1, Ok(())));
+                assert_eq!((chains.len(), taken), (1, None));
                 assert_eq!((chains[0].parts.fault(), chains[0].parts.len_bytes()), (Fault::None, 64));
                 victim.give_back(chains);
                 assert_eq!(victim.driver.collect(&mut out), Ok(1));
@@ -207,7 +205,7 @@ fn a_queue_that_is_only_read_takes_a_packed_table_as_readable() {
             victim.driver.offer_indirect(&table(writable), 0).unwrap();
             victim.driver.publish();
             let (chains, taken) = victim.take();
-            assert_eq!((chains.len(), taken), (1, Ok(())));
+            assert_eq!((chains.len(), taken), (1, None));
             let parts = &chains[0].parts;
             let whole = (parts.fault(), parts.readable(), parts.len_bytes()) == (Fault::None, 3, 192);
             assert_eq!(whole, layout == Layout::Packed && only_reads, "{layout:?} {writable:?}");

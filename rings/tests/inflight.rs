@@ -21,6 +21,13 @@ struct Bench {
     next_collected: u32,
 }
 
+/// Takes chains, to be returned empty.
+fn take_used(queue: &mut Queue, room: usize, store: &mut PartStore) -> Vec<Used> {
+    let (chains, violation) = queue.take_list(room, store);
+    assert_eq!(violation, None);
+    chains.iter().map(|chain| chain.used(0)).collect()
+}
+
 impl Bench {
     fn new(layout: Layout, size: u16, options: Options) -> Self {
         let ram = Arc::new(Ram::new(1 << 20, 0x4000_0000).unwrap());
@@ -52,9 +59,7 @@ impl Bench {
 
     /// Takes up to `take` chains and returns up to `give` of them.
     fn serve(&mut self, queue: &mut Queue, take: usize, give: usize) {
-        let mut taken = Vec::new();
-        let used = |id, descriptors| Used { id, descriptors, len_bytes: 0 };
-        queue.take_available(take, &mut self.store, |chain| taken.push(used(chain.id, chain.descriptors))).unwrap();
+        let taken = take_used(queue, take, &mut self.store);
         let give = give.min(taken.len());
         queue.return_used(&taken[..give]);
         self.collect();
@@ -118,11 +123,7 @@ fn a_packed_burst_counts_from_the_moment_the_driver_can_see_it() {
             bench.offer(1);
             let mut queue = bench.device();
             let before = bench.read_region();
-            let mut taken = Vec::new();
-            let used = |id, descriptors| Used { id, descriptors, len_bytes: 0 };
-            queue
-                .take_available(1 + round % 3, &mut bench.store, |chain| taken.push(used(chain.id, chain.descriptors)))
-                .unwrap();
+            let taken = take_used(&mut queue, 1 + round % 3, &mut bench.store);
             if round % 2 == 0 {
                 // It dies after noting where it will be, before the driver can see the burst.
                 let size = bench.driver.size();

@@ -13,7 +13,7 @@ use proptest::test_runner::TestRunner;
 
 use virtnet_rings::guest::{self, Buffer, Completed, Driver, Options, Ram, Refused};
 use virtnet_rings::memory::{GuestMemory, RegionSpec};
-use virtnet_rings::{Chain, Fault, Layout, Notifier, PartStore, Queue, QueueAddresses, QueueSetup, Used, Virtqueue};
+use virtnet_rings::{Chain, Fault, Layout, Notifier, PartStore, Queue, QueueAddresses, QueueSetup, Virtqueue};
 
 const GPA: u64 = 0x8000_0000;
 /// The first region of guest memory is for rings and tables, which must lie in one.
@@ -258,9 +258,9 @@ impl Model {
             return;
         }
         let due = (self.published - self.returned - self.held.len()).min(room);
-        let mut taken = vec![];
         let device = self.device.as_mut().expect("made again at once");
-        device.take_available(room, &mut self.store, |chain| taken.push(chain)).expect("an honest driver");
+        let (taken, violation) = device.take_list(room, &mut self.store);
+        assert_eq!(violation, None, "an honest driver");
         assert_eq!(taken.len(), due);
         for chain in taken {
             let offered = &self.offered[self.returned + self.held.len()];
@@ -290,7 +290,7 @@ impl Model {
                 at += here.len_bytes();
             }
             offered.written = Some(len_bytes);
-            used.push(Used { id: chain.id, descriptors: chain.descriptors, len_bytes });
+            used.push(chain.used(len_bytes));
             self.store.give_back(chain.parts.take_list());
         }
         self.returned += used.len();

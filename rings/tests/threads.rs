@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use virtnet_rings::guest::{Buffer, Completed, Driver, Options, Ram};
-use virtnet_rings::{Layout, PartStore, Queue, Used, Virtqueue};
+use virtnet_rings::{Layout, PartStore, Queue, Virtqueue};
 
 const GPA: u64 = 1 << 30;
 const CHAINS: u32 = 40_000;
@@ -55,13 +55,14 @@ impl DeviceSide {
         let mut used = vec![];
         let mut done = 0;
         while done < CHAINS {
-            let taken = self.queue.take_available(16, &mut store, |chain| {
+            let (chains, violation) = self.queue.take_list(16, &mut store);
+            assert_eq!(violation, None, "an honest driver");
+            for chain in chains {
                 let (readable, writable) = (chain.parts.get(0).unwrap(), chain.parts.get(1).unwrap());
                 let question = readable.read_array().unwrap();
                 assert!(writable.write_array(answer(question)));
-                used.push(Used { id: chain.id, descriptors: chain.descriptors, len_bytes: 8 });
-            });
-            taken.expect("an honest driver");
+                used.push(chain.used(8));
+            }
             if used.is_empty() {
                 if !self.queue.arm() {
                     assert!(self.kick.wait(), "a notification to the device was lost, after {done} chains");

@@ -5,7 +5,7 @@
 
 use std::os::fd::OwnedFd;
 
-use virtnet_rings::{Chain, Notifier, PartStore, Queue, Used, Violation, Virtqueue};
+use virtnet_rings::{Chain, Notifier, PartStore, Queue, Violation, Virtqueue};
 
 /// Commands served at a time; the rest has to wait for the next.
 const COMMANDS_PER_TURN: usize = 16;
@@ -66,8 +66,7 @@ impl ControlQueue {
             return Ok(());
         }
         self.queue.kick().drain();
-        let mut chains = Vec::with_capacity(COMMANDS_PER_TURN);
-        let taken = self.queue.take_available(COMMANDS_PER_TURN, &mut self.store, |chain| chains.push(chain));
+        let (chains, violation) = self.queue.take_list(COMMANDS_PER_TURN, &mut self.store);
         for mut chain in chains {
             let ack = match parse(&chain, queue_pairs_max) {
                 Some(pairs) => {
@@ -77,15 +76,14 @@ impl ControlQueue {
                 None => VIRTIO_NET_ERR,
             };
             let len_bytes = acknowledge(&chain, &self.queue, ack);
-            let Chain { id, descriptors, .. } = chain;
-            self.queue.return_used(&[Used { id, descriptors, len_bytes }]);
+            self.queue.return_used(&[chain.used(len_bytes)]);
             self.store.give_back(chain.parts.take_list());
         }
         if self.queue.wants_notification() {
             self.queue.call().notify();
         }
         self.has_work = false;
-        if let Err(violation) = taken {
+        if let Some(violation) = violation {
             self.broken = true;
             return Err(violation);
         }

@@ -8,7 +8,7 @@ use virtnet_rings::spec::net::{
     NET_HEADER_SIZE_BYTES, NetHeader, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_HDR_F_DATA_VALID,
     VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE,
 };
-use virtnet_rings::{Chain, Fault, PartList, Parts};
+use virtnet_rings::{Access, Chain, Fault, PartList, Parts};
 
 use self::offload::{Refusal, Work};
 use crate::counters::DropReason;
@@ -42,27 +42,85 @@ pub struct Frame {
     pub lender: Lender,
 }
 
-/// A frame that its reader has finished with, on its way back to the lender.
+/// Frames that their reader has finished with, on their way back to the lender.
 #[derive(Debug)]
 pub struct Loan {
-    /// As in the frame.
+    /// As in the first frame.
     pub ticket: u32,
-    /// The room of a long chain, as it was lent.
+    /// How many frames, by tickets one after another.
+    pub count: u32,
+    /// The room of a long chain, as it was lent; then it is of one frame.
     pub list: Option<PartList>,
+}
+
+/// Loans on their way back. Frames come and go in order, so those of a burst are mostly one loan.
+#[derive(Debug)]
+pub struct Loans(Vec<Loan>);
+
+impl Loans {
+    /// With no room.
+    pub const NONE: Loans = Loans(Vec::new());
+
+    /// With room for so many.
+    pub fn with_capacity(loans: usize) -> Self {
+        Loans(Vec::with_capacity(loans))
+    }
+
+    /// Adds one, to the last of them where it goes on with that.
+    #[inline(always)]
+    pub fn push(&mut self, loan: Loan) {
+        match self.0.last_mut() {
+            Some(last)
+                if last.ticket.wrapping_add(last.count) == loan.ticket
+                    && last.list.is_none()
+                    && loan.list.is_none() =>
+            {
+                last.count += loan.count;
+            }
+            _ => self.0.push(loan),
+        }
+    }
+
+    /// Takes all of them, in the order they came.
+    #[inline]
+    pub fn drain(&mut self) -> impl Iterator<Item = Loan> + '_ {
+        self.0.drain(..)
+    }
 }
 
 impl Frame {
     /// Finished with: what goes back to the lender, once.
-    #[inline]
+    #[inline(always)]
     pub fn loan(&mut self) -> Loan {
-        Loan { ticket: self.ticket, list: self.parts.take_list() }
+        Loan { ticket: self.ticket, count: 1, list: self.parts.take_list() }
     }
 
     /// Whether the frame asks for nothing at all: neither a checksum nor segments. Most do not.
-    #[inline]
+    #[inline(always)]
     pub fn is_plain(&self) -> bool {
-        let [flags, gso_type, ..] = self.header;
-        flags & VIRTIO_NET_HDR_F_NEEDS_CSUM == 0 && gso_type == VIRTIO_NET_HDR_GSO_NONE
+        asks_for_nothing([self.header[0], self.header[1]])
+    }
+
+    /// What nearly every chain of a transmitq is: header and frame in one part, and the header asks for nothing. `None` for
+    /// any other, and for one that is too short or too long.
+    #[inline(always)]
+    pub fn plain(chain: &Chain) -> Option<Self> {
+        const SHORTEST: u32 = NET_HEADER_SIZE_BYTES as u32 + FRAME_LEN_MIN;
+        let part = chain.parts.plain(Access::Read)?;
+        if part.len_bytes().wrapping_sub(SHORTEST) > FRAME_LEN_MAX - FRAME_LEN_MIN {
+            return None;
+        }
+        if !asks_for_nothing(part.read_array()?) {
+            return None;
+        }
+        let bytes = part.skip(NET_HEADER_SIZE_BYTES as u32);
+        Some(Frame { parts: Parts::one(bytes), len_bytes: bytes.len_bytes(), ..Frame::default() })
+    }
+
+    /// The bytes of a frame that is in one part and asks for nothing.
+    #[inline(always)]
+    pub fn plain_bytes(&self) -> Option<Span> {
+        self.parts.plain(Access::Read).filter(|_| self.is_plain())
     }
 
     /// Takes the net header off what a transmitq gave ("Packet Transmission"). `parts` is left as the frame's.
@@ -140,13 +198,10 @@ impl Frame {
     }
 }
 
-/// Which way the chains of a queue must be: all readable, or all writable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// A transmitq's.
-    Read,
-    /// A receiveq's.
-    Write,
+/// Whether the first two bytes of a net header, flags and GSO type, ask for neither a checksum nor segments.
+#[inline(always)]
+fn asks_for_nothing(header: [u8; 2]) -> bool {
+    u16::from_le_bytes(header) & u16::from_le_bytes([VIRTIO_NET_HDR_F_NEEDS_CSUM, !VIRTIO_NET_HDR_GSO_NONE]) == 0
 }
 
 /// Why a chain cannot be used, whatever its bytes are.

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use super::Port;
-use crate::frame::{Frame, Loan};
+use crate::frame::{Frame, Loans};
 use crate::window::Window;
 
 /// How many frames can be on the loop.
@@ -14,12 +14,12 @@ const DEPTH: usize = 256;
 #[derive(Debug)]
 pub struct Loopback {
     frames: VecDeque<Frame>,
-    finished: Vec<Loan>,
+    finished: Loans,
 }
 
 impl Default for Loopback {
     fn default() -> Self {
-        Loopback { frames: VecDeque::with_capacity(DEPTH), finished: Vec::with_capacity(2 * DEPTH) }
+        Loopback { frames: VecDeque::with_capacity(DEPTH), finished: Loans::with_capacity(2 * DEPTH) }
     }
 }
 
@@ -43,25 +43,29 @@ impl Port for Loopback {
         DEPTH - self.frames.len()
     }
 
-    #[inline]
-    fn send(&mut self, frames: &mut Vec<Frame>, _window: &mut Window) {
-        self.frames.extend(frames.drain(..));
+    #[inline(always)]
+    fn send(&mut self, frame: &mut Frame, _window: &mut Window) {
+        self.frames.push_back(std::mem::take(frame));
     }
 
     #[inline]
     fn reap(&mut self, window: &mut Window) {
-        for loan in self.finished.drain(..) {
+        for loan in self.finished.drain() {
             window.settle(loan);
         }
     }
 
     #[inline]
-    fn receive(&mut self, _now_ns: u64, room: usize, frames: &mut Vec<Frame>) {
-        let count = room.min(self.frames.len());
-        frames.extend(self.frames.drain(..count));
+    fn arrived(&mut self, _now_ns: u64) -> usize {
+        self.frames.len()
     }
 
-    #[inline]
+    #[inline(always)]
+    fn receive(&mut self, _now_ns: u64) -> Option<Frame> {
+        self.frames.pop_front()
+    }
+
+    #[inline(always)]
     fn release(&mut self, frame: &mut Frame) {
         self.finished.push(frame.loan());
     }

@@ -19,15 +19,18 @@ pub trait Port {
     /// How many frames [`Self::send`] will take now.
     fn room(&self) -> usize;
 
-    /// Takes every frame; there was room. What a port that keeps frames is finished with at once, it settles in the window;
-    /// what it leaves in `frames` has not been kept.
-    fn send(&mut self, frames: &mut Vec<Frame>, window: &mut Window);
+    /// Takes a frame; there was room. A port that keeps frames takes it out of `frame`, and what it is finished with at
+    /// once, it settles in the window.
+    fn send(&mut self, frame: &mut Frame, window: &mut Window);
 
     /// Settles what the wire has finished with since.
     fn reap(&mut self, window: &mut Window);
 
-    /// Appends up to `room` frames that have arrived by `now_ns`, on the worker's clock.
-    fn receive(&mut self, now_ns: u64, room: usize, frames: &mut Vec<Frame>);
+    /// How many frames can have arrived by `now_ns`, on the worker's clock; asked before a burst is received.
+    fn arrived(&mut self, now_ns: u64) -> usize;
+
+    /// The next frame that has arrived.
+    fn receive(&mut self, now_ns: u64) -> Option<Frame>;
 
     /// Takes back a frame that [`Self::receive`] gave.
     fn release(&mut self, frame: &mut Frame);

@@ -33,26 +33,31 @@ impl Port for Sink {
         usize::MAX
     }
 
-    #[inline]
-    fn send(&mut self, frames: &mut Vec<Frame>, _window: &mut Window) {
-        for frame in frames {
-            let mut to = self.buffers.span(self.next * BUFFER_SIZE_BYTES, frame.len_bytes as usize);
-            if let Some(part) = frame.parts.only() {
-                to.copy_from(part);
-            } else {
-                for part in frame.parts.iter() {
-                    to = to.skip(to.copy_from(part));
-                }
+    #[inline(always)]
+    fn send(&mut self, frame: &mut Frame, _window: &mut Window) {
+        let mut to = self.buffers.span(self.next * BUFFER_SIZE_BYTES, frame.len_bytes as usize);
+        if let Some(part) = frame.parts.only() {
+            to.copy_from(part);
+        } else {
+            for part in frame.parts.iter() {
+                to = to.skip(to.copy_from(part));
             }
-            self.next = (self.next + 1) % BUFFERS;
         }
+        self.next = (self.next + 1) % BUFFERS;
     }
 
     #[inline]
     fn reap(&mut self, _window: &mut Window) {}
 
     #[inline]
-    fn receive(&mut self, _now_ns: u64, _room: usize, _frames: &mut Vec<Frame>) {}
+    fn arrived(&mut self, _now_ns: u64) -> usize {
+        0
+    }
+
+    #[inline]
+    fn receive(&mut self, _now_ns: u64) -> Option<Frame> {
+        None
+    }
 
     #[inline]
     fn release(&mut self, _frame: &mut Frame) {}

@@ -58,6 +58,8 @@ pub struct Source {
     lens_bytes: Box<[u32]>,
     next_slot: usize,
     sent: u64,
+    /// How many may have been sent by now.
+    due: u64,
     count: u64,
     stamp_offset: Option<usize>,
     rate: Option<Rate>,
@@ -105,6 +107,7 @@ impl Source {
             lens_bytes,
             next_slot: 0,
             sent: 0,
+            due: 0,
             count: config.count.unwrap_or(u64::MAX),
             stamp_offset: config.stamp_offset.map(usize::from),
             rate: config.rate_fps.map(|rate| Rate { interval_ns: 1e9 / rate, start_ns: None }),
@@ -135,30 +138,35 @@ impl Port for Source {
     }
 
     /// Nobody listens at this end.
-    fn send(&mut self, _frames: &mut Vec<Frame>, _window: &mut Window) {}
+    fn send(&mut self, _frame: &mut Frame, _window: &mut Window) {}
 
     fn reap(&mut self, _window: &mut Window) {}
 
     #[inline]
-    fn receive(&mut self, now_ns: u64, room: usize, frames: &mut Vec<Frame>) {
-        let due = self.rate.as_mut().map_or(u64::MAX, |rate| rate.due(now_ns)).min(self.count);
-        let room = (room as u64).min(due.saturating_sub(self.sent));
-        for _ in 0..room {
-            let len_bytes = self.lens_bytes[self.next_slot];
-            let span = self.slots.span(self.next_slot * self.stride_bytes, len_bytes as usize);
-            if let Some(at) = self.stamp_offset {
-                span.skip(at as u32).write_array(self.sent.to_le_bytes());
-            }
-            self.next_slot += 1;
-            if self.next_slot == self.lens_bytes.len() {
-                self.next_slot = 0;
-            }
-            self.sent += 1;
-            frames.push(Frame { parts: Parts::one(span), len_bytes, ..Frame::default() });
-        }
+    fn arrived(&mut self, now_ns: u64) -> usize {
+        self.due = self.rate.as_mut().map_or(u64::MAX, |rate| rate.due(now_ns)).min(self.count);
+        self.due.saturating_sub(self.sent) as usize
     }
 
-    #[inline]
+    #[inline(always)]
+    fn receive(&mut self, _now_ns: u64) -> Option<Frame> {
+        if self.sent >= self.due {
+            return None;
+        }
+        let len_bytes = self.lens_bytes[self.next_slot];
+        let span = self.slots.span(self.next_slot * self.stride_bytes, len_bytes as usize);
+        if let Some(at) = self.stamp_offset {
+            span.skip(at as u32).write_array(self.sent.to_le_bytes());
+        }
+        self.next_slot += 1;
+        if self.next_slot == self.lens_bytes.len() {
+            self.next_slot = 0;
+        }
+        self.sent += 1;
+        Some(Frame { parts: Parts::one(span), len_bytes, ..Frame::default() })
+    }
+
+    #[inline(always)]
     fn release(&mut self, _frame: &mut Frame) {}
 
     /// The schedule does not slip because the guest is slow: what is due waits at the source.

@@ -41,6 +41,13 @@ pub(crate) struct WordArea {
     words: u32,
 }
 
+/// Heads of available chains, in a split ring.
+#[derive(Debug)]
+pub(crate) struct AvailableRing {
+    start: *const AtomicU16,
+    mask: u16,
+}
+
 /// 8-byte used elements of a split ring.
 #[derive(Debug)]
 pub(crate) struct UsedElements {
@@ -53,6 +60,8 @@ pub(crate) struct UsedElements {
 unsafe impl Send for DescriptorArea {}
 // SAFETY: as above.
 unsafe impl Send for WordArea {}
+// SAFETY: as above.
+unsafe impl Send for AvailableRing {}
 // SAFETY: as above.
 unsafe impl Send for UsedElements {}
 
@@ -129,6 +138,22 @@ impl WordArea {
     #[inline(always)]
     pub(crate) fn store(&self, word: u32, value: u16, order: Ordering) {
         self.at(word).store(value.to_le(), order);
+    }
+}
+
+impl AvailableRing {
+    /// `size` heads after the two words at `gpa`; `size` is a power of two.
+    pub(crate) fn new(memory: &GuestMemory, gpa: u64, size: u16) -> Option<Self> {
+        let span = checked(memory, gpa.checked_add(4)?, u32::from(size) * 2, 2)?;
+        Some(AvailableRing { start: span.address() as *const _, mask: size - 1 })
+    }
+
+    /// The head at an index; the available index was read before.
+    #[inline(always)]
+    pub(crate) fn load(&self, index: u16) -> u16 {
+        // SAFETY: masked by the size that the area was checked for.
+        let entry = unsafe { &*self.start.add((index & self.mask) as usize) };
+        u16::from_le(entry.load(Ordering::Relaxed))
     }
 }
 

@@ -138,6 +138,16 @@ pub struct Window {
     host: usize,
 }
 
+impl Window {
+    /// The bytes at `gpa`, if all of them lie in this region.
+    #[inline(always)]
+    pub(crate) fn span(&self, gpa: u64, len_bytes: u32) -> Option<Span> {
+        let offset = gpa.wrapping_sub(self.gpa);
+        (offset < self.len_bytes && u64::from(len_bytes) <= self.len_bytes - offset)
+            .then(|| Span::in_window(self.host, offset, len_bytes))
+    }
+}
+
 impl GuestMemory {
     /// Maps every region of a table.
     ///
@@ -192,11 +202,7 @@ impl GuestMemory {
     /// `None` where no region holds `gpa`. A zero length gives an empty span anywhere inside a region.
     #[inline]
     pub fn translate(&self, gpa: u64, len_bytes: u32, window: &mut Window) -> Option<Span> {
-        let offset = gpa.wrapping_sub(window.gpa);
-        if offset < window.len_bytes && u64::from(len_bytes) <= window.len_bytes - offset {
-            return Some(Span::in_window(window.host, offset, len_bytes));
-        }
-        self.translate_elsewhere(gpa, len_bytes, window)
+        window.span(gpa, len_bytes).or_else(|| self.translate_elsewhere(gpa, len_bytes, window))
     }
 
     #[cold]

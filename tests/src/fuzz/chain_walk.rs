@@ -6,9 +6,7 @@ use std::sync::atomic::Ordering;
 
 use virtnet_rings::guest::Ram;
 use virtnet_rings::memory::{GuestMemory, RegionSpec};
-use virtnet_rings::{
-    Chain, Layout, Notifier, PARTS_MAX, PartStore, Queue, QueueAddresses, QueueSetup, Used, Virtqueue,
-};
+use virtnet_rings::{Chain, Layout, Notifier, PARTS_MAX, PartStore, Queue, QueueAddresses, QueueSetup, Virtqueue};
 
 use super::Input;
 
@@ -93,12 +91,11 @@ pub fn chain_walk(bytes: &[u8]) {
             4 | 5 if !broken => {
                 let room = usize::from(input.u8() % 70);
                 let before = held.len();
-                let mut taken = Vec::new();
-                let result = queue.take_available(room, &mut store, |chain| taken.push(chain));
+                let (taken, violation) = queue.take_list(room, &mut store);
                 assert!(taken.len() <= room);
                 taken.iter().for_each(|chain| check(chain, &queue));
                 held.extend(taken);
-                broken = result.is_err();
+                broken = violation.is_some();
                 assert!(queue.outstanding() as usize >= held.len() && queue.outstanding() <= u32::from(queue.size()));
                 assert!(held.len() >= before);
             }
@@ -110,7 +107,7 @@ pub fn chain_walk(bytes: &[u8]) {
                     for part in chain.parts.iter().skip(chain.parts.readable()) {
                         part.write(&[0x5a; 64]);
                     }
-                    used.push(Used { id: chain.id, descriptors: chain.descriptors, len_bytes: written });
+                    used.push(chain.used(written));
                     store.give_back(chain.parts.take_list());
                 }
                 queue.return_used(&used);

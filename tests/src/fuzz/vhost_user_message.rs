@@ -30,18 +30,14 @@ impl Device {
     fn turn(&mut self, session: &mut Session) {
         for (index, ring) in self.rings.iter_mut().enumerate() {
             let Some(queue) = ring else { continue };
-            let mut chains = Vec::new();
-            let taken = queue.take_available(32, &mut self.store, |chain| chains.push(chain));
-            let used: Vec<Used> = chains
-                .iter()
-                .map(|chain| Used { id: chain.id, descriptors: chain.descriptors, len_bytes: 0 })
-                .collect();
+            let (chains, violation) = queue.take_list(32, &mut self.store);
+            let used: Vec<Used> = chains.iter().map(|chain| chain.used(0)).collect();
             chains.into_iter().for_each(|mut chain| self.store.give_back(chain.parts.take_list()));
             queue.return_used(&used);
             if queue.wants_notification() {
                 queue.call().notify();
             }
-            if taken.is_err() {
+            if violation.is_some() {
                 session.ring_failed(index);
             }
         }

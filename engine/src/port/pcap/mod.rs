@@ -59,9 +59,9 @@ impl Port for Pcap {
     }
 
     #[inline]
-    fn send(&mut self, frames: &mut Vec<Frame>, _window: &mut Window) {
+    fn send(&mut self, frame: &mut Frame, _window: &mut Window) {
         if let Some(tape) = &mut self.tape {
-            tape.write(frames);
+            tape.write(frame);
         }
     }
 
@@ -69,10 +69,13 @@ impl Port for Pcap {
     fn reap(&mut self, _window: &mut Window) {}
 
     #[inline]
-    fn receive(&mut self, now_ns: u64, room: usize, frames: &mut Vec<Frame>) {
-        if let Some(replay) = &mut self.replay {
-            replay.receive(now_ns, room, frames);
-        }
+    fn arrived(&mut self, _now_ns: u64) -> usize {
+        if self.is_replaying() { usize::MAX } else { 0 }
+    }
+
+    #[inline]
+    fn receive(&mut self, now_ns: u64) -> Option<Frame> {
+        self.replay.as_mut()?.receive(now_ns)
     }
 
     #[inline]

@@ -125,22 +125,17 @@ impl Tape {
         Self { ring, gathered, failed, drops: 0, _ending: ending }
     }
 
-    /// Copies frames onto the tape; what finds no room is counted.
+    /// Copies a frame onto the tape; one that finds no room is counted.
     #[inline]
-    pub(super) fn write(&mut self, frames: &[Frame]) {
-        if frames.is_empty() {
-            return;
-        }
+    pub(super) fn write(&mut self, frame: &Frame) {
         let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        let (mark, bytes) = self.gathered.split_at_mut(MARK_BYTES);
+        let len_bytes = frame.parts.read(&mut bytes[..frame.len_bytes.min(SNAPLEN_BYTES) as usize]);
+        mark[..8].copy_from_slice(&now_ns.to_le_bytes());
+        mark[8..].copy_from_slice(&(len_bytes as u32).to_le_bytes());
         let failed = self.failed.load(Ordering::Relaxed);
-        for frame in frames {
-            let (mark, bytes) = self.gathered.split_at_mut(MARK_BYTES);
-            let len_bytes = frame.parts.read(&mut bytes[..frame.len_bytes.min(SNAPLEN_BYTES) as usize]);
-            mark[..8].copy_from_slice(&now_ns.to_le_bytes());
-            mark[8..].copy_from_slice(&(len_bytes as u32).to_le_bytes());
-            if failed || self.ring.push_entire_slice(&self.gathered[..MARK_BYTES + len_bytes]).is_err() {
-                self.drops += 1;
-            }
+        if failed || self.ring.push_entire_slice(&self.gathered[..MARK_BYTES + len_bytes]).is_err() {
+            self.drops += 1;
         }
     }
 

@@ -109,34 +109,31 @@ impl Replay {
         self.share.is_empty() || (self.round > 0 && !self.repeat)
     }
 
-    /// Appends up to `room` frames that are due. The first call starts the clock.
+    /// The next frame, if it is due. The first call starts the clock.
     #[inline]
-    pub(super) fn receive(&mut self, now_ns: u64, room: usize, frames: &mut Vec<Frame>) {
-        let start_ns = *self.start_ns.get_or_insert(now_ns);
-        let elapsed_ns = now_ns.saturating_sub(start_ns);
-        for _ in 0..room {
-            if self.is_over() {
-                return;
-            }
-            let number = self.share[self.next];
-            let shot = self.capture.shots()[number as usize];
-            let at_ns = match (self.pace, self.interval_ns) {
-                (Pace::AsFastAsPossible, _) => 0,
-                (_, Some(interval_ns)) => (interval_ns * f64::from(number)) as u64,
-                (_, None) => shot.at_ns,
-            };
-            if self.pace != Pace::AsFastAsPossible
-                && self.round.saturating_mul(self.round_ns).saturating_add(at_ns) > elapsed_ns
-            {
-                return;
-            }
-            let parts = Parts::one(self.capture.span(shot));
-            frames.push(Frame { parts, len_bytes: shot.len_bytes, ..Frame::default() });
-            self.next += 1;
-            if self.next == self.share.len() {
-                self.next = 0;
-                self.round += 1;
-            }
+    pub(super) fn receive(&mut self, now_ns: u64) -> Option<Frame> {
+        if self.is_over() {
+            return None;
         }
+        let elapsed_ns = now_ns.saturating_sub(*self.start_ns.get_or_insert(now_ns));
+        let number = self.share[self.next];
+        let shot = self.capture.shots()[number as usize];
+        let at_ns = match (self.pace, self.interval_ns) {
+            (Pace::AsFastAsPossible, _) => 0,
+            (_, Some(interval_ns)) => (interval_ns * f64::from(number)) as u64,
+            (_, None) => shot.at_ns,
+        };
+        if self.pace != Pace::AsFastAsPossible
+            && self.round.saturating_mul(self.round_ns).saturating_add(at_ns) > elapsed_ns
+        {
+            return None;
+        }
+        self.next += 1;
+        if self.next == self.share.len() {
+            self.next = 0;
+            self.round += 1;
+        }
+        let parts = Parts::one(self.capture.span(shot));
+        Some(Frame { parts, len_bytes: shot.len_bytes, ..Frame::default() })
     }
 }

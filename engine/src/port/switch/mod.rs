@@ -16,7 +16,7 @@ use self::fdb::{Fdb, Learned, Mac, PortId, TICK_SECONDS};
 use super::Port;
 use crate::counters::DropReason;
 use crate::frame::steer::Steering;
-use crate::frame::{Frame, Lender, Loan};
+use crate::frame::{Frame, Lender, Loan, Loans};
 use crate::window::Window;
 
 /// How many frames wait for one receiver.
@@ -112,7 +112,7 @@ struct Mailbox {
     inbox: VecDeque<Frame>,
     /// How many frames in the inbox each sender has.
     shares: [u16; SENDERS],
-    loans: Vec<Loan>,
+    loans: Loans,
     /// Frames that found the inbox full.
     overflows: u64,
     /// Frames from this slot that could not be delivered.
@@ -125,7 +125,7 @@ impl Mailbox {
         parked: false,
         inbox: VecDeque::new(),
         shares: [0; SENDERS],
-        loans: Vec::new(),
+        loans: Loans::NONE,
         overflows: 0,
         losses: Losses { port_full: 0, no_destination: 0 },
     };
@@ -147,10 +147,11 @@ impl Mailbox {
         Ok(())
     }
 
-    #[inline]
-    fn take(&mut self, count: usize, frames: &mut Vec<Frame>) {
-        let Mailbox { inbox, shares, .. } = self;
-        frames.extend(inbox.drain(..count).inspect(|frame| shares[sender(frame.lender)] -= 1));
+    #[inline(always)]
+    fn take(&mut self) -> Option<Frame> {
+        let frame = self.inbox.pop_front()?;
+        self.shares[sender(frame.lender)] -= 1;
+        Some(frame)
     }
 }
 
@@ -224,7 +225,7 @@ impl Lane {
         }
         self.roused.reserve(self.mailboxes.len());
         // Nothing that its last owner left is the new one's.
-        let (inbox, loans) = (VecDeque::with_capacity(INBOX), Vec::with_capacity(4 * INBOX));
+        let (inbox, loans) = (VecDeque::with_capacity(INBOX), Loans::with_capacity(4 * INBOX));
         self.mailboxes[index] = Mailbox { open: true, inbox, loans, ..Mailbox::CLOSED };
     }
 
@@ -242,7 +243,7 @@ impl Lane {
     /// A slot leaves the hot scan: [`Self::take_roused`] tells of the next frame for it. `false` if one is there already.
     pub fn park(&mut self, slot: u16) -> bool {
         let mailbox = &mut self.mailboxes[usize::from(slot)];
-        mailbox.parked = mailbox.inbox.is_empty() && mailbox.loans.is_empty();
+        mailbox.parked = mailbox.inbox.is_empty();
         mailbox.parked
     }
 
@@ -491,24 +492,26 @@ impl Port for End<'_> {
         usize::MAX
     }
 
-    #[inline]
-    fn send(&mut self, frames: &mut Vec<Frame>, window: &mut Window) {
-        for frame in frames.drain(..) {
-            self.forward(frame, window);
-        }
+    #[inline(always)]
+    fn send(&mut self, frame: &mut Frame, window: &mut Window) {
+        self.forward(std::mem::take(frame), window);
     }
 
     #[inline]
     fn reap(&mut self, window: &mut Window) {
-        for loan in self.lane.mailboxes[usize::from(self.slot)].loans.drain(..) {
+        for loan in self.lane.mailboxes[usize::from(self.slot)].loans.drain() {
             window.settle(loan);
         }
     }
 
     #[inline]
-    fn receive(&mut self, _now_ns: u64, room: usize, frames: &mut Vec<Frame>) {
-        let mailbox = &mut self.lane.mailboxes[usize::from(self.slot)];
-        mailbox.take(room.min(mailbox.inbox.len()), frames);
+    fn arrived(&mut self, _now_ns: u64) -> usize {
+        self.lane.mailboxes[usize::from(self.slot)].inbox.len()
+    }
+
+    #[inline(always)]
+    fn receive(&mut self, _now_ns: u64) -> Option<Frame> {
+        self.lane.mailboxes[usize::from(self.slot)].take()
     }
 
     #[inline]

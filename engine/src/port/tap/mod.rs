@@ -205,30 +205,33 @@ impl Tap {
         }
     }
 
-    /// Appends up to `room` frames that wait at the interface, each with its slot as its ticket.
+    /// How many frames can be taken: what the interface has is known when it is read.
     #[inline]
-    pub fn take_frames(&mut self, now_ns: u64, room: usize, frames: &mut Vec<Frame>) {
-        if now_ns < self.quiet_until_ns || self.gone {
-            return;
-        }
-        for _ in 0..room.min(self.free.len()) {
+    pub fn waiting(&self, now_ns: u64) -> usize {
+        if now_ns < self.quiet_until_ns || self.gone { 0 } else { self.free.len() }
+    }
+
+    /// The next frame that waits at the interface, with its slot as its ticket.
+    #[inline]
+    pub fn take_frame(&mut self, now_ns: u64) -> Option<Frame> {
+        for _ in 0..self.waiting(now_ns) {
             let count = match rustix::io::retry_on_intr(|| rustix::io::read(&self.queue, &mut self.buffer[..])) {
                 Ok(count) => count,
                 Err(error) => {
                     // An interface that is down has nothing; one that was deleted has an error, for ever.
                     self.gone = error != Errno::AGAIN;
                     self.quiet_until_ns = now_ns + LOOK_AGAIN_NS;
-                    return;
+                    return None;
                 }
             };
             let Some((header, bytes)) = self.buffer[..count].split_first_chunk::<HEADER>() else { continue };
             if bytes.len() < FRAME_LEN_MIN as usize {
                 continue;
             }
-            let Some(slot) = self.free.pop() else { return };
+            let slot = self.free.pop()?;
             let span = self.slots.span(usize::from(slot) * SLOT_SIZE_BYTES, bytes.len());
             span.write(bytes);
-            frames.push(Frame {
+            return Some(Frame {
                 parts: Parts::one(span),
                 len_bytes: bytes.len() as u32,
                 header: *header,
@@ -236,6 +239,7 @@ impl Tap {
                 ..Frame::default()
             });
         }
+        None
     }
 
     /// Readable when frames wait; `None` when none will come any more.
@@ -243,7 +247,7 @@ impl Tap {
         (!self.gone).then(|| self.queue.as_fd())
     }
 
-    /// Takes back a slot that [`Tap::take_frames`] lent.
+    /// Takes back a slot that [`Tap::take_frame`] lent.
     #[inline]
     pub fn take_back(&mut self, slot: u16) {
         debug_assert!(!self.free.contains(&slot));
@@ -282,13 +286,11 @@ impl Port for Tap {
     }
 
     #[inline]
-    fn send(&mut self, frames: &mut Vec<Frame>, _window: &mut Window) {
-        for frame in frames.iter() {
-            match self.transmit(frame) {
-                Ok(()) => {}
-                Err(DropReason::PortFull) => self.drops.full += 1,
-                Err(_) => self.drops.refused += 1,
-            }
+    fn send(&mut self, frame: &mut Frame, _window: &mut Window) {
+        match self.transmit(frame) {
+            Ok(()) => {}
+            Err(DropReason::PortFull) => self.drops.full += 1,
+            Err(_) => self.drops.refused += 1,
         }
     }
 
@@ -296,8 +298,13 @@ impl Port for Tap {
     fn reap(&mut self, _window: &mut Window) {}
 
     #[inline]
-    fn receive(&mut self, now_ns: u64, room: usize, frames: &mut Vec<Frame>) {
-        self.take_frames(now_ns, room, frames);
+    fn arrived(&mut self, now_ns: u64) -> usize {
+        self.waiting(now_ns)
+    }
+
+    #[inline]
+    fn receive(&mut self, now_ns: u64) -> Option<Frame> {
+        self.take_frame(now_ns)
     }
 
     #[inline]
