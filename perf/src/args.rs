@@ -8,6 +8,7 @@ use serde::Serialize;
 use virtnet_rings::spec::{net, virtq};
 
 use crate::frame::Sizes;
+use crate::self_loop::args::SelfLoopArgs;
 
 /// Load generator and judge for virtio-net data paths.
 ///
@@ -37,6 +38,8 @@ pub enum Command {
     Versus(VersusArgs),
     /// The highest rate without loss, by halving. (RFC 2544, "Throughput")
     Search(SearchArgs),
+    /// DPDK's virtio driver on one thread with DPDK's vhost device and ours in turns, and the ratio of what these cost
+    SelfLoop(SelfLoopArgs),
 }
 
 /// Which way frames go.
@@ -190,7 +193,7 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 /// Seconds, as in 2 or 0.5.
-fn seconds(text: &str) -> Result<f64, String> {
+pub fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse().unwrap_or(f64::NAN);
     if (0.01..=86_400.0).contains(&seconds) { Ok(seconds) } else { Err("0.01 to 86400 seconds".to_owned()) }
 }

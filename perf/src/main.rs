@@ -18,6 +18,7 @@ mod progress;
 mod report;
 mod run;
 mod search;
+mod self_loop;
 mod statistics;
 mod versus;
 
@@ -59,6 +60,7 @@ fn work(command: &Command) -> Result<u64> {
         Command::Latency(args) => (latency::measure(args, &watch)?, &args.results),
         Command::Versus(args) => (versus::run(args, &watch)?, &args.results),
         Command::Search(args) => (search::run(args, &watch)?, &args.results),
+        Command::SelfLoop(args) => return self_loop::run(args, &watch).map(|()| 0),
     };
     results.publish(shown)?;
     Ok(results.integrity_errors())
