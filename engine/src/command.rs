@@ -1,12 +1,15 @@
 //! All that can be asked of a worker. Every command is answered, once.
 
+use std::sync::Arc;
+
 use virtnet_rings::{Notifier, Violation};
 
 use crate::announcement::Announcement;
 use crate::pair::{Attachment, Pair, Side};
-use crate::port::switch::PortMap;
 use crate::port::switch::fdb::PortId;
+use crate::port::switch::{Link, Place, PortMap};
 use crate::uplink::Uplink;
+use crate::worker::Desk;
 
 /// A question or an order.
 #[derive(Debug)]
@@ -30,6 +33,19 @@ pub enum Command {
     /// Sends an announcement ([`crate::announcement`]) out of the interface there; answered by [`Reply::Done`], or by
     /// [`Reply::Refused`] where there is none.
     Announce(u16, Announcement),
+    /// Gives a pair or an uplink back as it is, queues and all, when nothing of it is out; answered by [`Reply::Pair`] or
+    /// [`Reply::Uplink`].
+    Depart(u16),
+    /// Keeps frames for a place, whose pair will depart; answered by [`Reply::Done`], or by [`Reply::Refused`] where others are
+    /// kept already.
+    Hold(Place),
+    /// Sends what was kept to the pair's new place, and a port's frames as it says from now on; answered by [`Reply::Done`],
+    /// when nothing is kept any more.
+    Lead(PortMap, Place),
+    /// Makes another worker known; answered by [`Reply::Done`].
+    Connect(u16, Box<Link>, Arc<Desk>),
+    /// Forgets it; answered by [`Reply::Done`], or by [`Reply::Refused`] where it has frames of this one.
+    Disconnect(u16),
     /// Makes a port of the switch known; answered by [`Reply::Done`].
     SetPort(PortMap),
     /// Makes it unknown; answered by [`Reply::Done`].

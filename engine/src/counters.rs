@@ -238,12 +238,18 @@ impl AddAssign<&QueueCounts> for QueueCounts {
 #[derive(Debug)]
 struct Sequenced<const N: usize> {
     sequence: AtomicU64,
+    /// Apart from the others: an estimate, added to now and then.
+    busy_ns: AtomicU64,
     words: [AtomicU64; N],
 }
 
 impl<const N: usize> Sequenced<N> {
     fn new() -> Self {
-        Self { sequence: AtomicU64::new(0), words: std::array::from_fn(|_| AtomicU64::new(0)) }
+        Self {
+            sequence: AtomicU64::new(0),
+            busy_ns: AtomicU64::new(0),
+            words: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
     }
 
     /// Adds to the front words. Only one thread may do so.
@@ -290,6 +296,12 @@ impl QueueCounters {
         self.0.add(if dropped { &words } else { &words[..COMMON_WORDS] });
     }
 
+    /// Adds to what the queue has cost its worker.
+    pub fn add_busy(&mut self, busy_ns: u64) {
+        let sum = self.0.busy_ns.load(Ordering::Relaxed).wrapping_add(busy_ns);
+        self.0.busy_ns.store(sum, Ordering::Relaxed);
+    }
+
     /// Another reader.
     pub fn reader(&self) -> CountersReader {
         CountersReader(self.0.clone())
@@ -302,6 +314,11 @@ pub struct CountersReader(Arc<Sequenced<WORDS>>);
 
 impl CountersReader {
     const ATTEMPTS_MAX: usize = 1000;
+
+    /// What the queue has cost its worker, in nanoseconds. Of a pair's two queues one has it all.
+    pub fn busy_ns(&self) -> u64 {
+        self.0.busy_ns.load(Ordering::Relaxed)
+    }
 
     /// The counts as they were between two bursts.
     ///

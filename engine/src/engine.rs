@@ -1,10 +1,15 @@
 //! The engine as control sees it: workers on lcores, devices on workers. One thread owns it; it never waits for a worker
 //! longer than [`REPLY_TIMEOUT`].
 
+mod crew;
+mod relocation;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub use relocation::{LcoreLoad, LoadReport};
 use thiserror::Error;
 use virtnet_rings::{Notifier, Queue, Violation};
 
@@ -21,6 +26,7 @@ use crate::port::source::{Source, SourceConfig, SourceError};
 use crate::port::switch::fdb::{Fdb, PortId, TICK_SECONDS};
 use crate::port::switch::{Lane, Link, Place, PortMap, WORKERS_MAX};
 use crate::port::tap::{Tap, TapConfig, TapError};
+use crate::topology::Topology;
 use crate::uplink::Uplink;
 use crate::worker::{Desk, Worker};
 
@@ -85,6 +91,13 @@ pub struct UplinkConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeviceId(u32);
 
+#[cfg(test)]
+impl DeviceId {
+    pub(crate) fn for_test(number: u32) -> Self {
+        Self(number)
+    }
+}
+
 /// What can go wrong.
 #[derive(Debug, Error)]
 pub enum EngineError {
@@ -127,6 +140,20 @@ pub enum EngineError {
         index: u16,
         /// What it is.
         attached: bool,
+    },
+    /// No worker of that number.
+    #[error("there is no worker {worker}")]
+    NoWorker {
+        /// Its number.
+        worker: usize,
+    },
+    /// No pair of that index.
+    #[error("queue pair {pair}: the device has {pairs}")]
+    PairIndex {
+        /// As found.
+        pair: u16,
+        /// How many there are.
+        pairs: u16,
     },
     /// All ports of the switch are in use.
     #[error("the switch has no free port; it has {ports_max}")]
@@ -184,9 +211,26 @@ struct Device {
     receiveqs: Vec<Option<bool>>,
     /// By queue index.
     counters: Vec<(CountersReader, QueueCounts)>,
+    /// By pair: what it had cost in nanoseconds, and how many frames had moved, when that was last asked.
+    measured: Vec<(u64, u64)>,
+    /// Where its guest's memory is.
+    node: Option<usize>,
 }
 
 impl Device {
+    /// Its port of the switch as it is now: frames are spread over the pairs that receive. A driver may use fewer pairs than
+    /// there are. ("Automatic receive steering in multiqueue mode")
+    fn port_map(&self) -> Option<PortMap> {
+        let receiving = self.places.iter().zip(&self.receiveqs).filter(|&(_, &enabled)| enabled == Some(true));
+        let mut places: Vec<Place> = receiving.map(|(&place, _)| place).collect();
+        if places.is_empty() {
+            // Somebody must count what nobody receives.
+            places.clone_from(&self.places);
+        }
+        let steering = Steering::over(places.len() as u16);
+        Some(PortMap { id: self.port?, places: places.into(), steering })
+    }
+
     /// How many virtqueues it has, attached or not.
     fn queues(&self) -> u16 {
         if self.is_uplink { 0 } else { 2 * self.places.len() as u16 }
@@ -198,14 +242,25 @@ struct Handle {
     desk: Arc<Desk>,
     /// None where it is turned by hand.
     thread: Option<JoinHandle<()>>,
+    lcore: Option<usize>,
     slots_used: usize,
+    /// How busy it had been when that was last asked.
+    busy_ns: u64,
 }
 
 /// Workers, and what they serve.
 #[derive(Debug)]
 pub struct Engine {
-    workers: Vec<Handle>,
-    devices: std::collections::BTreeMap<DeviceId, Device>,
+    workers: BTreeMap<u16, Handle>,
+    /// What a new worker is made with.
+    burst: usize,
+    idle: IdlePolicy,
+    devices: BTreeMap<DeviceId, Device>,
+    /// What workers have told of their own accord and nobody has asked for yet.
+    events: Vec<ViolationEvent>,
+    topology: Topology,
+    /// When loads were last asked for.
+    measured: Instant,
     fdb: Arc<Fdb>,
     ports_used: Vec<bool>,
     next_number: u64,
@@ -219,21 +274,11 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Workers`], [`EngineError::Lcore`] and [`EngineError::Start`].
     pub fn start(config: EngineConfig) -> Result<Self, EngineError> {
-        let known = core_affinity::get_core_ids().unwrap_or_default();
-        if let Some(lcore) = config.lcores.iter().flatten().find(|&&lcore| !known.iter().any(|core| core.id == lcore)) {
-            return Err(EngineError::Lcore { lcore: *lcore });
-        }
+        check_lcores(&config.lcores)?;
         let (mut engine, workers) = Self::by_hand(&config)?;
         for (me, worker) in workers.into_iter().enumerate() {
-            let lcore = config.lcores[me].map(|id| core_affinity::CoreId { id });
-            let name = config.lcores[me].map_or_else(|| format!("worker-{me}"), |lcore| format!("lcore-{lcore}"));
-            let thread = std::thread::Builder::new().name(name).spawn(move || {
-                if let Some(lcore) = lcore {
-                    core_affinity::set_for_current(lcore);
-                }
-                worker.run();
-            })?;
-            engine.workers[me].thread = Some(thread);
+            let thread = crew::start(me as u16, config.lcores[me], worker, engine.started)?;
+            engine.workers.entry(me as u16).and_modify(|handle| handle.thread = Some(thread));
         }
         Ok(engine)
     }
@@ -255,9 +300,14 @@ impl Engine {
             Worker::new(me as u16, desks.clone(), lane, config.burst, config.idle)
         };
         let workers = links(count).into_iter().enumerate().map(worker).collect();
-        let handle = |desk: &Arc<Desk>| Handle { desk: desk.clone(), thread: None, slots_used: 0 };
+        let handle = |(me, desk): (usize, &Arc<Desk>)| (me as u16, Handle::new(desk, config.lcores[me]));
         let engine = Engine {
-            workers: desks.iter().map(handle).collect(),
+            workers: desks.iter().enumerate().map(handle).collect(),
+            burst: config.burst,
+            idle: config.idle,
+            events: Vec::new(),
+            topology: Topology::of_this_machine(),
+            measured: Instant::now(),
             devices: Default::default(),
             fdb,
             ports_used: Vec::new(),
@@ -307,10 +357,10 @@ impl Engine {
         if pairs == 0 || pairs > PAIRS_MAX {
             return Err(EngineError::Pairs { found: pairs });
         }
-        if let Some(&worker) = workers.iter().find(|&&worker| worker >= self.workers.len()) {
-            return Err(EngineError::Workers { found: worker + 1 });
+        match workers.iter().find(|&&worker| !self.workers.contains_key(&(worker as u16))) {
+            Some(&worker) => Err(EngineError::NoWorker { worker }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Gives each part of a device to a worker. A part is made with its counters: those of what goes out of the switch, and
@@ -325,10 +375,11 @@ impl Engine {
     where
         S: FnOnce(QueueCounters, QueueCounters) -> Command,
     {
-        let mut device = Device { is_uplink, places: Vec::new(), port, receiveqs: Vec::new(), counters: Vec::new() };
+        let (places, receiveqs, counters) = Default::default();
+        let mut device = Device { is_uplink, places, port, receiveqs, counters, measured: Vec::new(), node: None };
         for (index, seat) in seats.enumerate() {
             let worker = match workers {
-                [] => self.least_loaded(),
+                [] => self.least_loaded(None),
                 workers => workers[index % workers.len()],
             };
             let (receive, receive_reader) = QueueCounters::new();
@@ -341,10 +392,16 @@ impl Engine {
                 }
             }
             device.receiveqs.push(None);
+            device.measured.push((0, 0));
             device.counters.extend([receive_reader, transmit_reader].map(|reader| (reader, QueueCounts::default())));
         }
-        if let Some(port) = port {
-            self.connect(port, &device.places)?;
+        if let Some(map) = device.port_map() {
+            let index = usize::from(map.id.0);
+            if self.ports_used.len() <= index {
+                self.ports_used.resize(index + 1, false);
+            }
+            self.ports_used[index] = true;
+            self.tell_port(map)?;
         }
         let id = DeviceId(self.next_id());
         self.devices.insert(id, device);
@@ -356,6 +413,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoDevice`] and [`EngineError::Silent`].
     pub fn remove_device(&mut self, id: DeviceId) -> Result<Vec<Queue>, EngineError> {
+        self.collect_events();
         let queues = self.device(id)?.queues();
         let mut left = Vec::new();
         for index in 0..queues {
@@ -461,20 +519,24 @@ impl Engine {
     /// Queues that broke a rule since this was last asked, and the passing of time in the switch.
     pub fn watch(&mut self) -> Vec<ViolationEvent> {
         self.fdb.expire(self.tick());
-        let mut events = Vec::new();
-        for (worker, handle) in self.workers.iter().enumerate() {
+        self.collect_events();
+        std::mem::take(&mut self.events)
+    }
+
+    /// Takes what workers have told, while queues are still where they were when it was told.
+    fn collect_events(&mut self) {
+        for (&worker, handle) in &self.workers {
             while let Some(Broken { slot, side, violation }) = handle.desk.broken.pop() {
-                let place = Place { worker: worker as u16, slot };
+                let place = Place { worker, slot };
                 let found = self.devices.iter().find_map(|(&device, entry)| {
                     let pair = entry.places.iter().position(|&other| other == place)?;
                     Some((device, 2 * pair as u16 + u16::from(side == Side::Transmitq)))
                 });
                 if let Some((device, queue_index)) = found {
-                    events.push(ViolationEvent { device, queue_index, violation });
+                    self.events.push(ViolationEvent { device, queue_index, violation });
                 }
             }
         }
-        events
     }
 
     fn tick(&self) -> u64 {
@@ -500,10 +562,6 @@ impl Engine {
         self.next_id
     }
 
-    fn least_loaded(&self) -> usize {
-        (0..self.workers.len()).min_by_key(|&worker| self.workers[worker].slots_used).unwrap_or_default()
-    }
-
     fn free_port(&mut self) -> Result<PortId, EngineError> {
         let ports_max = self.fdb.ports_max();
         let index = self.ports_used.iter().position(|used| !used).unwrap_or(self.ports_used.len());
@@ -513,8 +571,7 @@ impl Engine {
         Ok(PortId(index as u16))
     }
 
-    /// A receiveq came, went, or was enabled or disabled: what arrives for its device is spread over those that receive.
-    /// A driver may use fewer pairs than there are. ("Automatic receive steering in multiqueue mode")
+    /// A receiveq came, went, or was enabled or disabled: all workers learn where its port's frames go now.
     fn steer(&mut self, id: DeviceId, queue_index: u16, enabled: Option<bool>) -> Result<(), EngineError> {
         let Some(device) = self.devices.get_mut(&id) else { return Err(EngineError::NoDevice) };
         let Some(receiveq) = device.receiveqs.get_mut(usize::from(queue_index / 2)) else { return Ok(()) };
@@ -522,29 +579,15 @@ impl Engine {
             return Ok(());
         }
         *receiveq = enabled;
-        let Some(port) = device.port else { return Ok(()) };
-        let receiving = device.places.iter().zip(&device.receiveqs).filter(|&(_, &enabled)| enabled == Some(true));
-        let mut places: Vec<Place> = receiving.map(|(&place, _)| place).collect();
-        if places.is_empty() {
-            // Somebody must count what nobody receives.
-            places.clone_from(&device.places);
-        }
-        self.connect(port, &places)
+        device.port_map().map_or(Ok(()), |map| self.tell_port(map))
     }
 
-    fn connect(&mut self, port: PortId, places: &[Place]) -> Result<(), EngineError> {
-        let index = usize::from(port.0);
-        if self.ports_used.len() <= index {
-            self.ports_used.resize(index + 1, false);
-        }
-        self.ports_used[index] = true;
-        let steering = Steering::over(places.len() as u16);
-        let map = PortMap { id: port, places: places.into(), steering };
-        (0..self.workers.len()).try_for_each(|worker| self.ask(worker as u16, Command::SetPort(map.clone())).map(drop))
+    fn tell_port(&mut self, map: PortMap) -> Result<(), EngineError> {
+        self.ask_all(|| Command::SetPort(map.clone())).map(drop)
     }
 
     fn disconnect(&mut self, port: PortId) -> Result<(), EngineError> {
-        (0..self.workers.len()).try_for_each(|worker| self.ask(worker as u16, Command::ForgetPort(port)).map(drop))?;
+        self.ask_all(|| Command::ForgetPort(port))?;
         self.fdb.forget_port(port);
         self.ports_used[usize::from(port.0)] = false;
         Ok(())
@@ -554,7 +597,7 @@ impl Engine {
         let worker = worker as u16;
         match self.ask(worker, command)? {
             Reply::Slot(slot) => {
-                self.workers[usize::from(worker)].slots_used += 1;
+                self.count_slots(worker, 1);
                 Ok(Place { worker, slot })
             }
             _ => Err(EngineError::Silent { worker }),
@@ -568,18 +611,43 @@ impl Engine {
         for place in &device.places {
             let remove = if device.is_uplink { Command::RemoveUplink } else { Command::RemovePair };
             self.ask(place.worker, remove(place.slot))?;
-            self.workers[usize::from(place.worker)].slots_used -= 1;
+            self.count_slots(place.worker, -1);
         }
         Ok(())
     }
 
+    fn count_slots(&mut self, worker: u16, more: isize) {
+        if let Some(handle) = self.workers.get_mut(&worker) {
+            handle.slots_used = handle.slots_used.saturating_add_signed(more);
+        }
+    }
+
     /// Sends a command and waits for its answer.
     fn ask(&mut self, worker: u16, command: Command) -> Result<Reply, EngineError> {
+        let number = self.order(worker, command)?;
+        self.answer(worker, number)
+    }
+
+    /// Sends a command to every worker, and waits for all answers.
+    fn ask_all(&mut self, command: impl Fn() -> Command) -> Result<Vec<Reply>, EngineError> {
+        let workers: Vec<u16> = self.workers.keys().copied().collect();
+        let numbers: Vec<_> = workers.iter().map(|&worker| self.order(worker, command())).collect();
+        let answers: Vec<_> =
+            workers.iter().zip(numbers).map(|(&worker, number)| self.answer(worker, number?)).collect();
+        answers.into_iter().collect()
+    }
+
+    fn order(&mut self, worker: u16, command: Command) -> Result<u64, EngineError> {
         self.next_number += 1;
-        let number = self.next_number;
-        let desk = &self.workers[usize::from(worker)].desk;
-        desk.commands.push((number, command)).map_err(|_| EngineError::Silent { worker })?;
+        let no_worker = || EngineError::NoWorker { worker: worker.into() };
+        let desk = &self.workers.get(&worker).ok_or_else(no_worker)?.desk;
+        desk.commands.push((self.next_number, command)).map_err(|_| EngineError::Silent { worker })?;
         desk.wake.call();
+        Ok(self.next_number)
+    }
+
+    fn answer(&self, worker: u16, number: u64) -> Result<Reply, EngineError> {
+        let desk = &self.workers.get(&worker).ok_or(EngineError::NoWorker { worker: worker.into() })?.desk;
         let deadline = Instant::now() + REPLY_TIMEOUT;
         let mut tries = 0;
         loop {
@@ -603,13 +671,8 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        for worker in 0..self.workers.len() {
-            // Those that are turned by hand are not ours to stop.
-            let Some(thread) = self.workers[worker].thread.take() else { continue };
-            if self.ask(worker as u16, Command::Stop).is_ok() {
-                let _ = thread.join();
-            }
-        }
+        let workers: Vec<u16> = self.workers.keys().copied().collect();
+        workers.into_iter().for_each(|worker| self.stop(worker));
     }
 }
 
@@ -620,6 +683,15 @@ fn read_counters(counters: &mut [(CountersReader, QueueCounts)]) -> Vec<QueueCou
         QueueCountsOf { queue_index: index as u16, counts: *last }
     };
     counters.iter_mut().enumerate().map(read).collect()
+}
+
+/// Whether threads of this process may be put there.
+fn check_lcores(lcores: &[Option<usize>]) -> Result<(), EngineError> {
+    let known = core_affinity::get_core_ids().unwrap_or_default();
+    match lcores.iter().flatten().find(|&&lcore| !known.iter().any(|core| core.id == lcore)) {
+        Some(&lcore) => Err(EngineError::Lcore { lcore }),
+        None => Ok(()),
+    }
 }
 
 /// The ends of the rings between all workers, by worker and then by the other worker.

@@ -18,10 +18,13 @@ pub mod frame;
 pub mod hand;
 mod idle;
 pub mod journey;
+pub mod meter;
 pub mod pair;
+pub mod placement;
 pub mod port;
 pub mod roster;
 mod sync;
+pub mod topology;
 pub mod uplink;
 mod wake;
 pub mod window;
@@ -31,4 +34,5 @@ pub use engine::{
     DeviceConfig, DeviceId, Engine, EngineConfig, EngineError, PAIRS_MAX, PortConfig, QueueCountsOf, REPLY_TIMEOUT,
     UplinkConfig, ViolationEvent,
 };
+pub use engine::{LcoreLoad, LoadReport};
 pub use idle::IdlePolicy;

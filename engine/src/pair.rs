@@ -139,6 +139,8 @@ pub struct Pair {
     transmitq: Option<Box<Attached<Window>>>,
     receive_counters: QueueCounters,
     transmit_counters: QueueCounters,
+    /// It is to go to another worker, as soon as nothing of it is out.
+    departing: bool,
 }
 
 /// What a turn has to tell.
@@ -153,7 +155,29 @@ pub struct Turned {
 impl Pair {
     /// A pair without queues.
     pub fn new(port: AnyPort, receive_counters: QueueCounters, transmit_counters: QueueCounters) -> Self {
-        Pair { port, receiveq: None, transmitq: None, receive_counters, transmit_counters }
+        Pair { port, receiveq: None, transmitq: None, receive_counters, transmit_counters, departing: false }
+    }
+
+    /// Takes nothing more from its guest until [`Self::stay`], so that [`Self::has_settled`].
+    pub fn depart(&mut self) {
+        self.departing = true;
+    }
+
+    /// Goes on, here or elsewhere.
+    pub fn stay(&mut self) {
+        self.departing = false;
+    }
+
+    /// Whether the switch has nothing of it, and it nothing of the switch's. What other ports have goes where the pair goes.
+    pub fn has_settled(&self) -> bool {
+        let lends = self.transmitq.as_ref().is_some_and(|attached| !attached.held.is_empty());
+        let borrows = self.receiveq.as_ref().is_some_and(|attached| attached.held.is_waiting());
+        !matches!(self.port, AnyPort::Switch(_)) || !lends && !borrows
+    }
+
+    /// Adds up what it costs its worker.
+    pub fn add_busy(&mut self, busy_ns: u64) {
+        self.transmit_counters.add_busy(busy_ns);
     }
 
     /// Starts serving a queue; given back if there is one already.
@@ -236,7 +260,7 @@ impl Pair {
     #[inline]
     fn turn_transmitq(&mut self, lane: &mut Lane, bench: &mut Bench, turned: &mut Turned) {
         let Some(attached) = &mut self.transmitq else { return };
-        let stopped = !attached.is_served();
+        let stopped = !attached.is_served() || self.departing;
         let Attached { queue, features, enabled, broken, leaving, held, .. } = &mut **attached;
         let features = *features;
         let slot = bench.lender.slot;
@@ -327,6 +351,9 @@ impl Pair {
         // Their frames wait for buffers as long as it takes; all others not for long.
         let keeps = matches!(&self.port, AnyPort::Source(_) | AnyPort::Pcap(_) | AnyPort::Loopback(_));
         let mut wait = Wait::Call;
+        if self.departing {
+            return Wait::Nothing;
+        }
         if let Some(attached) = self.transmitq.as_mut() {
             let out = !attached.held.is_empty() && !matches!(self.port, AnyPort::Loopback(_));
             if attached.leaving || out || attached.is_served() && attached.queue.arm() {

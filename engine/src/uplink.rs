@@ -43,7 +43,7 @@ impl Uplink {
 
     fn turn_from_wire(&mut self, lane: &mut Lane, bench: &mut Bench) -> usize {
         let slot = bench.lender.slot;
-        let room = if self.leaving { 0 } else { bench.burst.min(self.window.room()) };
+        let room = if self.leaving { 0 } else { bench.burst.min(self.window.room()).min(lane.room()) };
         let mut end = lane.end(slot, self.port);
         for _ in 0..room {
             let Some(mut frame) = self.tap.take_frame(bench.now_ns) else { break };
@@ -92,6 +92,16 @@ impl Uplink {
     /// Takes no more from the interface; [`Self::is_idle`] tells when nothing of it is out any more.
     pub fn leave(&mut self) {
         self.leaving = true;
+    }
+
+    /// Goes on after [`Self::leave`], elsewhere.
+    pub fn stay(&mut self) {
+        self.leaving = false;
+    }
+
+    /// Adds up what it costs its worker.
+    pub fn add_busy(&mut self, busy_ns: u64) {
+        self.from_wire.add_busy(busy_ns);
     }
 
     /// Whether the switch has nothing of the interface's.

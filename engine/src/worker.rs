@@ -10,6 +10,7 @@ use crate::command::{Broken, Command, Reply};
 use crate::doors::{Call, Doors, Opened};
 use crate::frame::Lender;
 use crate::idle::{Idle, IdlePolicy, Rest};
+use crate::meter::{Gauge, Meter};
 use crate::pair::{Pair, Side, Turned};
 use crate::port::switch::Lane;
 use crate::roster::{Roster, Wait};
@@ -40,6 +41,8 @@ pub struct Desk {
     pub wake: Wake,
     /// Who else can call it.
     pub doors: Doors,
+    /// How busy it is.
+    pub gauge: Gauge,
 }
 
 impl Desk {
@@ -54,6 +57,7 @@ impl Desk {
             replies: ArrayQueue::new(MESSAGES),
             broken: ArrayQueue::new(MESSAGES),
             doors: Doors::new(&wake)?,
+            gauge: Gauge::default(),
             wake,
         }))
     }
@@ -64,6 +68,8 @@ impl Desk {
 enum Waiting {
     Detach(u64, u16, Side),
     RemoveUplink(u64, u16),
+    Depart(u64, u16),
+    Lead(u64),
 }
 
 /// What has its turn in a slot.
@@ -106,9 +112,10 @@ pub struct Worker {
     look_ns: u64,
     lane: Lane,
     bench: Bench,
+    meter: Meter,
     desk: Arc<Desk>,
-    /// Desks of all workers, to wake those that were sent something.
-    desks: Vec<Arc<Desk>>,
+    /// Desks of all workers, by number, to wake those that were sent something.
+    desks: Vec<Option<Arc<Desk>>>,
     waiting: Vec<Waiting>,
     idle: Idle,
     stop: Option<u64>,
@@ -117,6 +124,12 @@ pub struct Worker {
 impl Worker {
     /// A worker with nothing to do, for bursts of `burst` frames.
     pub fn new(me: u16, desks: Vec<Arc<Desk>>, lane: Lane, burst: usize, idle: IdlePolicy) -> Self {
+        let desk = desks[usize::from(me)].clone();
+        Worker { desks: desks.into_iter().map(Some).collect(), ..Worker::alone(me, desk, lane, burst, idle) }
+    }
+
+    /// The same, to whom no other is known yet.
+    pub fn alone(me: u16, desk: Arc<Desk>, lane: Lane, burst: usize, idle: IdlePolicy) -> Self {
         Worker {
             me,
             slots: Vec::new(),
@@ -124,17 +137,17 @@ impl Worker {
             look_ns: 0,
             lane,
             bench: Bench::new(burst),
-            desk: desks[usize::from(me)].clone(),
-            desks,
+            meter: Meter::default(),
+            desk,
+            desks: Vec::new(),
             waiting: Vec::new(),
             idle: Idle::new(idle),
             stop: None,
         }
     }
 
-    /// Turns until told to stop.
-    pub fn run(mut self) {
-        let start = Instant::now();
+    /// Turns until told to stop. Workers of one engine count time from the same `start`.
+    pub fn run(mut self, start: Instant) {
         loop {
             let moved = self.turn(start.elapsed().as_nanos() as u64);
             if let Some(number) = self.stop {
@@ -154,6 +167,7 @@ impl Worker {
     /// A few commands, what other workers sent, one burst a queue and direction. Returns how much moved.
     pub fn turn(&mut self, now_ns: u64) -> usize {
         self.bench.now_ns = now_ns;
+        self.meter.begin(now_ns, &self.desk.gauge);
         let mut moved = self.obey();
         moved += self.lane.gather(now_ns);
         while let Some(slot) = self.lane.take_roused() {
@@ -178,7 +192,9 @@ impl Worker {
             moved += some;
         }
         for worker in self.lane.take_sent_to() {
-            self.desks[usize::from(worker)].wake.call();
+            if let Some(Some(desk)) = self.desks.get(usize::from(worker)) {
+                desk.wake.call();
+            }
         }
         if !self.waiting.is_empty() {
             self.answer_waiting();
@@ -187,6 +203,7 @@ impl Worker {
             self.look_ns = now_ns + if moved > 0 { LOOK_NS } else { LOOK_IDLE_NS };
             self.wait(Some(Duration::ZERO));
         }
+        self.meter.end(moved);
         moved
     }
 
@@ -204,6 +221,13 @@ impl Worker {
         };
         if let Some((side, violation)) = violation {
             let _ = self.desk.broken.push(Broken { slot, side, violation });
+        }
+        if let Some(busy_ns) = self.meter.sample(moved) {
+            match &mut self.slots[usize::from(slot)].seated {
+                Some(Seated::Pair(pair)) => pair.add_busy(busy_ns),
+                Some(Seated::Uplink(uplink)) => uplink.add_busy(busy_ns),
+                None => {}
+            }
         }
         moved
     }
@@ -249,6 +273,7 @@ impl Worker {
 
     /// Sleeps until a kick, a command or another worker calls, or for a nap.
     fn rest(&mut self, nap: Option<Duration>) {
+        self.meter.publish(&self.desk.gauge);
         self.desk.wake.lie_down();
         if self.desk.commands.is_empty() && !self.lane.has_mail() {
             self.wait(nap);
@@ -358,6 +383,45 @@ impl Worker {
                 };
                 if sent { Reply::Done } else { Reply::Refused(None) }
             }
+            Command::Depart(slot) => {
+                self.rouse(slot);
+                match self.seated(slot) {
+                    Some(Seated::Pair(pair)) => pair.depart(),
+                    Some(Seated::Uplink(uplink)) => uplink.leave(),
+                    None => return Some(Reply::Refused(None)),
+                }
+                self.waiting.push(Waiting::Depart(number, slot));
+                return None;
+            }
+            Command::Hold(place) => {
+                if self.lane.hold(place) {
+                    Reply::Done
+                } else {
+                    Reply::Refused(None)
+                }
+            }
+            Command::Lead(map, place) => {
+                self.lane.lead(map, place);
+                self.waiting.push(Waiting::Lead(number));
+                return None;
+            }
+            Command::Connect(worker, link, desk) => {
+                let index = usize::from(worker);
+                if self.desks.len() <= index {
+                    self.desks.resize(index + 1, None);
+                }
+                self.desks[index] = Some(desk);
+                self.lane.connect(worker, *link);
+                Reply::Done
+            }
+            Command::Disconnect(worker) => {
+                if self.lane.disconnect(worker, self.bench.now_ns) {
+                    self.desks[usize::from(worker)] = None;
+                    Reply::Done
+                } else {
+                    Reply::Refused(None)
+                }
+            }
             Command::SetPort(map) => {
                 self.lane.set_port(map);
                 Reply::Done
@@ -443,6 +507,29 @@ impl Worker {
         }))
     }
 
+    /// What is to depart, as soon as nothing of it is out and nothing waits for it.
+    fn let_depart(&mut self, slot: u16) -> Option<Reply> {
+        let settled = match self.seated(slot) {
+            Some(Seated::Pair(pair)) => pair.has_settled(),
+            Some(Seated::Uplink(uplink)) => uplink.is_idle(),
+            None => true,
+        };
+        if !settled || !self.lane.is_empty(slot) {
+            return None;
+        }
+        Some(match self.take(slot) {
+            Some(Seated::Pair(mut pair)) => {
+                pair.stay();
+                Reply::Pair(Some(pair))
+            }
+            Some(Seated::Uplink(mut uplink)) => {
+                uplink.stay();
+                Reply::Uplink(Some(uplink))
+            }
+            None => Reply::Refused(None),
+        })
+    }
+
     fn answer_waiting(&mut self) {
         for index in (0..self.waiting.len()).rev() {
             let answer = match self.waiting[index] {
@@ -456,6 +543,8 @@ impl Worker {
                     None => Some((number, Reply::Detached(None))),
                 },
                 Waiting::RemoveUplink(number, slot) => self.remove_uplink(slot).map(|reply| (number, reply)),
+                Waiting::Depart(number, slot) => self.let_depart(slot).map(|reply| (number, reply)),
+                Waiting::Lead(number) => self.lane.holds_nothing().then_some((number, Reply::Done)),
             };
             if let Some((number, reply)) = answer {
                 self.waiting.swap_remove(index);

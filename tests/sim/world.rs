@@ -11,7 +11,7 @@ use virtnet_rings::guest::mischief::{Kind, Mischief};
 use virtnet_rings::guest::net::NicOptions;
 use virtnet_rings::{Layout, Virtqueue};
 use virtnet_tests::frames::{self, BROADCAST, Mac};
-use virtnet_tests::house::place_of;
+use virtnet_tests::house::{Relocation, place_of};
 use virtnet_tests::{Device, Guest, House};
 
 use virtnet_tests::draw::Draw;
@@ -47,6 +47,8 @@ pub struct World {
     draw: Draw,
     house: House,
     households: Vec<Option<Household>>,
+    /// A pair that is on its way to another worker, by household. Control does one thing at a time.
+    relocation: Option<(usize, Relocation)>,
     /// Nothing is done that loses frames.
     calm: bool,
     stations: u16,
@@ -61,8 +63,16 @@ impl World {
         let mut draw = Draw::new(seed);
         let house = House::new(1 + draw.below(3));
         let calm = draw.one_in(3);
-        let mut world =
-            World { draw, house, households: Vec::new(), calm, stations: 0, villains: BTreeSet::new(), trace: 0 };
+        let mut world = World {
+            draw,
+            house,
+            households: Vec::new(),
+            relocation: None,
+            calm,
+            stations: 0,
+            villains: BTreeSet::new(),
+            trace: 0,
+        };
         for _ in 0..2 + world.draw.below(STATIONS - 1) {
             let household = world.found();
             world.households.push(Some(household));
@@ -188,6 +198,9 @@ impl World {
     }
 
     fn command(&mut self) {
+        if self.relocation.is_some() {
+            return;
+        }
         let index = self.draw.below(self.households.len());
         let queue_index = self.draw.below(2) as u16;
         let choice = self.draw.below(10);
@@ -213,6 +226,12 @@ impl World {
                 let household = self.households[index].take().expect("it is there");
                 self.leave(household);
             }
+            8 if household.queues.iter().all(|state| !matches!(state, State::Leaving(_))) => {
+                let worker = self.draw.below(self.house.workers.len()) as u16;
+                if worker != place.worker {
+                    self.relocation = Some((index, self.house.begin_relocation(&household.device, 0, worker)));
+                }
+            }
             7 if !self.calm && self.draw.one_in(4) => {
                 household.villain = true;
                 let kind = if queue_index == 0 { Kind::Receiveq } else { Kind::Transmitq };
@@ -231,6 +250,13 @@ impl World {
 
     /// Takes queues that have left, and brings them back in the end.
     fn look_after(&mut self) {
+        if let Some((index, relocation)) = &mut self.relocation {
+            let household = self.households[*index].as_mut().expect("nobody leaves meanwhile");
+            if self.house.go_on(relocation, &mut household.device) {
+                self.relocation = None;
+            }
+            return;
+        }
         for household in self.households.iter_mut().flatten() {
             for queue_index in [0, 1] {
                 let state = &mut household.queues[usize::from(queue_index)];
@@ -265,6 +291,10 @@ impl World {
 
     /// Everything comes to an end in good order, and adds up. Returns what happened as one number.
     pub fn finish(mut self) -> u64 {
+        while self.relocation.is_some() {
+            self.look_after();
+            self.house.turn_all();
+        }
         // What was interrupted goes on, and everybody listens until nothing comes any more.
         for household in self.households.iter_mut().flatten() {
             for queue_index in [0, 1] {

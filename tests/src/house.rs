@@ -53,6 +53,23 @@ pub fn place_of(device: &Device, queue_index: u16) -> (Place, Side) {
     (device.places[usize::from(queue_index / 2)], side)
 }
 
+/// A pair on its way to another worker.
+#[derive(Debug)]
+pub struct Relocation {
+    pair: usize,
+    worker: u16,
+    stage: Stage,
+}
+
+/// What is waited for.
+#[derive(Debug)]
+enum Stage {
+    Hold(Vec<u64>),
+    Depart(u64),
+    Arrive(u64),
+    Lead(Vec<u64>),
+}
+
 /// Workers, and the switch that they share.
 #[derive(Debug)]
 pub struct House {
@@ -213,6 +230,76 @@ impl House {
         let (place, side) = place_of(device, queue_index);
         let reply = self.ask(place.worker, Command::SetEnabled(place.slot, side, enabled));
         assert!(matches!(reply, Reply::Done));
+    }
+
+    /// Moves a pair to another worker, in control's order, while all workers turn.
+    pub fn relocate(&mut self, device: &mut Device, pair: usize, worker: u16) {
+        let mut relocation = self.begin_relocation(device, pair, worker);
+        for _ in 0..TURNS_MAX {
+            if self.go_on(&mut relocation, device) {
+                return;
+            }
+            self.turn_all();
+        }
+        panic!("after {TURNS_MAX} turns: {relocation:?}");
+    }
+
+    /// The same, step by step: [`Self::go_on`] takes the next one, if the last is done.
+    pub fn begin_relocation(&mut self, device: &Device, pair: usize, worker: u16) -> Relocation {
+        let from = device.places[pair];
+        let stage = match device.port {
+            Some(_) => Stage::Hold(self.order_all(|| Command::Hold(from))),
+            None => Stage::Depart(self.order(from.worker, Command::Depart(from.slot))),
+        };
+        Relocation { pair, worker, stage }
+    }
+
+    /// Takes the next step of a relocation; whether it was the last.
+    pub fn go_on(&mut self, relocation: &mut Relocation, device: &mut Device) -> bool {
+        let Relocation { pair, worker, stage } = relocation;
+        let from = device.places[*pair];
+        match stage {
+            Stage::Hold(numbers) => {
+                self.await_all(numbers);
+                if numbers.is_empty() {
+                    *stage = Stage::Depart(self.order(from.worker, Command::Depart(from.slot)));
+                }
+            }
+            Stage::Depart(number) => match self.answer(*number) {
+                Some(Reply::Pair(Some(pair))) => *stage = Stage::Arrive(self.order(*worker, Command::AddPair(pair))),
+                Some(reply) => panic!("{reply:?}"),
+                None => {}
+            },
+            Stage::Arrive(number) => match self.answer(*number) {
+                Some(Reply::Slot(slot)) => {
+                    let to = Place { worker: *worker, slot };
+                    device.places[*pair] = to;
+                    let Some(port) = device.port else { return true };
+                    let steering = Steering::over(device.places.len() as u16);
+                    let map = PortMap { id: port, places: device.places.clone().into(), steering };
+                    *stage = Stage::Lead(self.order_all(|| Command::Lead(map.clone(), to)));
+                }
+                Some(reply) => panic!("{reply:?}"),
+                None => {}
+            },
+            Stage::Lead(numbers) => {
+                self.await_all(numbers);
+                return numbers.is_empty();
+            }
+        }
+        false
+    }
+
+    fn order_all(&mut self, command: impl Fn() -> Command) -> Vec<u64> {
+        (0..self.workers.len()).map(|worker| self.order(worker as u16, command())).collect()
+    }
+
+    fn await_all(&mut self, numbers: &mut Vec<u64>) {
+        numbers.retain(|&number| match self.answer(number) {
+            Some(Reply::Done) => false,
+            Some(reply) => panic!("{reply:?}"),
+            None => true,
+        });
     }
 
     /// Stops what is attached and takes the device away, in control's order.

@@ -6,6 +6,7 @@
 //! frames are out to a worker than its ring holds, so the way back always has room.
 
 pub mod fdb;
+mod hold;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use self::fdb::{Fdb, Learned, Mac, PortId, TICK_SECONDS};
+use self::hold::Hold;
 use super::Port;
 use crate::counters::DropReason;
 use crate::frame::steer::Steering;
@@ -27,6 +29,8 @@ const LINK: usize = 2048;
 pub const WORKERS_MAX: usize = 64;
 /// How much of a frame is looked at to steer it.
 const HEAD_BYTES: usize = 128;
+/// How many frames that were held go on in one turn; as many as a sender sends.
+const LED_PER_TURN: usize = 32;
 
 const NANOS_PER_TICK: u64 = TICK_SECONDS * 1_000_000_000;
 
@@ -130,6 +134,11 @@ impl Mailbox {
         losses: Losses { port_full: 0, no_destination: 0 },
     };
 
+    /// Whether it would take a frame in.
+    fn has_room(&self, frame: &Frame) -> bool {
+        usize::from(self.shares[sender(frame.lender)]) < INBOX - self.inbox.len()
+    }
+
     /// Takes a frame in, unless its sender has as many there as there is room left: n senders that flood get an n-th of it
     /// each and leave as much for one that does not.
     #[inline]
@@ -182,6 +191,8 @@ pub struct Lane {
     mailboxes: Vec<Mailbox>,
     /// By worker; `None` at our own place.
     links: Vec<Option<Link>>,
+    /// Frames for a pair that is on its way to another worker.
+    hold: Hold,
     /// Parked slots that were sent something.
     roused: Vec<u16>,
     /// Workers that were sent something in this turn, a bit each.
@@ -196,8 +207,8 @@ pub struct Lane {
 impl Lane {
     /// The lane of worker `me`; `links` has one entry a worker.
     pub fn new(me: u16, fdb: Arc<Fdb>, links: Vec<Option<Link>>) -> Self {
-        let (ports, mailboxes, roused) = Default::default();
-        Lane { me, fdb, ports, mailboxes, links, roused, sent_to: 0, tick: 0, learned: None, moves: 0 }
+        let (ports, mailboxes, hold, roused) = Default::default();
+        Lane { me, fdb, ports, mailboxes, links, hold, roused, sent_to: 0, tick: 0, learned: None, moves: 0 }
     }
 
     /// Makes a port known, or a new state of it.
@@ -215,6 +226,53 @@ impl Lane {
             *port = None;
         }
         self.learned = None;
+    }
+
+    /// Another worker is there from now on.
+    pub fn connect(&mut self, worker: u16, link: Link) {
+        let index = usize::from(worker);
+        if self.links.len() <= index {
+            self.links.resize_with(index + 1, || None);
+        }
+        self.links[index] = Some(link);
+    }
+
+    /// Another worker goes, which has nothing of ours and sends nothing any more. `false` if it has.
+    pub fn disconnect(&mut self, worker: u16, now_ns: u64) -> bool {
+        self.gather(now_ns);
+        let Some(link) = self.links.get_mut(usize::from(worker)) else { return true };
+        let is_idle = link.as_ref().is_none_or(|link| link.lent == 0);
+        if is_idle {
+            *link = None;
+        }
+        is_idle
+    }
+
+    /// Keeps the frames for a place until [`Self::lead`] says where they go. `false` where others are kept already.
+    pub fn hold(&mut self, place: Place) -> bool {
+        self.hold.begin(place)
+    }
+
+    /// Has frames that were held go to where a pair is now.
+    pub fn lead(&mut self, map: PortMap, place: Place) {
+        self.set_port(map);
+        self.hold.end(place);
+    }
+
+    /// Whether no frame is held.
+    pub fn holds_nothing(&self) -> bool {
+        self.hold.is_over()
+    }
+
+    /// How many frames from a wire there is room for.
+    #[inline]
+    pub fn room(&self) -> usize {
+        self.hold.room()
+    }
+
+    /// Whether nothing waits for a slot.
+    pub fn is_empty(&self, slot: u16) -> bool {
+        self.mailboxes[usize::from(slot)].inbox.is_empty()
     }
 
     /// Opens the mailbox of a slot, with all the room it will need.
@@ -289,12 +347,37 @@ impl Lane {
                 self.mailboxes[usize::from(home.slot)].loans.push(home.loan);
             }
         }
-        count
+        if self.hold.is_over() { count } else { count + self.lead_on() }
+    }
+
+    /// Sends some of the frames that were held on their way. Returns how many they were.
+    #[cold]
+    fn lead_on(&mut self) -> usize {
+        for count in 0..LED_PER_TURN {
+            let Some((place, frame)) = self.hold.next() else { return count };
+            let mailbox = self.mailboxes.get(usize::from(place.slot));
+            let is_full = match self.links.get(usize::from(place.worker)) {
+                _ if place.worker == self.me => {
+                    mailbox.is_some_and(|mailbox| mailbox.open && !mailbox.has_room(&frame))
+                }
+                link => link.and_then(Option::as_ref).is_some_and(|link| link.lent == LINK),
+            };
+            if is_full {
+                self.hold.put_back(frame);
+                return count;
+            }
+            if let Err(mut frame) = self.carry(place, frame) {
+                self.mailboxes[usize::from(frame.lender.slot)].losses.port_full += 1;
+                self.release(&mut frame);
+            }
+        }
+        LED_PER_TURN
     }
 
     /// Whether something has come that nobody has looked at.
     pub fn has_mail(&self) -> bool {
         !self.roused.is_empty()
+            || !self.hold.is_over()
             || self.links.iter().flatten().any(|link| !link.frames_in.is_empty() || !link.loans_in.is_empty())
     }
 
@@ -347,7 +430,16 @@ impl Lane {
         } else {
             0
         };
-        let Place { worker, slot } = map.places[queue];
+        let place = map.places[queue];
+        if self.hold.keeps(place) {
+            return self.hold.put(frame);
+        }
+        self.carry(place, frame)
+    }
+
+    /// Sends a frame to a place, or gives it back.
+    #[inline]
+    fn carry(&mut self, Place { worker, slot }: Place, frame: Frame) -> Result<(), Frame> {
         if worker == self.me {
             return self.put(slot, frame);
         }
@@ -489,7 +581,7 @@ fn settle(mut frame: Frame, window: &mut Window) {
 impl Port for End<'_> {
     #[inline]
     fn room(&self) -> usize {
-        usize::MAX
+        self.lane.room()
     }
 
     #[inline(always)]
