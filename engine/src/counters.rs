@@ -7,6 +7,7 @@
 //! zero keeps a base and takes [`QueueCounts::since`] it.
 
 use crate::sync::{AtomicU64, Ordering, fence, yield_now};
+use bytemuck::{Pod, Zeroable, must_cast, must_cast_mut, must_cast_ref};
 use std::{ops::AddAssign, sync::Arc};
 
 /// How many sizes of frames are told apart.
@@ -45,9 +46,9 @@ static BINS: [u8; LAST_BIN_FROM + 1] = {
 };
 
 /// The bin of a frame of this length.
-#[inline]
+#[inline(always)]
 pub fn size_bin(len_bytes: u32) -> usize {
-    usize::from(BINS[(len_bytes as usize).min(LAST_BIN_FROM)])
+    BINS.get(len_bytes as usize).map_or(SIZE_BINS - 1, |&bin| usize::from(bin))
 }
 
 /// Why a frame went no further.
@@ -123,7 +124,8 @@ impl DropReason {
 }
 
 /// Counts of a receiveq or a transmitq: of one burst in a worker's hand, of all time in a reader's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
 pub struct QueueCounts {
     /// Frames that went through.
     pub packets: u64,
@@ -149,16 +151,22 @@ pub struct QueueCounts {
     pub drops: [u64; DropReason::COUNT],
 }
 
-/// The words that every burst adds to; those of the drops follow.
-const COMMON_WORDS: usize = 2 + SIZE_BINS + 7;
-const WORDS: usize = COMMON_WORDS + DropReason::COUNT;
+const WORDS: usize = size_of::<QueueCounts>() / 8;
+/// The words that a burst adds to; the rest is of what seldom happens.
+const COMMON_WORDS: usize = 2 + SIZE_BINS + 4;
 
 impl QueueCounts {
     /// Counts a frame that went through.
-    #[inline]
+    #[inline(always)]
     pub fn frame(&mut self, len_bytes: u32) {
         self.packets += 1;
         self.bytes += u64::from(len_bytes);
+        self.size(len_bytes);
+    }
+
+    /// Counts a frame's size only: the rest is added up outside of the loop.
+    #[inline(always)]
+    pub fn size(&mut self, len_bytes: u32) {
         self.size_bins[size_bin(len_bytes)] += 1;
     }
 
@@ -171,7 +179,7 @@ impl QueueCounts {
     /// Whether there is nothing to add up.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.words().iter().fold(0, |any, word| any | word) == 0
+        none(self.words())
     }
 
     /// How many were dropped, for whatever reason.
@@ -181,54 +189,27 @@ impl QueueCounts {
 
     /// What was added since `base` was read.
     pub fn since(&self, base: &Self) -> Self {
-        let (mut words, base) = (self.words(), base.words());
-        words.iter_mut().zip(base).for_each(|(word, base)| *word = word.wrapping_sub(base));
-        Self::from_words(&words)
+        let mut words = *self.words();
+        words.iter_mut().zip(base.words()).for_each(|(word, base)| *word = word.wrapping_sub(*base));
+        must_cast(words)
     }
 
-    fn words(&self) -> [u64; WORDS] {
-        let mut words = [0; WORDS];
-        let (common, drops) = words.split_at_mut(COMMON_WORDS);
-        common[0] = self.packets;
-        common[1] = self.bytes;
-        common[2..2 + SIZE_BINS].copy_from_slice(&self.size_bins);
-        common[2 + SIZE_BINS..].copy_from_slice(&[
-            self.descriptors,
-            self.completed,
-            self.notifications_sent,
-            self.notifications_suppressed,
-            self.notifications_coalesced,
-            self.kicks,
-            self.violations,
-        ]);
-        drops.copy_from_slice(&self.drops);
-        words
+    #[inline(always)]
+    fn words(&self) -> &[u64; WORDS] {
+        must_cast_ref(self)
     }
+}
 
-    fn from_words(words: &[u64; WORDS]) -> Self {
-        let (common, drops) = words.split_at(COMMON_WORDS);
-        let (sizes, rest) = common[2..].split_at(SIZE_BINS);
-        Self {
-            packets: common[0],
-            bytes: common[1],
-            size_bins: std::array::from_fn(|bin| sizes[bin]),
-            descriptors: rest[0],
-            completed: rest[1],
-            notifications_sent: rest[2],
-            notifications_suppressed: rest[3],
-            notifications_coalesced: rest[4],
-            kicks: rest[5],
-            violations: rest[6],
-            drops: std::array::from_fn(|reason| drops[reason]),
-        }
-    }
+/// Whether all words are zero.
+#[inline(always)]
+fn none(words: &[u64]) -> bool {
+    words.iter().fold(0, |any, word| any | word) == 0
 }
 
 impl AddAssign<&QueueCounts> for QueueCounts {
     fn add_assign(&mut self, more: &QueueCounts) {
-        let mut words = self.words();
-        words.iter_mut().zip(more.words()).for_each(|(word, more)| *word = word.wrapping_add(more));
-        *self = Self::from_words(&words);
+        let words: &mut [u64; WORDS] = must_cast_mut(self);
+        words.iter_mut().zip(more.words()).for_each(|(word, more)| *word = word.wrapping_add(*more));
     }
 }
 
@@ -291,9 +272,8 @@ impl QueueCounters {
     /// Adds a burst's counts.
     #[inline]
     pub fn add(&mut self, burst: &QueueCounts) {
-        let words = burst.words();
-        let dropped = burst.drops.iter().fold(0, |any, drops| any | drops) != 0;
-        self.0.add(if dropped { &words } else { &words[..COMMON_WORDS] });
+        let (common, seldom) = burst.words().split_at(COMMON_WORDS);
+        self.0.add(if none(seldom) { common } else { burst.words() });
     }
 
     /// Adds to what the queue has cost its worker.
@@ -329,7 +309,7 @@ impl CountersReader {
             if attempt > 0 {
                 yield_now();
             }
-            self.0.try_read().map(|words| QueueCounts::from_words(&words))
+            self.0.try_read().map(must_cast)
         })
     }
 }

@@ -1,13 +1,15 @@
 //! What a receiveq has on hand: empty buffers taken from the driver, and frames that wait for buffers.
 
+use std::slice;
+
 use virtnet_rings::spec::net::{NET_HEADER_SIZE_BYTES, VIRTIO_NET_F_MRG_RXBUF};
-use virtnet_rings::{Access, Chain, PartStore, Parts, Violation, Virtqueue};
+use virtnet_rings::{Access, Chain, PartStore, Parts, Used, Violation, Virtqueue};
 
 use crate::bench::{BURST_MAX, Bench};
-use crate::counters::DropReason;
+use crate::counters::{DropReason, QueueCounts};
 use crate::frame::offload::Work;
 use crate::frame::{self, FRAME_LEN_MIN, Frame};
-use crate::port::Port;
+use crate::port::{Arrival, Copier, Keep, Port};
 
 /// Enough for a 64 KiB frame in receive buffers of an Ethernet frame each.
 const CHAINS_MAX: usize = 128;
@@ -126,30 +128,30 @@ impl Hand {
         Ok(())
     }
 
-    /// Copies up to `count` frames of one part into one part of a buffer each, and sets the first other one aside.
-    /// Returns how many frames it received.
+    /// Copies up to `count` frames of one part into one part of a buffer each; stops at the first other one, which it sets
+    /// aside, and at the last buffer. Returns how many frames it received.
     #[inline(always)]
     fn fill_plain(&mut self, port: &mut impl Port, bench: &mut Bench, features: u64, count: usize) -> usize {
-        for received in 0..count {
-            let Some(mut frame) = port.receive(bench.now_ns) else { return count };
-            if let Some(from) = frame.plain_bytes()
-                && let Some(chain) = self.chains[..self.end].get(self.next)
-                && let Some(to) = chain.parts.plain(Access::Write)
-                && let len_bytes = frame.len_bytes + NET_HEADER_SIZE_BYTES as u32
-                && to.len_bytes() >= len_bytes
-            {
-                to.write_array(frame.header_to_guest(features, 1));
-                to.skip(NET_HEADER_SIZE_BYTES as u32).copy_from(from);
-                bench.used.push(chain.used(len_bytes));
-                bench.counts.frame(frame.len_bytes);
-                self.next += 1;
-                port.release(&mut frame);
-            } else {
-                self.arrivals.push(frame);
-                return received + 1;
+        let Bench { used, counts, now_ns, .. } = bench;
+        let chains = self.chains[self.next..self.end].iter();
+        let mut filling = Filling { chains, used, counts, bytes: 0, features };
+        let mut received = 0;
+        while received < count && !filling.chains.as_slice().is_empty() {
+            match port.receive(*now_ns, &mut filling) {
+                Arrival::Copied => received += 1,
+                Arrival::Lent(frame) => {
+                    received += 1;
+                    self.arrivals.push(frame);
+                    break;
+                }
+                Arrival::None => break,
             }
         }
-        count
+        let next = self.end - filling.chains.len();
+        filling.counts.packets += (next - self.next) as u64;
+        filling.counts.bytes += filling.bytes;
+        self.next = next;
+        received
     }
 
     /// Goes on with frames that wait or that are not plain, and with `left` more from the port.
@@ -182,11 +184,13 @@ impl Hand {
                 self.waiting_since_ns = None;
                 return Ok(());
             }
-            if receiveq.is_logging() {
-                self.arrivals.extend(port.receive(bench.now_ns));
-                left -= 1;
-            } else {
+            if !receiveq.is_logging() {
                 left -= self.fill_plain(port, bench, features, left);
+            }
+            if left > 0 && !self.is_waiting() {
+                self.arrivals.extend(port.receive(bench.now_ns, &mut Keep).lent());
+                // One was taken, or there are no more.
+                left = if self.is_waiting() { left - 1 } else { 0 };
             }
         }
     }
@@ -273,7 +277,7 @@ impl Hand {
         let patience_ns = port.patience_ns();
         if patience_ns < u64::MAX {
             let room = left.min(self.arrivals.capacity() - self.arrivals.len());
-            self.arrivals.extend((0..room).map_while(|_| port.receive(bench.now_ns)));
+            self.arrivals.extend((0..room).map_while(|_| port.receive(bench.now_ns, &mut Keep).lent()));
         }
         let moved = self.arrivals_done > 0 || !bench.used.is_empty();
         let since_ns = self.waiting_since_ns.filter(|_| !moved).unwrap_or(bench.now_ns);
@@ -349,6 +353,38 @@ impl Hand {
             self.store.give_back(chain.parts.take_list());
         }
         (self.next, self.end) = (0, 0);
+    }
+}
+
+/// Buffers that are being filled with plain frames.
+struct Filling<'b> {
+    chains: slice::Iter<'b, Chain>,
+    used: &'b mut Vec<Used>,
+    counts: &'b mut QueueCounts,
+    /// Of the frames.
+    bytes: u64,
+    features: u64,
+}
+
+impl Copier for Filling<'_> {
+    #[inline(always)]
+    fn copy(&mut self, frame: &Frame) -> bool {
+        if let Some((header, from)) = frame.plain_bytes(self.features)
+            && let Some(chain) = self.chains.as_slice().first()
+            && let Some(to) = chain.parts.plain(Access::Write)
+            && let Some(room) = to.len_bytes().checked_sub(NET_HEADER_SIZE_BYTES as u32)
+            && room >= from.len_bytes()
+        {
+            to.write_array(header);
+            to.skip(NET_HEADER_SIZE_BYTES as u32).copy_from(from);
+            self.used.push(chain.used(NET_HEADER_SIZE_BYTES as u32 + from.len_bytes()));
+            self.counts.size(from.len_bytes());
+            self.bytes += u64::from(from.len_bytes());
+            self.chains.next();
+            true
+        } else {
+            false
+        }
     }
 }
 

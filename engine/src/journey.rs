@@ -6,8 +6,8 @@
 use virtnet_rings::{Chain, Taken, Violation, Virtqueue};
 
 use crate::bench::Bench;
-use crate::counters::DropReason;
-use crate::frame::Frame;
+use crate::counters::{DropReason, QueueCounts};
+use crate::frame::{Frame, Lender, Loan};
 use crate::hand::Hand;
 use crate::port::Port;
 use crate::window::Window;
@@ -23,16 +23,23 @@ pub fn from_guest<P: Port>(
 ) -> Result<(), Violation> {
     let room = bench.burst.min(window.room()).min(port.room()); // ask first: nothing is ever un-taken
     let taken = take(transmitq, window, bench, room); // chains, each walked and checked
-    for at in 0..taken.count {
-        match Frame::plain(&bench.chains[at]) {
-            Some(mut frame) => {
-                bench.counts.frame(frame.len_bytes);
-                lend(&mut frame, P::KEEPS, window, bench, at);
-                port.send(&mut frame, window); // there was room
+    let first = lend(P::KEEPS, window, bench, taken.count); // out until their tickets are settled
+    let Bench { chains, counts, lender, .. } = bench;
+    let (mut packets, mut bytes) = (0, 0);
+    for (chain, number) in chains[..taken.count].iter_mut().zip(0..) {
+        let ticket = first.wrapping_add(number);
+        match Frame::plain(chain) {
+            Some(frame) => {
+                packets += 1;
+                bytes += u64::from(frame.len_bytes);
+                counts.size(frame.len_bytes);
+                port.send(&mut Frame { ticket, lender: *lender, ..frame }, window); // there was room
             }
-            None => send_other(at, window, port, bench, features),
+            None => send_other(chain, ticket, *lender, window, port, counts, features),
         }
     }
+    counts.packets += packets;
+    counts.bytes += bytes;
     if P::KEEPS {
         port.reap(window); // what the wire has finished with
         window.close(&mut bench.used); // in the order it came
@@ -63,8 +70,9 @@ pub fn discard(
     bench: &mut Bench,
 ) -> Result<(), Violation> {
     let taken = take(transmitq, window, bench, bench.burst.min(window.room()));
-    for at in 0..taken.count {
-        refuse(at, true, window, bench, DropReason::QueueDisabled);
+    let first = lend(true, window, bench, taken.count);
+    for (chain, number) in bench.chains[..taken.count].iter_mut().zip(0..) {
+        refuse(chain, true, first.wrapping_add(number), window, &mut bench.counts, DropReason::QueueDisabled);
     }
     port.reap(window); // what was sent while it was enabled
     window.close(&mut bench.used);
@@ -80,47 +88,58 @@ fn take(queue: &mut impl Virtqueue, window: &mut Window, bench: &mut Bench, room
     taken
 }
 
-/// Notes whose frame it is, and that the chain at `at` is out until its ticket is settled. Past a port that keeps nothing
-/// a chain is as good as used.
+/// Notes that chains are out, each until its ticket is settled; returns the first ticket. Past a port that keeps nothing
+/// they are as good as used.
 #[inline(always)]
-fn lend(frame: &mut Frame, keeps: bool, window: &mut Window, bench: &mut Bench, at: usize) {
-    let used = bench.chains[at].used(0);
+fn lend(keeps: bool, window: &mut Window, bench: &mut Bench, count: usize) -> u32 {
+    let used = bench.chains[..count].iter().map(|chain| chain.used(0));
     if keeps {
-        frame.lender = bench.lender;
-        frame.ticket = window.open(used);
-    } else {
-        bench.used.push(used);
+        return window.open(used);
     }
+    bench.used.extend(used);
+    0
 }
 
 /// Sends any other frame: in several parts, or one whose header asks for something, or is bad.
 #[inline(never)]
-fn send_other<P: Port>(at: usize, window: &mut Window, port: &mut P, bench: &mut Bench, features: u64) {
-    let Chain { parts, .. } = &mut bench.chains[at];
-    let mut frame = Frame { parts: std::mem::take(parts), ..Frame::default() };
+fn send_other<P: Port>(
+    chain: &mut Chain,
+    ticket: u32,
+    lender: Lender,
+    window: &mut Window,
+    port: &mut P,
+    counts: &mut QueueCounts,
+    features: u64,
+) {
+    let mut frame = Frame { parts: std::mem::take(&mut chain.parts), ticket, lender, ..Frame::default() };
     match frame.open(features) {
         Ok(()) => {
-            bench.counts.frame(frame.len_bytes);
-            lend(&mut frame, P::KEEPS, window, bench, at);
+            counts.frame(frame.len_bytes);
             port.send(&mut frame, window);
             window.store.give_back(frame.parts.take_list());
         }
         Err(reason) => {
-            bench.chains[at].parts = frame.parts;
-            refuse(at, P::KEEPS, window, bench, reason);
+            chain.parts = frame.parts;
+            refuse(chain, P::KEEPS, ticket, window, counts, reason);
         }
     }
 }
 
 /// A bad frame goes back empty.
-fn refuse(at: usize, keeps: bool, window: &mut Window, bench: &mut Bench, reason: DropReason) {
-    bench.counts.drop(reason);
-    let mut frame = Frame { parts: std::mem::take(&mut bench.chains[at].parts), ..Frame::default() };
-    lend(&mut frame, keeps, window, bench, at);
+fn refuse(
+    chain: &mut Chain,
+    keeps: bool,
+    ticket: u32,
+    window: &mut Window,
+    counts: &mut QueueCounts,
+    reason: DropReason,
+) {
+    counts.drop(reason);
+    let list = chain.parts.take_list();
     if keeps {
-        window.settle(frame.loan());
+        window.settle(Loan { ticket, count: 1, list });
     } else {
-        window.store.give_back(frame.parts.take_list());
+        window.store.give_back(list);
     }
 }
 

@@ -9,7 +9,6 @@ use crate::bench::Bench;
 use crate::counters::{DropReason, QueueCounters, QueueCounts};
 use crate::hand::Hand;
 use crate::journey;
-use crate::port::Port;
 use crate::port::loopback::Loopback;
 use crate::port::pcap::Pcap;
 use crate::port::sink::Sink;
@@ -17,6 +16,7 @@ use crate::port::source::Source;
 use crate::port::switch::Lane;
 use crate::port::switch::fdb::PortId;
 use crate::port::tap::Tap;
+use crate::port::{Arrival, Keep, Port};
 use crate::roster::Wait;
 use crate::window::Window;
 
@@ -327,7 +327,7 @@ impl Pair {
                 // Nobody is there to receive: what arrives goes back to its sender at once.
                 if port.patience_ns() < u64::MAX {
                     for _ in 0..port.arrived(bench.now_ns).min(bench.burst) {
-                        let Some(mut frame) = port.receive(bench.now_ns) else { break };
+                        let Arrival::Lent(mut frame) = port.receive(bench.now_ns, &mut Keep) else { break };
                         bench.counts.drop(DropReason::QueueDisabled);
                         port.release(&mut frame);
                     }

@@ -7,12 +7,13 @@ use virtnet_rings::Used;
 
 use crate::announcement::Announcement;
 use crate::bench::Bench;
-use crate::counters::{DropReason, QueueCounters};
+use crate::counters::{DropReason, QueueCounters, QueueCounts};
+use crate::frame::Frame;
 use crate::pair::account;
-use crate::port::Port;
 use crate::port::switch::Lane;
 use crate::port::switch::fdb::PortId;
 use crate::port::tap::Tap;
+use crate::port::{Arrival, Copier, Port};
 use crate::roster::Wait;
 use crate::window::Window;
 
@@ -26,6 +27,22 @@ pub struct Uplink {
     from_wire: QueueCounters,
     to_wire: QueueCounters,
     leaving: bool,
+}
+
+/// Where frames leave by the interface.
+struct Outlet<'u> {
+    tap: &'u mut Tap,
+    counts: &'u mut QueueCounts,
+}
+
+impl Copier for Outlet<'_> {
+    fn copy(&mut self, frame: &Frame) -> bool {
+        match self.tap.transmit(frame) {
+            Ok(()) => self.counts.frame(frame.len_bytes),
+            Err(reason) => self.counts.drop(reason),
+        }
+        true
+    }
 }
 
 impl Uplink {
@@ -47,7 +64,8 @@ impl Uplink {
         let mut end = lane.end(slot, self.port);
         for _ in 0..room {
             let Some(mut frame) = self.tap.take_frame(bench.now_ns) else { break };
-            frame.ticket = self.window.open(Used { id: frame.ticket as u16, descriptors: 1, len_bytes: 0 });
+            frame.ticket =
+                self.window.open(std::iter::once(Used { id: frame.ticket as u16, descriptors: 1, len_bytes: 0 }));
             frame.lender = bench.lender;
             bench.counts.frame(frame.len_bytes);
             end.send(&mut frame, &mut self.window);
@@ -63,12 +81,8 @@ impl Uplink {
         let slot = bench.lender.slot;
         let mut end = lane.end(slot, self.port);
         for _ in 0..bench.burst {
-            let Some(mut frame) = end.receive(bench.now_ns) else { break };
-            match self.tap.transmit(&frame) {
-                Ok(()) => bench.counts.frame(frame.len_bytes),
-                Err(reason) => bench.counts.drop(reason),
-            }
-            end.release(&mut frame);
+            let mut outlet = Outlet { tap: &mut self.tap, counts: &mut bench.counts };
+            let Arrival::Copied = end.receive(bench.now_ns, &mut outlet) else { break };
         }
         bench.counts.drops[DropReason::NoBuffers as usize] += lane.take_overflows(slot);
         account(bench, &mut self.to_wire)

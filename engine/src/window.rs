@@ -55,14 +55,20 @@ impl Window {
         &mut self.lent[ticket as usize & mask]
     }
 
-    /// Notes a chain that was taken and goes back as `used`; it has one reader. Returns its ticket.
+    /// Notes chains that were taken and will be returned like this, no more than there is room for; each has one reader.
+    /// Returns the first one's ticket, which the others' follow.
     #[inline(always)]
-    pub fn open(&mut self, used: Used) -> u32 {
+    pub fn open(&mut self, mut used: impl ExactSizeIterator<Item = Used>) -> u32 {
         let ticket = self.next;
+        let count = used.len();
         let at = ticket as usize & (self.lent.len() - 1);
-        self.lent[at] = 1;
-        self.used[at] = used;
-        self.next = ticket.wrapping_add(1);
+        let until_end = count.min(self.lent.len() - at);
+        let (before, after) = self.used.split_at_mut(at);
+        after.iter_mut().zip(used.by_ref().take(until_end)).for_each(|(place, used)| *place = used);
+        before.iter_mut().zip(used).for_each(|(place, used)| *place = used);
+        self.lent[at..][..until_end].fill(1);
+        self.lent[..count - until_end].fill(1);
+        self.next = ticket.wrapping_add(count as u32);
         ticket
     }
 
@@ -75,9 +81,13 @@ impl Window {
     /// One reader has finished, with one chain or with several in a row.
     #[inline]
     pub fn settle(&mut self, loan: Loan) {
-        for ticket in 0..loan.count {
-            let lent = self.lent(loan.ticket.wrapping_add(ticket));
-            *lent = lent.checked_sub(1).expect("a loan is settled once");
+        let count = loan.count as usize;
+        let at = loan.ticket as usize & (self.lent.len() - 1);
+        let until_end = count.min(self.lent.len() - at);
+        let (before, after) = self.lent.split_at_mut(at);
+        for run in [&mut after[..until_end], &mut before[..count - until_end]] {
+            assert!(run.iter().fold(u16::MAX, |least, &lent| least.min(lent)) > 0, "a loan is settled once");
+            run.iter_mut().for_each(|lent| *lent -= 1);
         }
         self.store.give_back(loan.list);
     }
@@ -88,13 +98,24 @@ impl Window {
         let mask = self.lent.len() - 1;
         let room = self.len().min(used.capacity() - used.len());
         let oldest = self.oldest as usize & mask;
-        let (after, before) = (&self.lent[oldest..], &self.lent[..oldest]);
-        let count = after.iter().chain(before).take(room).take_while(|&&lent| lent == 0).count();
-        let until_end = count.min(self.used.len() - oldest);
+        let until_end = room.min(self.lent.len() - oldest);
+        let mut count = settled(&self.lent[oldest..][..until_end]);
+        if count == until_end {
+            count += settled(&self.lent[..room - until_end]);
+        }
+        let until_end = count.min(until_end);
         used.extend_from_slice(&self.used[oldest..][..until_end]);
         used.extend_from_slice(&self.used[..count - until_end]);
         self.oldest = self.oldest.wrapping_add(count as u32);
     }
+}
+
+/// How many at the front have no reader any more.
+#[inline]
+fn settled(lent: &[u16]) -> usize {
+    let (groups, _) = lent.as_chunks::<8>();
+    let all = groups.iter().take_while(|group| group.iter().fold(0, |any, lent| any | lent) == 0).count() * 8;
+    all + lent[all..].iter().take_while(|&&lent| lent == 0).count()
 }
 
 #[cfg(test)]
@@ -118,7 +139,7 @@ mod tests {
     #[test]
     fn chains_close_in_the_order_they_were_opened() {
         let mut window = Window::new(4);
-        let tickets: Vec<u32> = (10..14).map(|id| window.open(chain(id))).collect();
+        let tickets: Vec<u32> = (10..14).map(|id| window.open(std::iter::once(chain(id)))).collect();
         assert_eq!(window.room(), 0);
         window.settle(loan(tickets[1]));
         window.settle(loan(tickets[3]));
@@ -133,7 +154,7 @@ mod tests {
     #[test]
     fn a_chain_with_two_readers_waits_for_both() {
         let mut window = Window::new(1);
-        let ticket = window.open(chain(7));
+        let ticket = window.open(std::iter::once(chain(7)));
         window.lend_again(ticket);
         window.settle(loan(ticket));
         assert_eq!(closed(&mut window), []);

@@ -324,7 +324,9 @@ impl Worker {
 
     fn obey(&mut self) -> usize {
         let mut count = 0;
+        // A look at an empty queue costs less than an attempt to take from it.
         while count < COMMANDS_PER_TURN
+            && !self.desk.commands.is_empty()
             && let Some((number, command)) = self.desk.commands.pop()
         {
             count += 1;

@@ -24,21 +24,42 @@ pub enum Access {
     Write,
 }
 
-/// What there is to know of parts besides where they are; compared as one word.
+/// What there is to know of parts besides where they are, as one word that is stored and compared at once: how many in bits
+/// 0 to 7, how many of them are readable in bits 8 to 15, the fault above.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C, align(4))]
-struct Shape {
-    count: u8,
-    readable: u8,
-    fault: Fault,
-    zero: u8,
-}
+struct Shape(u32);
 
 impl Shape {
-    /// One part, and nothing wrong with it.
+    /// One part that is readable and nothing wrong with it; the same of a writable one.
+    const READ: Shape = Shape(0x0101);
+    const WRITE: Shape = Shape(0x0001);
+
     #[inline(always)]
     fn plain(access: Access) -> Self {
-        Shape { count: 1, readable: (access == Access::Read) as u8, fault: Fault::None, zero: 0 }
+        if access == Access::Read { Shape::READ } else { Shape::WRITE }
+    }
+
+    #[inline(always)]
+    fn count(self) -> u8 {
+        self.0 as u8
+    }
+
+    #[inline(always)]
+    fn readable(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
+    fn fault(self) -> Fault {
+        [Fault::None, Fault::OutsideMemory, Fault::ReadableAfterWritable, Fault::TooManyParts][(self.0 >> 16) as usize]
+    }
+
+    fn with(self, count: u8, readable: u8) -> Self {
+        Shape(u32::from(count) | u32::from(readable) << 8 | self.0 & !0xffff)
+    }
+
+    /// The first fault is the one that is told.
+    fn with_fault(self, fault: Fault) -> Self {
+        if self.fault() == Fault::None { Shape(self.0 | (fault as u32) << 16) } else { self }
     }
 }
 
@@ -62,19 +83,19 @@ impl Parts {
     /// How many.
     #[inline]
     pub fn count(&self) -> usize {
-        usize::from(self.shape.count)
+        usize::from(self.shape.count())
     }
 
     /// How many of them the device may read; they come first, and the rest it may write.
     #[inline]
     pub fn readable(&self) -> usize {
-        usize::from(self.shape.readable)
+        usize::from(self.shape.readable())
     }
 
     /// Why they cannot be used, if they cannot.
     #[inline]
     pub fn fault(&self) -> Fault {
-        self.shape.fault
+        self.shape.fault()
     }
 
     /// The only part, where nothing is wrong and it goes this way: the case worth a path of its own.
@@ -90,7 +111,7 @@ impl Parts {
             return None;
         }
         match &self.far {
-            Some(far) if self.shape.count > 2 => far.get(index).copied(),
+            Some(far) if self.shape.count() > 2 => far.get(index).copied(),
             _ => self.near.get(index).copied(),
         }
     }
@@ -104,7 +125,7 @@ impl Parts {
     /// The only part, where there is one only.
     #[inline(always)]
     pub fn only(&self) -> Option<Span> {
-        (self.shape.count == 1).then_some(self.near[0])
+        (self.shape.count() == 1).then_some(self.near[0])
     }
 
     /// Bytes in all.
@@ -148,16 +169,15 @@ impl Parts {
             gone += 1;
         }
         spans.rotate_left(usize::from(gone));
-        self.shape.count -= gone;
-        self.shape.readable = self.shape.readable.saturating_sub(gone);
-        if let (Some(far), 3.., ..=2) = (&self.far, parts, self.shape.count) {
+        self.shape = self.shape.with(self.shape.count() - gone, self.shape.readable().saturating_sub(gone));
+        if let (Some(far), 3.., ..=2) = (&self.far, parts, self.count()) {
             self.near.copy_from_slice(&far[..2]);
         }
     }
 
     /// Adds a part; `false` where there is no room, or no list to make room with.
     #[inline]
-    fn push(&mut self, span: Span, store: &mut PartStore) -> bool {
+    fn push(&mut self, span: Span, writable: bool, store: &mut PartStore) -> bool {
         let count = self.count();
         if count < 2 {
             self.near[count] = span;
@@ -171,7 +191,7 @@ impl Parts {
             let Some(slot) = far.get_mut(count) else { return false };
             *slot = span;
         }
-        self.shape.count += 1;
+        self.shape = self.shape.with(self.shape.count() + 1, self.shape.readable() + u8::from(!writable));
         true
     }
 
@@ -193,7 +213,7 @@ impl Parts {
     pub fn take_list(&mut self) -> Option<PartList> {
         let list = self.far.take();
         if list.is_some() {
-            self.shape.count = 0;
+            self.shape = self.shape.with(0, 0);
         }
         list
     }
@@ -249,14 +269,17 @@ impl Chain {
         Used { id: self.id, descriptors: self.descriptors, len_bytes }
     }
 
-    /// Makes this what nearly every chain is: one descriptor, all in one region. It holds no list.
+    /// Makes this what nearly every chain is: one descriptor, all in the region of `window`; `false` if it is not.
     #[inline(always)]
-    pub(crate) fn set_plain(&mut self, span: Span, flags: u16, id: u16) {
+    pub(crate) fn set_plain(&mut self, window: &Window, descriptor: Descriptor, flags: u16, id: u16) -> bool {
         debug_assert!(self.parts.far.is_none(), "the list of the last chain in this place was given back");
+        let Some(span) = window.span(descriptor.addr, descriptor.len) else { return false };
+        span.prefetch();
         let access = if flags & VIRTQ_DESC_F_WRITE == 0 { Access::Read } else { Access::Write };
         self.parts.near[0] = span;
         self.parts.shape = Shape::plain(access);
         (self.id, self.descriptors) = (id, 1);
+        true
     }
 }
 
@@ -284,17 +307,6 @@ impl Drop for Reach {
 }
 
 impl Reach {
-    /// Where a descriptor points that is a chain by itself, all in one region; `None` for any other.
-    #[inline(always)]
-    pub(crate) fn plain(&self, addr: u64, len: u32, flags: u16) -> Option<Span> {
-        if flags & (VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_INDIRECT) != 0 || len == 0 {
-            return None;
-        }
-        let span = self.window.span(addr, len)?;
-        span.prefetch();
-        Some(span)
-    }
-
     /// Adds what one descriptor points at. Whatever is wrong with it is a fault of the chain.
     #[inline]
     pub(crate) fn add(&mut self, store: &mut PartStore, chain: &mut Chain, addr: u64, len: u32, flags: u16) {
@@ -306,13 +318,12 @@ impl Reach {
                 return set_fault(chain, Fault::OutsideMemory);
             };
             if !span.is_empty() {
-                if !writable && chain.parts.shape.count > chain.parts.shape.readable {
+                if !writable && chain.parts.count() > chain.parts.readable() {
                     return set_fault(chain, Fault::ReadableAfterWritable);
                 }
-                if !chain.parts.push(span, store) {
+                if !chain.parts.push(span, writable, store) {
                     return set_fault(chain, Fault::TooManyParts);
                 }
-                chain.parts.shape.readable += u8::from(!writable);
             }
             left -= span.len_bytes();
             if left == 0 {
@@ -392,12 +403,9 @@ impl Reach {
     }
 }
 
-/// The first fault is the one that is told.
 #[cold]
 fn set_fault(chain: &mut Chain, fault: Fault) {
-    if chain.parts.shape.fault == Fault::None {
-        chain.parts.shape.fault = fault;
-    }
+    chain.parts.shape = chain.parts.shape.with_fault(fault);
 }
 
 // A chain is three quarters of a cache line, and with what the engine adds to its parts a frame is a whole one.

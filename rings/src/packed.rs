@@ -43,11 +43,10 @@ impl Position {
     }
 }
 
-/// Whether the driver has made a descriptor available on this lap.
+/// The two flags of a descriptor that the driver has made available on this lap.
 #[inline(always)]
-fn is_available(flags: u16, wrap: bool) -> bool {
-    let on_this_lap = if wrap { VIRTQ_DESC_F_AVAIL } else { VIRTQ_DESC_F_USED };
-    flags & (VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED) == on_this_lap
+fn available_flags(wrap: bool) -> u16 {
+    if wrap { VIRTQ_DESC_F_AVAIL } else { VIRTQ_DESC_F_USED }
 }
 
 /// A packed queue.
@@ -124,34 +123,39 @@ impl Queue {
     #[inline(always)]
     fn available(&self, at: Position) -> Option<Descriptor> {
         let descriptor = self.descriptors.load_acquire(at.slot);
-        is_available(descriptor.halves[1], at.wrap).then_some(descriptor)
+        let flags = descriptor.halves[1] & (VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED);
+        (flags == available_flags(at.wrap)).then_some(descriptor)
     }
 
     /// Takes chains of one descriptor in one region for as long as there are no others. How many.
     #[inline(always)]
     fn take_plain(&mut self, chains: &mut [Chain]) -> usize {
+        const OF_INTEREST: u16 = VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED | VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_INDIRECT;
         let Queue { descriptors, reach, next_available, .. } = self;
-        let Reach { size, outstanding, .. } = *reach;
-        let room = (u32::from(size) - outstanding) as usize;
-        let Position { mut slot, mut wrap } = *next_available;
-        let mut count = 0;
-        for chain in chains.iter_mut().take(room) {
-            let Descriptor { addr, len, halves: [id, flags] } = descriptors.load_acquire(slot);
-            if !is_available(flags, wrap) || id >= size {
+        let Reach { size, window, .. } = *reach;
+        let room = chains.len().min((u32::from(size) - reach.outstanding) as usize) as u16;
+        let mut taken = 0;
+        // Once up to the end of the ring, once from its start.
+        while taken < room {
+            let wanted = available_flags(next_available.wrap);
+            let count = (room - taken).min(size - next_available.slot);
+            let mut done = 0;
+            let places = &mut chains[usize::from(taken)..];
+            for (descriptor, chain) in descriptors.run(next_available.slot, count).zip(places) {
+                let [id, flags] = descriptor.halves;
+                if flags & OF_INTEREST != wanted || id >= size || !chain.set_plain(&window, descriptor, flags, id) {
+                    break;
+                }
+                done += 1;
+            }
+            next_available.advance(done, size);
+            taken += done;
+            if done < count {
                 break;
             }
-            let Some(span) = reach.plain(addr, len, flags) else { break };
-            chain.set_plain(span, flags, id);
-            count += 1;
-            slot += 1;
-            if slot == size {
-                slot = 0;
-                wrap = !wrap;
-            }
         }
-        *next_available = Position { slot, wrap };
-        reach.outstanding = outstanding + count as u32;
-        count
+        reach.outstanding += u32::from(taken);
+        usize::from(taken)
     }
 
     /// Takes a chain of another kind, if there is one and it need not wait for a list.
@@ -250,6 +254,16 @@ impl Virtqueue for Queue {
         } else {
             let mut at = head;
             at.advance(first.descriptors, size);
+            let mut rest = rest;
+            if slots as usize == used.len() {
+                // One descriptor each: they lie side by side, up to the end of the ring.
+                let (near, far) = rest.split_at(rest.len().min(usize::from(size - at.slot)));
+                for (used, slot) in near.iter().zip(at.slot..) {
+                    self.store_used(Position { slot, ..at }, *used);
+                }
+                at.advance(near.len() as u16, size);
+                rest = far;
+            }
             for used in rest {
                 self.store_used(at, *used);
                 at.advance(used.descriptors, size);

@@ -106,19 +106,22 @@ impl Queue {
     #[inline(always)]
     fn take_plain(&mut self, chains: &mut [Chain]) -> usize {
         let Queue { descriptors, available_ring, reach, next_available, .. } = self;
-        let mut index = *next_available;
+        let window = reach.window;
         let mut count = 0;
         for chain in chains {
-            let head = available_ring.load(index);
-            let Some(Descriptor { addr, len, halves: [flags, _] }) = descriptors.load(head) else { break };
-            let Some(span) = reach.plain(addr, len, flags) else { break };
-            chain.set_plain(span, flags, head);
-            index = index.wrapping_add(1);
+            let head = available_ring.load(next_available.wrapping_add(count));
+            let Some(descriptor) = descriptors.load(head) else { break };
+            let [flags, _] = descriptor.halves;
+            if flags & (VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_INDIRECT) != 0
+                || !chain.set_plain(&window, descriptor, flags, head)
+            {
+                break;
+            }
             count += 1;
         }
-        *next_available = index;
-        reach.outstanding += count as u32;
-        count
+        *next_available = next_available.wrapping_add(count);
+        reach.outstanding += u32::from(count);
+        usize::from(count)
     }
 
     /// Takes a chain of another kind; `false` if it must wait for a list.

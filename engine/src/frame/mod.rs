@@ -1,6 +1,7 @@
 //! A frame: what rides in a chain, without the net header. Opening chains into frames, and filling chains with them.
 
 pub mod offload;
+pub mod queue;
 pub mod steer;
 
 use virtnet_rings::memory::Span;
@@ -15,6 +16,8 @@ use crate::counters::DropReason;
 
 /// The shortest frame: an Ethernet header.
 pub const FRAME_LEN_MIN: u32 = 14;
+/// Where a net header has the number of merged buffers: little-endian, at its end.
+const NUM_BUFFERS: usize = NET_HEADER_SIZE_BYTES - 2;
 /// The longest frame: 64 KiB of IP after an Ethernet header with two VLAN tags.
 pub const FRAME_LEN_MAX: u32 = 65_536 + 14 + 8;
 
@@ -55,37 +58,53 @@ pub struct Loan {
 
 /// Loans on their way back. Frames come and go in order, so those of a burst are mostly one loan.
 #[derive(Debug)]
-pub struct Loans(Vec<Loan>);
+pub struct Loans {
+    /// The one that goes on; none if its count is 0.
+    last: Loan,
+    before: Vec<Loan>,
+}
 
 impl Loans {
     /// With no room.
-    pub const NONE: Loans = Loans(Vec::new());
+    pub const NONE: Loans = Loans { last: Loan::NONE, before: Vec::new() };
 
     /// With room for so many.
     pub fn with_capacity(loans: usize) -> Self {
-        Loans(Vec::with_capacity(loans))
+        Loans { before: Vec::with_capacity(loans), ..Loans::NONE }
     }
 
     /// Adds one, to the last of them where it goes on with that.
     #[inline(always)]
     pub fn push(&mut self, loan: Loan) {
-        match self.0.last_mut() {
-            Some(last)
-                if last.ticket.wrapping_add(last.count) == loan.ticket
-                    && last.list.is_none()
-                    && loan.list.is_none() =>
-            {
-                last.count += loan.count;
-            }
-            _ => self.0.push(loan),
+        if loan.list.is_none() && self.last.ticket.wrapping_add(self.last.count) == loan.ticket {
+            self.last.count += loan.count;
+        } else {
+            self.push_apart(loan);
         }
+    }
+
+    #[inline(never)]
+    fn push_apart(&mut self, loan: Loan) {
+        let after = loan.ticket.wrapping_add(loan.count);
+        // One with a list stands alone, and the next that goes on is a new one.
+        let (alone, last) = match loan.list {
+            Some(_) => (Some(loan), Loan { ticket: after, ..Loan::NONE }),
+            None => (None, loan),
+        };
+        let before = std::mem::replace(&mut self.last, last);
+        self.before.extend([Some(before), alone].into_iter().flatten().filter(|loan| loan.count > 0));
     }
 
     /// Takes all of them, in the order they came.
     #[inline]
     pub fn drain(&mut self) -> impl Iterator<Item = Loan> + '_ {
-        self.0.drain(..)
+        let last = std::mem::replace(&mut self.last, Loan::NONE);
+        self.before.drain(..).chain((last.count > 0).then_some(last))
     }
+}
+
+impl Loan {
+    const NONE: Loan = Loan { ticket: 0, count: 0, list: None };
 }
 
 impl Frame {
@@ -117,10 +136,20 @@ impl Frame {
         Some(Frame { parts: Parts::one(bytes), len_bytes: bytes.len_bytes(), ..Frame::default() })
     }
 
-    /// The bytes of a frame that is in one part and asks for nothing.
+    /// The bytes of a frame that is in one part and asks for nothing, and the header that goes before it.
     #[inline(always)]
-    pub fn plain_bytes(&self) -> Option<Span> {
-        self.parts.plain(Access::Read).filter(|_| self.is_plain())
+    pub fn plain_bytes(&self, features: u64) -> Option<([u8; NET_HEADER_SIZE_BYTES], Span)> {
+        let bytes = self.parts.plain(Access::Read).filter(|_| self.is_plain())?;
+        // Made in one register: as bytes it would be stored as bytes.
+        let header = u128::from(self.data_valid(features)) | 1 << (8 * NUM_BUFFERS);
+        Some((*header.to_le_bytes().first_chunk().expect("twelve of sixteen bytes"), bytes))
+    }
+
+    /// The flag that says that the frame's checksum is known to be good, where the guest wants to hear that.
+    #[inline(always)]
+    fn data_valid(&self, features: u64) -> u8 {
+        let checked = features & 1 << VIRTIO_NET_F_GUEST_CSUM != 0;
+        self.header[0] & if checked { VIRTIO_NET_HDR_F_DATA_VALID } else { 0 }
     }
 
     /// Takes the net header off what a transmitq gave ("Packet Transmission"). `parts` is left as the frame's.
@@ -185,16 +214,13 @@ impl Frame {
     /// The header that goes before this frame in a receive buffer: what the guest negotiated and no more.
     #[inline]
     pub fn header_to_guest(&self, features: u64, num_buffers: u16) -> [u8; NET_HEADER_SIZE_BYTES] {
-        let checked = features & 1 << VIRTIO_NET_F_GUEST_CSUM != 0;
-        let flags = if checked { self.header[0] & VIRTIO_NET_HDR_F_DATA_VALID } else { 0 };
-        let mut header = u128::from(flags);
+        let mut header = [0; NET_HEADER_SIZE_BYTES];
         if !self.is_plain() {
-            let mut bytes = [0; 16];
-            bytes[..10].copy_from_slice(&self.header[..10]);
-            header |= u128::from_le_bytes(bytes);
+            header = self.header;
         }
-        header |= u128::from(num_buffers) << 80;
-        *header.to_le_bytes().first_chunk().expect("twelve of sixteen bytes")
+        header[0] |= self.data_valid(features);
+        header[NUM_BUFFERS..].copy_from_slice(&num_buffers.to_le_bytes());
+        header
     }
 }
 

@@ -1,9 +1,8 @@
 //! A wire whose other end is this one: what a pair sends comes back to it. A frame waits in the sender's buffers until there
 //! are receive buffers, and a full loop takes no more; only a queue that is disabled or leaves lets frames go.
 
-use std::collections::VecDeque;
-
-use super::Port;
+use super::{Arrival, Copier, Port};
+use crate::frame::queue::FrameQueue;
 use crate::frame::{Frame, Loans};
 use crate::window::Window;
 
@@ -13,13 +12,13 @@ const DEPTH: usize = 256;
 /// The loop of one pair.
 #[derive(Debug)]
 pub struct Loopback {
-    frames: VecDeque<Frame>,
+    frames: FrameQueue<DEPTH>,
     finished: Loans,
 }
 
 impl Default for Loopback {
     fn default() -> Self {
-        Loopback { frames: VecDeque::with_capacity(DEPTH), finished: Loans::with_capacity(2 * DEPTH) }
+        Loopback { frames: FrameQueue::new(), finished: Loans::with_capacity(2 * DEPTH) }
     }
 }
 
@@ -27,7 +26,9 @@ impl Loopback {
     /// Settles what is on the loop, because the queue that lent it goes. Returns how many frames that were.
     pub fn recall(&mut self, window: &mut Window) -> usize {
         let count = self.frames.len();
-        self.frames.drain(..).for_each(|mut frame| window.settle(frame.loan()));
+        while let Some(mut frame) = self.frames.pop() {
+            window.settle(frame.loan());
+        }
         count
     }
 
@@ -40,12 +41,12 @@ impl Loopback {
 impl Port for Loopback {
     #[inline]
     fn room(&self) -> usize {
-        DEPTH - self.frames.len()
+        self.frames.room()
     }
 
     #[inline(always)]
     fn send(&mut self, frame: &mut Frame, _window: &mut Window) {
-        self.frames.push_back(std::mem::take(frame));
+        self.frames.push(std::mem::take(frame));
     }
 
     #[inline]
@@ -61,8 +62,14 @@ impl Port for Loopback {
     }
 
     #[inline(always)]
-    fn receive(&mut self, _now_ns: u64) -> Option<Frame> {
-        self.frames.pop_front()
+    fn receive(&mut self, _now_ns: u64, copier: &mut impl Copier) -> Arrival {
+        let Some(frame) = self.frames.front_mut() else { return Arrival::None };
+        if !copier.copy(frame) {
+            return self.frames.pop().map_or(Arrival::None, Arrival::Lent);
+        }
+        self.finished.push(frame.loan());
+        self.frames.pass();
+        Arrival::Copied
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use virtnet_rings::memory::OwnedMemory;
 
-use super::Port;
+use super::{Arrival, Copier, Port};
 use crate::frame::{FRAME_LEN_MAX, Frame};
 use crate::window::Window;
 
@@ -55,8 +55,8 @@ impl Port for Sink {
     }
 
     #[inline]
-    fn receive(&mut self, _now_ns: u64) -> Option<Frame> {
-        None
+    fn receive(&mut self, _now_ns: u64, _copier: &mut impl Copier) -> Arrival {
+        Arrival::None
     }
 
     #[inline]

@@ -4,7 +4,7 @@ use thiserror::Error;
 use virtnet_rings::Parts;
 use virtnet_rings::memory::OwnedMemory;
 
-use super::Port;
+use super::{Arrival, Copier, Port};
 use crate::bench::BURST_MAX;
 use crate::frame::{FRAME_LEN_MAX, FRAME_LEN_MIN, Frame};
 use crate::window::Window;
@@ -149,9 +149,9 @@ impl Port for Source {
     }
 
     #[inline(always)]
-    fn receive(&mut self, _now_ns: u64) -> Option<Frame> {
+    fn receive(&mut self, _now_ns: u64, copier: &mut impl Copier) -> Arrival {
         if self.sent >= self.due {
-            return None;
+            return Arrival::None;
         }
         let len_bytes = self.lens_bytes[self.next_slot];
         let span = self.slots.span(self.next_slot * self.stride_bytes, len_bytes as usize);
@@ -163,7 +163,8 @@ impl Port for Source {
             self.next_slot = 0;
         }
         self.sent += 1;
-        Some(Frame { parts: Parts::one(span), len_bytes, ..Frame::default() })
+        let frame = Frame { parts: Parts::one(span), len_bytes, ..Frame::default() };
+        if copier.copy(&frame) { Arrival::Copied } else { Arrival::Lent(frame) }
     }
 
     #[inline(always)]

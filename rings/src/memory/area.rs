@@ -101,6 +101,17 @@ impl DescriptorArea {
         Descriptor::of(addr.load(Ordering::Relaxed), rest)
     }
 
+    /// The same for `count` descriptors in a row, no further than the end of the ring, each loaded when it is asked for.
+    #[inline(always)]
+    pub(crate) fn run(&self, position: u16, count: u16) -> impl Iterator<Item = Descriptor> {
+        assert!(position <= self.size && count <= self.size - position);
+        (position..position + count).map(|position| {
+            let [addr, rest] = self.at(position);
+            let rest = rest.load(Ordering::Acquire);
+            Descriptor::of(addr.load(Ordering::Relaxed), rest)
+        })
+    }
+
     /// Writes length, id and flags of a packed used descriptor as one word: the driver sees all or nothing, and all that
     /// was stored before it.
     #[inline(always)]

@@ -141,17 +141,23 @@ impl Span {
 /// `len` bytes are mapped at both addresses. They may overlap.
 #[inline(always)]
 unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
-    type Chunk = [u8; 32];
-    const CHUNK: usize = size_of::<Chunk>();
+    type Line = [u8; 64];
+    type Half = [u8; 32];
+    const LINE: usize = size_of::<Line>();
+    const HALF: usize = size_of::<Half>();
     // SAFETY: every access below is at an offset of at most `len - size` of the access.
     unsafe {
-        if (CHUNK..=SHORT_COPY_MAX).contains(&len) {
+        if (LINE..=SHORT_COPY_MAX).contains(&len) {
             let mut at = 0;
-            while at + CHUNK < len {
-                ptr::write(to.add(at).cast::<Chunk>(), ptr::read(from.add(at).cast::<Chunk>()));
-                at += CHUNK;
+            while at + LINE < len {
+                ptr::write(to.add(at).cast::<Line>(), ptr::read(from.add(at).cast::<Line>()));
+                at += LINE;
             }
-            ptr::write(to.add(len - CHUNK).cast::<Chunk>(), ptr::read(from.add(len - CHUNK).cast::<Chunk>()));
+            ptr::write(to.add(len - LINE).cast::<Line>(), ptr::read(from.add(len - LINE).cast::<Line>()));
+        } else if (HALF..LINE).contains(&len) {
+            let last = ptr::read(from.add(len - HALF).cast::<Half>());
+            ptr::write(to.cast::<Half>(), ptr::read(from.cast::<Half>()));
+            ptr::write(to.add(len - HALF).cast::<Half>(), last);
         } else {
             ptr::copy(from, to, len);
         }

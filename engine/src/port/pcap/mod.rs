@@ -12,7 +12,7 @@ pub use capture::{CAPTURE_BYTES_MAX, CAPTURE_FRAMES_MAX, Capture, CaptureError, 
 pub use recording::{Format, RING_BYTES, RecordConfig, RecordError, SNAPLEN_BYTES, Tape, record};
 pub use replay::{Pace, Replay, ReplayConfig, ReplayError};
 
-use super::Port;
+use super::{Arrival, Copier, Port};
 use crate::frame::Frame;
 use crate::window::Window;
 
@@ -74,8 +74,12 @@ impl Port for Pcap {
     }
 
     #[inline]
-    fn receive(&mut self, now_ns: u64) -> Option<Frame> {
-        self.replay.as_mut()?.receive(now_ns)
+    fn receive(&mut self, now_ns: u64, copier: &mut impl Copier) -> Arrival {
+        match self.replay.as_mut().and_then(|replay| replay.receive(now_ns)) {
+            None => Arrival::None,
+            Some(frame) if copier.copy(&frame) => Arrival::Copied,
+            Some(frame) => Arrival::Lent(frame),
+        }
     }
 
     #[inline]

@@ -8,15 +8,15 @@
 pub mod fdb;
 mod hold;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use self::fdb::{Fdb, Learned, Mac, PortId, TICK_SECONDS};
 use self::hold::Hold;
-use super::Port;
+use super::{Arrival, Copier, Port};
 use crate::counters::DropReason;
+use crate::frame::queue::FrameQueue;
 use crate::frame::steer::Steering;
 use crate::frame::{Frame, Lender, Loan, Loans};
 use crate::window::Window;
@@ -113,7 +113,7 @@ struct Mailbox {
     open: bool,
     /// Its owner is not in the hot scan, and is to be told of a frame.
     parked: bool,
-    inbox: VecDeque<Frame>,
+    inbox: FrameQueue<INBOX>,
     /// How many frames in the inbox each sender has.
     shares: [u16; SENDERS],
     loans: Loans,
@@ -127,7 +127,7 @@ impl Mailbox {
     const CLOSED: Mailbox = Mailbox {
         open: false,
         parked: false,
-        inbox: VecDeque::new(),
+        inbox: FrameQueue::CLOSED,
         shares: [0; SENDERS],
         loans: Loans::NONE,
         overflows: 0,
@@ -147,18 +147,18 @@ impl Mailbox {
             return Err(frame);
         }
         let share = &mut self.shares[sender(frame.lender)];
-        if usize::from(*share) >= INBOX - self.inbox.len() {
+        if usize::from(*share) >= self.inbox.room() {
             self.overflows += 1;
             return Err(frame);
         }
         *share += 1;
-        self.inbox.push_back(frame);
+        self.inbox.push(frame);
         Ok(())
     }
 
     #[inline(always)]
     fn take(&mut self) -> Option<Frame> {
-        let frame = self.inbox.pop_front()?;
+        let frame = self.inbox.pop()?;
         self.shares[sender(frame.lender)] -= 1;
         Some(frame)
     }
@@ -283,7 +283,7 @@ impl Lane {
         }
         self.roused.reserve(self.mailboxes.len());
         // Nothing that its last owner left is the new one's.
-        let (inbox, loans) = (VecDeque::with_capacity(INBOX), Loans::with_capacity(4 * INBOX));
+        let (inbox, loans) = (FrameQueue::new(), Loans::with_capacity(4 * INBOX));
         self.mailboxes[index] = Mailbox { open: true, inbox, loans, ..Mailbox::CLOSED };
     }
 
@@ -292,10 +292,10 @@ impl Lane {
         let Some(mailbox) = self.mailboxes.get_mut(usize::from(slot)) else { return };
         (mailbox.open, mailbox.parked) = (false, false);
         self.roused.retain(|&roused| roused != slot);
-        while let Some(mut frame) = self.mailboxes[usize::from(slot)].inbox.pop_front() {
+        while let Some(mut frame) = self.mailboxes[usize::from(slot)].inbox.pop() {
             self.release(&mut frame);
         }
-        self.mailboxes[usize::from(slot)].inbox = VecDeque::new();
+        self.mailboxes[usize::from(slot)].inbox = FrameQueue::CLOSED;
     }
 
     /// A slot leaves the hot scan: [`Self::take_roused`] tells of the next frame for it. `false` if one is there already.
@@ -460,8 +460,11 @@ impl Lane {
     /// Gives a frame back to who lent it.
     #[inline]
     fn release(&mut self, frame: &mut Frame) {
-        let Lender { worker, slot } = frame.lender;
-        let loan = frame.loan();
+        self.send_home(frame.lender, frame.loan());
+    }
+
+    #[inline(always)]
+    fn send_home(&mut self, Lender { worker, slot }: Lender, loan: Loan) {
         if worker == self.me {
             return self.mailboxes[usize::from(slot)].loans.push(loan);
         }
@@ -602,8 +605,17 @@ impl Port for End<'_> {
     }
 
     #[inline(always)]
-    fn receive(&mut self, _now_ns: u64) -> Option<Frame> {
-        self.lane.mailboxes[usize::from(self.slot)].take()
+    fn receive(&mut self, _now_ns: u64, copier: &mut impl Copier) -> Arrival {
+        let mailbox = &mut self.lane.mailboxes[usize::from(self.slot)];
+        let Some(frame) = mailbox.inbox.front_mut() else { return Arrival::None };
+        if !copier.copy(frame) {
+            return mailbox.take().map_or(Arrival::None, Arrival::Lent);
+        }
+        let (lender, loan) = (frame.lender, frame.loan());
+        mailbox.inbox.pass();
+        mailbox.shares[sender(lender)] -= 1;
+        self.lane.send_home(lender, loan);
+        Arrival::Copied
     }
 
     #[inline]

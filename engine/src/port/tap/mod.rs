@@ -19,7 +19,7 @@ use virtnet_rings::memory::OwnedMemory;
 use virtnet_rings::spec::net::*;
 
 use self::sys::InterfaceName;
-use super::Port;
+use super::{Arrival, Copier, Port};
 use crate::counters::DropReason;
 use crate::frame::{FRAME_LEN_MAX, FRAME_LEN_MIN, Frame};
 use crate::window::Window;
@@ -303,8 +303,13 @@ impl Port for Tap {
     }
 
     #[inline]
-    fn receive(&mut self, now_ns: u64) -> Option<Frame> {
-        self.take_frame(now_ns)
+    fn receive(&mut self, now_ns: u64, copier: &mut impl Copier) -> Arrival {
+        let Some(mut frame) = self.take_frame(now_ns) else { return Arrival::None };
+        if !copier.copy(&frame) {
+            return Arrival::Lent(frame);
+        }
+        self.release(&mut frame);
+        Arrival::Copied
     }
 
     #[inline]
