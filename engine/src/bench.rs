@@ -2,6 +2,7 @@
 
 use virtnet_rings::{Chain, Used};
 
+use crate::arch::Level;
 use crate::counters::QueueCounts;
 use crate::frame::Lender;
 use crate::frame::offload::Workshop;
@@ -17,6 +18,8 @@ const USED_MAX: usize = 2 * BURST_MAX;
 pub struct Bench {
     /// How many frames a burst has at most.
     pub burst: usize,
+    /// What the CPU can do.
+    pub level: Level,
     /// Nanoseconds on the worker's clock.
     pub now_ns: u64,
     /// Whose frames these are.
@@ -36,6 +39,7 @@ impl Bench {
     pub fn new(burst: usize) -> Self {
         Bench {
             burst: burst.clamp(1, BURST_MAX),
+            level: Level::highest(),
             now_ns: 0,
             lender: Lender::default(),
             chains: (0..BURST_MAX).map(|_| Chain::default()).collect(),

@@ -5,6 +5,7 @@
 
 use virtnet_rings::{Chain, Taken, Violation, Virtqueue};
 
+use crate::arch::Burst;
 use crate::bench::Bench;
 use crate::counters::{DropReason, QueueCounts};
 use crate::frame::{Frame, Lender, Loan};
@@ -13,53 +14,77 @@ use crate::port::Port;
 use crate::window::Window;
 
 /// Guest to wire ("Packet Transmission"). The frames before a bad chain still go out.
-#[inline(always)]
-pub fn from_guest<P: Port>(
-    transmitq: &mut impl Virtqueue,
-    window: &mut Window,
-    port: &mut P,
-    bench: &mut Bench,
-    features: u64,
-) -> Result<(), Violation> {
-    let room = bench.burst.min(window.room()).min(port.room()); // ask first: nothing is ever un-taken
-    let taken = take(transmitq, window, bench, room); // chains, each walked and checked
-    let first = lend(P::KEEPS, window, bench, taken.count); // out until their tickets are settled
-    let Bench { chains, counts, lender, .. } = bench;
-    let (mut packets, mut bytes) = (0, 0);
-    for (chain, number) in chains[..taken.count].iter_mut().zip(0..) {
-        let ticket = first.wrapping_add(number);
-        match Frame::plain(chain) {
-            Some(frame) => {
-                packets += 1;
-                bytes += u64::from(frame.len_bytes);
-                counts.size(frame.len_bytes);
-                port.send(&mut Frame { ticket, lender: *lender, ..frame }, window); // there was room
-            }
-            None => send_other(chain, ticket, *lender, window, port, counts, features),
-        }
-    }
-    counts.packets += packets;
-    counts.bytes += bytes;
-    if P::KEEPS {
-        port.reap(window); // what the wire has finished with
-        window.close(&mut bench.used); // in the order it came
-    }
-    finish(transmitq, bench); // one publish, one notification if it is wanted
-    taken.violation.map_or(Ok(()), Err)
+pub struct FromGuest<'b, Q, P> {
+    /// Where chains come from.
+    pub transmitq: &'b mut Q,
+    /// What is out of it.
+    pub window: &'b mut Window,
+    /// Where frames go.
+    pub port: &'b mut P,
+    /// The worker's.
+    pub bench: &'b mut Bench,
+    /// Negotiated feature bits.
+    pub features: u64,
 }
 
 /// Wire to guest ("Processing of Incoming Packets").
-#[inline(always)]
-pub fn to_guest(
-    receiveq: &mut impl Virtqueue,
-    hand: &mut Hand,
-    port: &mut impl Port,
-    bench: &mut Bench,
-    features: u64,
-) -> Result<(), Violation> {
-    let filled = hand.fill(receiveq, port, bench, features); // header and payload into buffers taken for them
-    finish(receiveq, bench); // one publish, one notification if it is wanted
-    filled
+pub struct ToGuest<'b, Q, P> {
+    /// Where buffers come from.
+    pub receiveq: &'b mut Q,
+    /// What is taken of it.
+    pub hand: &'b mut Hand,
+    /// Where frames come from.
+    pub port: &'b mut P,
+    /// The worker's.
+    pub bench: &'b mut Bench,
+    /// Negotiated feature bits.
+    pub features: u64,
+}
+
+impl<Q: Virtqueue, P: Port> Burst for FromGuest<'_, Q, P> {
+    type Output = Result<(), Violation>;
+
+    #[inline(always)]
+    fn run(self) -> Self::Output {
+        let FromGuest { transmitq, window, port, bench, features } = self;
+        let room = bench.burst.min(window.room()).min(port.room()); // ask first: nothing is ever un-taken
+        let taken = take(transmitq, window, bench, room); // chains, each walked and checked
+        let first = lend(P::KEEPS, window, bench, taken.count); // out until their tickets are settled
+        let Bench { chains, counts, lender, .. } = bench;
+        let (mut packets, mut bytes) = (0, 0);
+        for (chain, number) in chains[..taken.count].iter_mut().zip(0..) {
+            let ticket = first.wrapping_add(number);
+            match Frame::plain(chain) {
+                Some(frame) => {
+                    packets += 1;
+                    bytes += u64::from(frame.len_bytes);
+                    counts.size(frame.len_bytes);
+                    port.send(&mut Frame { ticket, lender: *lender, ..frame }, window); // there was room
+                }
+                None => send_other(chain, ticket, *lender, window, port, counts, features),
+            }
+        }
+        counts.packets += packets;
+        counts.bytes += bytes;
+        if P::KEEPS {
+            port.reap(window); // what the wire has finished with
+            window.close(&mut bench.used); // in the order it came
+        }
+        finish(transmitq, bench); // one publish, one notification if it is wanted
+        taken.violation.map_or(Ok(()), Err)
+    }
+}
+
+impl<Q: Virtqueue, P: Port> Burst for ToGuest<'_, Q, P> {
+    type Output = Result<(), Violation>;
+
+    #[inline(always)]
+    fn run(self) -> Self::Output {
+        let ToGuest { receiveq, hand, port, bench, features } = self;
+        let filled = hand.fill(receiveq, port, bench, features); // header and payload into buffers taken for them
+        finish(receiveq, bench); // one publish, one notification if it is wanted
+        filled
+    }
 }
 
 /// A transmitq that is not enabled is emptied, to nowhere (vhost-user, "Ring states").

@@ -9,6 +9,7 @@
 //! May use: rings.
 
 pub mod announcement;
+pub mod arch;
 pub mod bench;
 pub mod command;
 pub mod counters;

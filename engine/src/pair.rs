@@ -8,7 +8,7 @@ use crate::announcement::Announcement;
 use crate::bench::Bench;
 use crate::counters::{DropReason, QueueCounters, QueueCounts};
 use crate::hand::Hand;
-use crate::journey;
+use crate::journey::{self, FromGuest, ToGuest};
 use crate::port::loopback::Loopback;
 use crate::port::pcap::Pcap;
 use crate::port::sink::Sink;
@@ -275,7 +275,7 @@ impl Pair {
         }
         let result = if *enabled || stopped {
             with_queue!(queue, queue => with_port!(&mut self.port, lane, slot, port => {
-                journey::from_guest(queue, held, port, bench, features)
+                bench.level.run(FromGuest { transmitq: queue, window: held, port, bench, features })
             }))
         } else {
             with_port!(&mut self.port, lane, slot, port => journey::discard(queue, held, port, bench))
@@ -310,7 +310,7 @@ impl Pair {
             let Attached { queue, features, held, broken, .. } = &mut **attached;
             let features = *features;
             let result = with_queue!(queue, queue => with_port!(port, lane, slot, port => {
-                journey::to_guest(queue, held, port, bench, features)
+                bench.level.run(ToGuest { receiveq: queue, hand: held, port, bench, features })
             }));
             if let Err(violation) = result {
                 *broken = true;

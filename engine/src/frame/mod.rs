@@ -76,7 +76,7 @@ impl Loans {
     /// Adds one, to the last of them where it goes on with that.
     #[inline(always)]
     pub fn push(&mut self, loan: Loan) {
-        if loan.list.is_none() && self.last.ticket.wrapping_add(self.last.count) == loan.ticket {
+        if self.last.goes_on_with(&loan) {
             self.last.count += loan.count;
         } else {
             self.push_apart(loan);
@@ -105,6 +105,12 @@ impl Loans {
 
 impl Loan {
     const NONE: Loan = Loan { ticket: 0, count: 0, list: None };
+
+    /// Whether another can be added to this one.
+    #[inline(always)]
+    pub fn goes_on_with(&self, next: &Loan) -> bool {
+        self.ticket.wrapping_add(self.count) == next.ticket && self.list.is_none() && next.list.is_none()
+    }
 }
 
 impl Frame {
@@ -134,6 +140,14 @@ impl Frame {
         }
         let bytes = part.skip(NET_HEADER_SIZE_BYTES as u32);
         Some(Frame { parts: Parts::one(bytes), len_bytes: bytes.len_bytes(), ..Frame::default() })
+    }
+
+    /// Asks the cache for the first bytes.
+    #[inline]
+    pub fn prefetch(&self) {
+        if let Some(part) = self.parts.only() {
+            part.prefetch();
+        }
     }
 
     /// The bytes of a frame that is in one part and asks for nothing, and the header that goes before it.

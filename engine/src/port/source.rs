@@ -12,6 +12,9 @@ use crate::window::Window;
 /// The most templates there may be.
 pub const TEMPLATES_MAX: usize = 4096;
 
+/// How many frames are numbered ahead: the largest burst.
+const STAMPED_AHEAD: u64 = BURST_MAX as u64;
+
 /// What a source sends.
 #[derive(Clone, Debug, Default)]
 pub struct SourceConfig {
@@ -60,6 +63,8 @@ pub struct Source {
     sent: u64,
     /// How many may have been sent by now.
     due: u64,
+    /// How many have got their number: some ahead of those sent, so that copying them does not wait for the stores.
+    stamped: u64,
     count: u64,
     stamp_offset: Option<usize>,
     rate: Option<Rate>,
@@ -95,7 +100,7 @@ impl Source {
         let longest = templates.iter().map(Vec::len).max().unwrap_or_default();
         let stride_bytes = longest.next_multiple_of(64);
         // Whole rounds of the templates, and enough slots that none is stamped again while it is lent.
-        let rounds = (2 * BURST_MAX).div_ceil(templates.len());
+        let rounds = (BURST_MAX + STAMPED_AHEAD as usize).div_ceil(templates.len());
         let slots = OwnedMemory::new(rounds * templates.len() * stride_bytes);
         let lens_bytes = std::iter::repeat_n(templates, rounds).flatten().map(|t| t.len() as u32).collect();
         for (slot, template) in std::iter::repeat_n(templates, rounds).flatten().enumerate() {
@@ -108,6 +113,7 @@ impl Source {
             next_slot: 0,
             sent: 0,
             due: 0,
+            stamped: 0,
             count: config.count.unwrap_or(u64::MAX),
             stamp_offset: config.stamp_offset.map(usize::from),
             rate: config.rate_fps.map(|rate| Rate { interval_ns: 1e9 / rate, start_ns: None }),
@@ -119,6 +125,22 @@ impl Source {
     /// Whether it has sent all that it will.
     pub fn is_over(&self) -> bool {
         self.sent >= self.count
+    }
+}
+
+impl Source {
+    /// Numbers the frames that come next. They are not lent: there are more slots than are lent and numbered.
+    #[inline]
+    fn stamp(&mut self, at: usize) {
+        let slots = self.lens_bytes.len();
+        while self.stamped < self.sent + STAMPED_AHEAD {
+            let slot = self.next_slot + (self.stamped - self.sent) as usize;
+            let slot = if slot < slots { slot } else { slot - slots };
+            let len_bytes = self.lens_bytes[slot] as usize;
+            let span = self.slots.span(slot * self.stride_bytes, len_bytes);
+            span.skip(at as u32).write_array(self.stamped.to_le_bytes());
+            self.stamped += 1;
+        }
     }
 }
 
@@ -145,6 +167,9 @@ impl Port for Source {
     #[inline]
     fn arrived(&mut self, now_ns: u64) -> usize {
         self.due = self.rate.as_mut().map_or(u64::MAX, |rate| rate.due(now_ns)).min(self.count);
+        if let Some(at) = self.stamp_offset {
+            self.stamp(at);
+        }
         self.due.saturating_sub(self.sent) as usize
     }
 
@@ -155,9 +180,6 @@ impl Port for Source {
         }
         let len_bytes = self.lens_bytes[self.next_slot];
         let span = self.slots.span(self.next_slot * self.stride_bytes, len_bytes as usize);
-        if let Some(at) = self.stamp_offset {
-            span.skip(at as u32).write_array(self.sent.to_le_bytes());
-        }
         self.next_slot += 1;
         if self.next_slot == self.lens_bytes.len() {
             self.next_slot = 0;

@@ -59,13 +59,13 @@ impl Hold {
         if self.place == NOWHERE { usize::MAX } else { ROOM - self.frames.len() }
     }
 
-    /// Keeps a frame, if there is room.
-    pub fn put(&mut self, frame: Frame) -> Result<(), Frame> {
-        if self.frames.len() == ROOM {
-            return Err(frame);
+    /// Takes a frame away, if there is room.
+    pub fn put(&mut self, frame: &mut Frame) -> bool {
+        let has_room = self.frames.len() < ROOM;
+        if has_room {
+            self.frames.push_back(std::mem::take(frame));
         }
-        self.frames.push_back(frame);
-        Ok(())
+        has_room
     }
 
     /// The next frame to go, and where to. When none is left, nothing is kept any more.

@@ -23,6 +23,8 @@ use crate::window::Window;
 
 /// How many frames wait for one receiver.
 const INBOX: usize = 256;
+/// How many frames or loans are gathered for another worker before they are sent.
+const TRAY: usize = 64;
 /// How many frames are on their way from one worker to another.
 const LINK: usize = 2048;
 /// The most workers there may be: one bit each in a word.
@@ -77,9 +79,9 @@ struct Homebound {
 /// One worker's ends of the rings to another.
 #[derive(Debug)]
 pub struct Link {
-    frames_out: Producer<Envelope>,
+    frames_out: Outbox<Envelope>,
     frames_in: Consumer<Envelope>,
-    loans_out: Producer<Homebound>,
+    loans_out: Outbox<Homebound>,
     loans_in: Consumer<Homebound>,
     /// Frames that the other worker has of ours.
     lent: usize,
@@ -92,10 +94,60 @@ impl Link {
         let (frames_ba, frames_from_b) = RingBuffer::new(LINK);
         let (loans_ab, loans_from_a) = RingBuffer::new(LINK);
         let (loans_ba, loans_from_b) = RingBuffer::new(LINK);
-        let end =
-            |frames_out, frames_in, loans_out, loans_in| Link { frames_out, frames_in, loans_out, loans_in, lent: 0 };
+        let end = |frames_out, frames_in, loans_out, loans_in| {
+            let (frames_out, loans_out) = (Outbox::new(frames_out), Outbox::new(loans_out));
+            Link { frames_out, frames_in, loans_out, loans_in, lent: 0 }
+        };
         (end(frames_ab, frames_from_b, loans_ab, loans_from_b), end(frames_ba, frames_from_a, loans_ba, loans_from_a))
     }
+}
+
+/// What is sent to another worker: gathered first, so that the other core is disturbed once a turn and not once a frame.
+#[derive(Debug)]
+struct Outbox<T> {
+    ring: Producer<T>,
+    tray: Vec<T>,
+}
+
+impl<T> Outbox<T> {
+    fn new(ring: Producer<T>) -> Self {
+        Outbox { ring, tray: Vec::with_capacity(TRAY) }
+    }
+
+    /// Adds something. No more frames are out than the rings hold, and no more loans than frames.
+    #[inline]
+    fn push(&mut self, item: T) {
+        if self.tray.len() == TRAY {
+            self.flush();
+        }
+        self.tray.push(item);
+    }
+
+    /// Lets the other worker see it.
+    fn flush(&mut self) {
+        if !self.tray.is_empty() {
+            let places = self.ring.write_chunk_uninit(self.tray.len()).expect("no more is out than there is room for");
+            places.fill_from_iter(self.tray.drain(..));
+        }
+    }
+}
+
+impl Outbox<Homebound> {
+    /// Sends a loan home, with the one before it where it goes on with that.
+    #[inline]
+    fn send_home(&mut self, slot: u16, loan: Loan) {
+        match self.tray.last_mut() {
+            Some(last) if last.slot == slot && last.loan.goes_on_with(&loan) => last.loan.count += loan.count,
+            _ => self.push(Homebound { slot, loan }),
+        }
+    }
+}
+
+/// Takes all that is in a ring.
+#[inline]
+fn drain<T>(ring: &mut Consumer<T>) -> impl Iterator<Item = T> {
+    let count = ring.slots();
+    ring.read_chunk(count).into_iter().flatten()
 }
 
 /// Senders are told apart by so many numbers.
@@ -139,21 +191,16 @@ impl Mailbox {
         usize::from(self.shares[sender(frame.lender)]) < INBOX - self.inbox.len()
     }
 
-    /// Takes a frame in, unless its sender has as many there as there is room left: n senders that flood get an n-th of it
-    /// each and leave as much for one that does not.
-    #[inline]
-    fn put(&mut self, frame: Frame) -> Result<(), Frame> {
-        if !self.open {
-            return Err(frame);
-        }
-        let share = &mut self.shares[sender(frame.lender)];
-        if usize::from(*share) >= self.inbox.room() {
-            self.overflows += 1;
-            return Err(frame);
-        }
-        *share += 1;
-        self.inbox.push(frame);
-        Ok(())
+    /// Whether a frame may come in, which then must: not if its sender has as many here as there is room left. So n senders
+    /// that flood get an n-th of it each and leave as much for one that does not.
+    #[inline(always)]
+    fn admits(&mut self, lender: Lender) -> bool {
+        let share = &mut self.shares[sender(lender)];
+        let admitted = usize::from(*share) < self.inbox.room();
+        *share += u16::from(admitted);
+        // One that is closed has no room for anybody.
+        self.overflows += u64::from(self.open && !admitted);
+        admitted
     }
 
     #[inline(always)]
@@ -332,19 +379,21 @@ impl Lane {
         // Another worker may have heard the same address since, from somebody else's mouth.
         self.learned = None;
         let mut count = 0;
-        for worker in 0..self.links.len() {
-            while let Some(envelope) = self.links[worker].as_mut().and_then(|link| link.frames_in.pop().ok()) {
+        let Lane { links, mailboxes, roused, sent_to, .. } = self;
+        for (worker, link) in links.iter_mut().enumerate() {
+            let Some(Link { frames_in, loans_in, loans_out, lent, .. }) = link else { continue };
+            for Homebound { slot, loan } in drain(loans_in) {
                 count += 1;
-                if let Err(mut frame) = self.put(envelope.slot, envelope.frame) {
-                    self.release(&mut frame);
-                }
+                *lent -= loan.count as usize;
+                mailboxes[usize::from(slot)].loans.push(loan);
             }
-            while let Some(home) = self.links[worker].as_mut().and_then(|link| link.loans_in.pop().ok()) {
+            for Envelope { slot, mut frame } in drain(frames_in) {
                 count += 1;
-                if let Some(link) = &mut self.links[worker] {
-                    link.lent -= 1;
+                frame.prefetch();
+                if !put(mailboxes, roused, slot, &mut frame) {
+                    loans_out.send_home(frame.lender.slot, frame.loan());
+                    *sent_to |= 1 << worker;
                 }
-                self.mailboxes[usize::from(home.slot)].loans.push(home.loan);
             }
         }
         if self.hold.is_over() { count } else { count + self.lead_on() }
@@ -354,7 +403,7 @@ impl Lane {
     #[cold]
     fn lead_on(&mut self) -> usize {
         for count in 0..LED_PER_TURN {
-            let Some((place, frame)) = self.hold.next() else { return count };
+            let Some((place, mut frame)) = self.hold.next() else { return count };
             let mailbox = self.mailboxes.get(usize::from(place.slot));
             let is_full = match self.links.get(usize::from(place.worker)) {
                 _ if place.worker == self.me => {
@@ -366,7 +415,7 @@ impl Lane {
                 self.hold.put_back(frame);
                 return count;
             }
-            if let Err(mut frame) = self.carry(place, frame) {
+            if !self.carry(place, &mut frame) {
                 self.mailboxes[usize::from(frame.lender.slot)].losses.port_full += 1;
                 self.release(&mut frame);
             }
@@ -381,10 +430,16 @@ impl Lane {
             || self.links.iter().flatten().any(|link| !link.frames_in.is_empty() || !link.loans_in.is_empty())
     }
 
-    /// The workers that were sent something since this was last asked.
+    /// Lets the other workers see what was sent to them since this was last asked, and tells which they are.
     #[inline]
     pub fn take_sent_to(&mut self) -> impl Iterator<Item = u16> + use<> {
         let mut left = std::mem::take(&mut self.sent_to);
+        if left != 0 {
+            for Link { frames_out, loans_out, .. } in self.links.iter_mut().flatten() {
+                frames_out.flush();
+                loans_out.flush();
+            }
+        }
         std::iter::from_fn(move || {
             let worker = left.trailing_zeros();
             left &= left.wrapping_sub(1);
@@ -395,22 +450,7 @@ impl Lane {
     /// One slot's end of the switch.
     #[inline]
     pub fn end(&mut self, slot: u16, port: PortId) -> End<'_> {
-        End { lane: self, slot, port }
-    }
-
-    #[inline]
-    fn put(&mut self, slot: u16, frame: Frame) -> Result<(), Frame> {
-        match self.mailboxes.get_mut(usize::from(slot)) {
-            Some(mailbox) => {
-                mailbox.put(frame)?;
-                if mailbox.parked {
-                    mailbox.parked = false;
-                    self.roused.push(slot);
-                }
-                Ok(())
-            }
-            None => Err(frame),
-        }
+        End { lane: self, slot, port, way: None }
     }
 
     /// Whether there is such a port.
@@ -419,10 +459,16 @@ impl Lane {
         self.ports.get(usize::from(port.0)).is_some_and(Option::is_some)
     }
 
-    /// Sends a frame to one port, or gives it back.
+    /// Whether all frames for a port go to the same place.
     #[inline]
-    fn deliver(&mut self, to: PortId, frame: Frame) -> Result<(), Frame> {
-        let Some(Some(map)) = self.ports.get(usize::from(to.0)) else { return Err(frame) };
+    fn has_one_place(&self, to: PortId) -> bool {
+        matches!(self.ports.get(usize::from(to.0)), Some(Some(map)) if map.places.len() == 1)
+    }
+
+    /// Where a frame goes that is for a port.
+    #[inline]
+    fn place_of(&self, to: PortId, frame: &Frame) -> Option<Place> {
+        let map = self.ports.get(usize::from(to.0))?.as_ref()?;
         let queue = if map.places.len() > 1 {
             let mut head = [0; HEAD_BYTES];
             let count = frame.parts.read(&mut head);
@@ -430,31 +476,29 @@ impl Lane {
         } else {
             0
         };
-        let place = map.places[queue];
-        if self.hold.keeps(place) {
-            return self.hold.put(frame);
-        }
-        self.carry(place, frame)
+        Some(map.places[queue])
     }
 
-    /// Sends a frame to a place, or gives it back.
-    #[inline]
-    fn carry(&mut self, Place { worker, slot }: Place, frame: Frame) -> Result<(), Frame> {
+    /// Sends a frame to a place, or keeps it for a pair that is on its way; `false` where it cannot go.
+    #[inline(always)]
+    fn deliver(&mut self, place: Place, frame: &mut Frame) -> bool {
+        if self.hold.keeps(place) { self.hold.put(frame) } else { self.carry(place, frame) }
+    }
+
+    /// Takes a frame away to a place, if it can go.
+    #[inline(always)]
+    fn carry(&mut self, Place { worker, slot }: Place, frame: &mut Frame) -> bool {
         if worker == self.me {
-            return self.put(slot, frame);
+            return put(&mut self.mailboxes, &mut self.roused, slot, frame);
         }
-        let Some(Some(link)) = self.links.get_mut(usize::from(worker)) else { return Err(frame) };
+        let Some(Some(link)) = self.links.get_mut(usize::from(worker)) else { return false };
         if link.lent == LINK {
-            return Err(frame);
+            return false;
         }
-        match link.frames_out.push(Envelope { slot, frame }) {
-            Ok(()) => {
-                link.lent += 1;
-                self.sent_to |= 1 << worker;
-                Ok(())
-            }
-            Err(rtrb::PushError::Full(envelope)) => Err(envelope.frame),
-        }
+        link.lent += 1;
+        link.frames_out.push(Envelope { slot, frame: std::mem::take(frame) });
+        self.sent_to |= 1 << worker;
+        true
     }
 
     /// Gives a frame back to who lent it.
@@ -469,9 +513,8 @@ impl Lane {
             return self.mailboxes[usize::from(slot)].loans.push(loan);
         }
         let link = self.links[usize::from(worker)].as_mut().expect("a frame comes from another worker over its link");
-        let sent = link.loans_out.push(Homebound { slot, loan });
+        link.loans_out.send_home(slot, loan);
         self.sent_to |= 1 << worker;
-        assert!(sent.is_ok(), "no more frames are out than the way back has room for");
     }
 
     #[inline]
@@ -486,6 +529,24 @@ impl Lane {
     }
 }
 
+/// Puts a frame into a slot's mailbox, if it is admitted there.
+#[inline(always)]
+fn put(mailboxes: &mut [Mailbox], roused: &mut Vec<u16>, slot: u16, frame: &mut Frame) -> bool {
+    let Some(mailbox) = mailboxes.get_mut(usize::from(slot)) else { return false };
+    if !mailbox.admits(frame.lender) {
+        return false;
+    }
+    mailbox.inbox.push(std::mem::take(frame));
+    if mailbox.parked {
+        mailbox.parked = false;
+        roused.push(slot);
+    }
+    true
+}
+
+/// The first bytes of a frame: both addresses, and the VLAN tag if there is one.
+type Head = [u8; 16];
+
 /// What the switch reads of a frame.
 struct Addresses {
     destination: Mac,
@@ -495,19 +556,22 @@ struct Addresses {
 
 impl Addresses {
     #[inline]
-    fn of(frame: &Frame) -> Self {
-        const ETHERTYPE_VLAN: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
-        let mut head = [0; 16];
-        if let Some(bytes) = frame.parts.only().and_then(|span| span.read_array()) {
-            head = bytes;
-        } else {
-            frame.parts.read(&mut head);
-        }
+    fn of(head: Head) -> Self {
         let mac = |at: usize| head[at..at + 6].try_into().expect("six bytes");
-        let tagged = ETHERTYPE_VLAN.contains(&[head[12], head[13]]);
-        let vlan = if tagged { u16::from_be_bytes([head[14], head[15]]) & 0xfff } else { 0 };
+        let vlan = if is_tagged(head) { u16::from_be_bytes([head[14], head[15]]) & 0xfff } else { 0 };
         Addresses { destination: mac(0), source: mac(6), vlan }
     }
+}
+
+#[inline(always)]
+fn is_tagged(head: Head) -> bool {
+    matches!([head[12], head[13]], [0x81, 0x00] | [0x88, 0xa8])
+}
+
+/// Both addresses as a number.
+#[inline(always)]
+fn both(head: Head) -> u128 {
+    u128::from_le_bytes(head) & ((1 << 96) - 1)
 }
 
 /// One slot's end of the switch, for the time of a burst.
@@ -515,31 +579,35 @@ pub struct End<'l> {
     lane: &'l mut Lane,
     slot: u16,
     port: PortId,
+    /// The way of the last frame without a tag whose way does not depend on what else is in it: most bursts have one.
+    way: Option<(u128, Place)>,
 }
 
 impl End<'_> {
-    #[inline]
-    fn forward(&mut self, frame: Frame, window: &mut Window) {
-        let Addresses { destination, source, vlan } = Addresses::of(&frame);
+    #[inline(never)]
+    fn forward(&mut self, frame: &mut Frame, head: Head, window: &mut Window) {
+        let Addresses { destination, source, vlan } = Addresses::of(head);
         self.lane.learn(source, vlan, self.port);
-        if destination[0] & 1 == 0
-            && let Some(to) = self.lane.fdb.lookup(destination, vlan)
-        {
-            if to == self.port || !self.lane.knows(to) {
-                self.losses().no_destination += 1;
-                settle(frame, window);
-            } else {
-                self.send_to(to, frame, window);
-            }
-        } else {
-            self.flood(frame, window);
+        if destination[0] & 1 != 0 {
+            return self.flood(std::mem::take(frame), window);
         }
+        let Some(to) = self.lane.fdb.lookup(destination, vlan) else {
+            return self.flood(std::mem::take(frame), window);
+        };
+        let Some(place) = self.lane.place_of(to, frame).filter(|_| to != self.port) else {
+            self.losses().no_destination += 1;
+            return window.settle(frame.loan());
+        };
+        if !is_tagged(head) && self.lane.has_one_place(to) {
+            self.way = Some((both(head), place));
+        }
+        self.deliver(place, frame, window);
     }
 
     /// To every port but the one it came from. Each copy is a reader of its own; a frame in many parts reaches as many ports
     /// as there are lists for its parts. The last port gets the frame itself.
     #[cold]
-    fn flood(&mut self, frame: Frame, window: &mut Window) {
+    fn flood(&mut self, mut frame: Frame, window: &mut Window) {
         let mut last = None;
         for to in (0..self.lane.ports.len()).map(|index| PortId(index as u16)) {
             if to == self.port || !self.lane.knows(to) {
@@ -549,36 +617,38 @@ impl End<'_> {
             match frame.parts.duplicate(&mut window.store) {
                 Some(parts) => {
                     window.lend_again(frame.ticket);
-                    self.send_to(before, Frame { parts, ..frame }, window);
+                    self.send_to(before, &mut Frame { parts, ..frame }, window);
                 }
                 None => self.losses().port_full += 1,
             }
         }
         match last {
-            Some(last) => self.send_to(last, frame, window),
+            Some(last) => self.send_to(last, &mut frame, window),
             None => {
                 self.losses().no_destination += 1;
-                settle(frame, window);
+                window.settle(frame.loan());
             }
         }
     }
 
-    #[inline]
-    fn send_to(&mut self, to: PortId, frame: Frame, window: &mut Window) {
-        if let Err(frame) = self.lane.deliver(to, frame) {
+    fn send_to(&mut self, to: PortId, frame: &mut Frame, window: &mut Window) {
+        match self.lane.place_of(to, frame) {
+            Some(place) => self.deliver(place, frame, window),
+            None => window.settle(frame.loan()),
+        }
+    }
+
+    #[inline(always)]
+    fn deliver(&mut self, place: Place, frame: &mut Frame, window: &mut Window) {
+        if !self.lane.deliver(place, frame) {
             self.losses().port_full += 1;
-            settle(frame, window);
+            window.settle(frame.loan());
         }
     }
 
     fn losses(&mut self) -> &mut Losses {
         &mut self.lane.mailboxes[usize::from(self.slot)].losses
     }
-}
-
-#[inline]
-fn settle(mut frame: Frame, window: &mut Window) {
-    window.settle(frame.loan());
 }
 
 impl Port for End<'_> {
@@ -589,7 +659,18 @@ impl Port for End<'_> {
 
     #[inline(always)]
     fn send(&mut self, frame: &mut Frame, window: &mut Window) {
-        self.forward(std::mem::take(frame), window);
+        let head = frame.parts.only().and_then(|part| part.read_array());
+        match (head, self.way) {
+            (Some(head), Some((addresses, place))) if both(head) == addresses && !is_tagged(head) => {
+                self.deliver(place, frame, window);
+            }
+            (Some(head), _) => self.forward(frame, head, window),
+            (None, _) => {
+                let mut head = [0; _];
+                frame.parts.read(&mut head);
+                self.forward(frame, head, window);
+            }
+        }
     }
 
     #[inline]
