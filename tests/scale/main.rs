@@ -1,6 +1,7 @@
 //! Many devices on few workers: who is idle costs nothing and misses nothing, who floods takes nothing from who does not, and
 //! who is moved to another worker loses nothing.
 
+mod fairness;
 mod moving;
 mod parking;
 
