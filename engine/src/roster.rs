@@ -5,7 +5,7 @@
 /// How long a slot moves nothing before it is parked, in nanoseconds.
 pub const PARK_AFTER_NS: u64 = 1_000_000;
 /// How often one of those is looked at that cannot call, in nanoseconds.
-pub const ROUND_NS: u64 = 2_000;
+pub const ROUND_NS: u64 = 5_000;
 
 /// What a slot waits for that has moved nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
