@@ -11,6 +11,7 @@
 pub mod announcement;
 pub mod arch;
 pub mod bench;
+pub mod caller;
 pub mod command;
 pub mod counters;
 pub mod doors;

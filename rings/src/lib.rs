@@ -23,7 +23,7 @@ mod violation;
 mod virtqueue;
 
 pub use chain::{Access, Chain, PARTS_MAX, PartList, PartStore, Parts};
-pub use notify::{NotificationData, Notifier, passed_event, passed_packed_event};
+pub use notify::{Bell, NotificationData, Notifier, passed_event, passed_packed_event};
 pub use setup::{Layout, QueueAddresses, QueueSetup, SetupError};
 pub use violation::{Fault, Violation};
 pub use virtqueue::{Queue, Taken, Used, Virtqueue};

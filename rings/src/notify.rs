@@ -1,7 +1,9 @@
 //! Notification suppression as pure functions, and the two eventfds.
 
+use std::fmt::Debug;
 use std::io::IoSliceMut;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
@@ -50,26 +52,42 @@ impl NotificationData {
     }
 }
 
-/// A notification line: an eventfd, or nothing where the other side polls.
+/// Something that has the other side told, and does not wait for that.
+pub trait Bell: Debug + Send + Sync {
+    /// Has it told, soon.
+    fn ring(&self);
+}
+
+/// A notification line: an eventfd, or a bell, or nothing where the other side polls.
 #[derive(Debug, Default)]
 pub struct Notifier {
     eventfd: Option<OwnedFd>,
+    bell: Option<Arc<dyn Bell>>,
 }
 
 impl Notifier {
     /// A line over an eventfd, or none.
     pub fn new(eventfd: Option<OwnedFd>) -> Self {
-        Notifier { eventfd }
+        Notifier { eventfd, bell: None }
+    }
+
+    /// A line that somebody else rings.
+    pub fn through(bell: Arc<dyn Bell>) -> Self {
+        Notifier { eventfd: None, bell: Some(bell) }
     }
 
     /// Whether there is anyone to tell.
     #[inline]
     pub fn is_connected(&self) -> bool {
-        self.eventfd.is_some()
+        self.eventfd.is_some() || self.bell.is_some()
     }
 
-    /// Tells the other side. A system call. A counter that is full already says the same thing, so failure is none.
+    /// Tells the other side. Over an eventfd it is a system call, which waits if the other side has filled it and made it
+    /// block. A counter that is full already says the same thing, so failure is none.
     pub fn notify(&self) {
+        if let Some(bell) = &self.bell {
+            return bell.ring();
+        }
         if let Some(eventfd) = &self.eventfd {
             let _ = rustix::io::write(eventfd, &1u64.to_ne_bytes());
         }

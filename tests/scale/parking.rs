@@ -3,10 +3,11 @@
 use virtnet_engine::pair::AnyPort;
 use virtnet_engine::port::loopback::Loopback;
 use virtnet_engine::port::source::{Source, SourceConfig};
-use virtnet_engine::roster::PARK_AFTER_NS;
+use virtnet_engine::roster::{PARK_AFTER_NS, ROUND_NS};
 use virtnet_rings::guest::net::NicOptions;
 use virtnet_rings::{Layout, Virtqueue};
 use virtnet_tests::frames::{self, BROADCAST};
+use virtnet_tests::house::TURN_NS;
 use virtnet_tests::{Guest, House};
 
 use crate::{LAYOUTS, guest};
@@ -122,7 +123,7 @@ fn drivers_that_cannot_call_are_looked_at_in_turn_while_another_keeps_the_worker
             let own = guest.mac;
             guest.send(own, 1, |_| 60);
         }
-        for _ in 0..60 {
+        for _ in 0..(mute.len() as u64 + 1) * ROUND_NS / TURN_NS {
             active.send(own, 8, |_| 60);
             active.kick();
             house.turns(1);

@@ -2,7 +2,9 @@
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::time::Instant;
 
+use rustix::fs::{OFlags, fcntl_setfl};
 use virtnet_control::vhost_user::frontend::Frontend;
 use virtnet_rings::Layout;
 
@@ -50,6 +52,40 @@ fn a_neighbour_does_not_notice_a_socket_full_of_garbage() {
     let mut other = Guest::new(Layout::Split, false);
     let _other_frontend = other.come(&house.socket("bad.sock"));
     other.loop_frames(100);
+    house.end();
+}
+
+#[test]
+fn a_neighbour_does_not_notice_a_front_end_that_lets_nobody_write_to_its_calls() {
+    let house = House::with(&DEVICES);
+    for layout in [Layout::Split, Layout::Packed] {
+        let mut guest = Guest::new(layout, true);
+        let _frontend = guest.come(&house.socket("good.sock"));
+        for _ in 0..3 {
+            let mut villain = Guest::new(layout, true);
+            let _villains = villain.come(&house.socket("bad.sock"));
+            for call in &villain.calls {
+                // What the daemon has set is undone, and the counter is full.
+                fcntl_setfl(call, OFlags::empty()).unwrap();
+                rustix::io::write(call, &(u64::MAX - 2).to_ne_bytes()).unwrap();
+            }
+            for _ in 0..50 {
+                villain.nic.receiveq.enable_interrupts();
+                villain.nic.transmitq.enable_interrupts();
+                villain.loop_frames(1);
+                guest.loop_frames(10);
+            }
+        }
+        // Sleeping guests of the same worker are called.
+        guest.nic.receiveq.enable_interrupts();
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&guest.calls[0], &mut count[..]);
+        guest.loop_frames(1);
+        let deadline = Instant::now() + SOON;
+        while rustix::io::read(&guest.calls[0], &mut count[..]).is_err() {
+            assert!(Instant::now() < deadline, "nobody calls");
+        }
+    }
     house.end();
 }
 

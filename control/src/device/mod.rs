@@ -5,8 +5,10 @@ pub mod controlq;
 pub mod features;
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::event::epoll;
+use virtnet_engine::caller::{Caller, Line};
 use virtnet_engine::{DeviceId, Engine};
 use virtnet_rings::spec::net::{VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ};
 use virtnet_rings::{Notifier, Queue, Virtqueue};
@@ -32,6 +34,8 @@ pub struct Device {
     enabled: Vec<bool>,
     /// How many pairs the driver uses, if it says so to us and not to its front end: one, until it asks for more.
     pairs_used: Option<u16>,
+    /// Rings the lines to its front end.
+    caller: Caller,
 }
 
 impl Device {
@@ -50,6 +54,7 @@ impl Device {
             controlq: None,
             enabled: vec![false; 2 * usize::from(queue_pairs)],
             pairs_used: None,
+            caller: Caller::default(),
         }
     }
 
@@ -209,6 +214,10 @@ impl Backend for Served<'_> {
                 0
             }
         }
+    }
+
+    fn line(&mut self, descriptor: OwnedFd) -> std::io::Result<Arc<Line>> {
+        self.device.caller.line(descriptor)
     }
 
     fn set_call(&mut self, index: usize, call: Notifier) {

@@ -3,10 +3,11 @@
 //!
 //!     cargo run --release -p virtnet-perf --example scale -- [--seconds S] [--layout split|packed] [TABLE…]
 //!
-//! Tables: idle, queues, devices, workers, trickle, moves; all of them if none is named. The last lcore that this process may use
+//! Tables: idle, queues, devices, workers, trickle, moves, calls; all of them if none is named. The last lcore that this process may use
 //! drives the guests, the others are the workers'. With more workers than lcores for them the figures show that threads take
 //! turns, and little else.
 
+mod calls;
 mod station;
 
 use std::time::{Duration, Instant};
@@ -35,6 +36,7 @@ enum Part {
     Workers,
     Trickle,
     Moves,
+    Calls,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -89,13 +91,14 @@ fn main() -> Result<()> {
         kind,
     };
     let wanted = |part| args.tables.is_empty() || args.tables.contains(&part);
-    let parts: [(Part, fn(&Scene) -> Result<Table>); 6] = [
+    let parts: [(Part, fn(&Scene) -> Result<Table>); 7] = [
         (Part::Idle, idle),
         (Part::Queues, queues),
         (Part::Devices, devices),
         (Part::Workers, workers),
         (Part::Trickle, trickle),
         (Part::Moves, moves),
+        (Part::Calls, |scene| calls::measure((scene.window.as_secs_f64() * 1e6) as u64)),
     ];
     for (part, measure) in parts.into_iter().filter(|&(part, _)| wanted(part)) {
         println!("\n{}", part.to_possible_value().map_or(String::new(), |name| name.get_name().to_owned()));

@@ -2,6 +2,7 @@
 //! asked for what it has not been given, and nothing of either is left when the session is over.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
@@ -9,6 +10,7 @@ use rustix::net::{SendFlags, send};
 use virtnet_control::vhost_user::message::Header;
 use virtnet_control::vhost_user::session::{Backend, Served, Session};
 use virtnet_control::vhost_user::socket::{Connection, Received, stream_pair};
+use virtnet_engine::caller::{Caller, Line};
 use virtnet_rings::{Notifier, PartStore, Queue, Used, Virtqueue};
 
 use super::Input;
@@ -23,6 +25,7 @@ const USER: u64 = 0x7f00_0000_0000;
 struct Device {
     rings: [Option<Queue>; RINGS],
     store: PartStore,
+    caller: Caller,
 }
 
 impl Device {
@@ -70,6 +73,9 @@ impl Backend for Device {
     }
     fn stop_ring(&mut self, index: usize) -> u32 {
         self.rings[index].take().expect("only a ring that was started is stopped").base()
+    }
+    fn line(&mut self, descriptor: OwnedFd) -> std::io::Result<Arc<Line>> {
+        self.caller.line(descriptor)
     }
     fn set_call(&mut self, index: usize, call: Notifier) {
         *self.rings[index].as_mut().expect("only a ring that was started is called").call() = call;
@@ -164,7 +170,7 @@ pub fn vhost_user_message(bytes: &[u8]) {
     let (here, there) = stream_pair().expect("a pair of sockets");
     let raw = here.try_clone().expect("a file descriptor");
     let mut peer = Connection::new(here);
-    let mut device = Device { rings: Default::default(), store: PartStore::new(32) };
+    let mut device = Device { rings: Default::default(), store: PartStore::new(32), caller: Caller::default() };
     let mut session = Session::new(there, &device);
     'session: while !input.is_empty() {
         let choice = input.u8();

@@ -1,5 +1,9 @@
 //! What a session wants of the device it serves.
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use virtnet_engine::caller::Line;
 use virtnet_rings::{Notifier, Queue};
 
 /// A device as a vhost-user session sees it. Rings are numbered as in the protocol: 2 × pair is a receiveq, 2 × pair + 1
@@ -38,6 +42,12 @@ pub trait Backend {
     /// Stops a ring that runs, finishes what is in flight, and tells where it stands ([`virtnet_rings::Virtqueue::base`]).
     /// After this no byte of guest memory is touched for this ring.
     fn stop_ring(&mut self, index: usize) -> u32;
+
+    /// Makes a line to the front end out of a descriptor of its. Who rings it waits for nothing that the front end does.
+    ///
+    /// # Errors
+    /// The system's.
+    fn line(&mut self, descriptor: OwnedFd) -> std::io::Result<Arc<Line>>;
 
     /// Changes where the used-buffer notifications of a ring that runs go.
     fn set_call(&mut self, index: usize, call: Notifier);

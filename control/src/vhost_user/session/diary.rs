@@ -1,5 +1,9 @@
 //! A device that writes down what it is asked to do. For tests.
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use virtnet_engine::caller::{Caller, Line};
 use virtnet_rings::{Notifier, Queue, Virtqueue};
 
 use super::super::message::VIRTIO_F_RING_PACKED;
@@ -24,6 +28,7 @@ pub enum Deed {
 pub struct Diary {
     deeds: Vec<Deed>,
     pub queues: [Option<Queue>; 4],
+    caller: Caller,
 }
 
 impl Diary {
@@ -65,6 +70,9 @@ impl Backend for Diary {
     fn stop_ring(&mut self, index: usize) -> u32 {
         self.deeds.push(Deed::Stop(index));
         self.queues[index].take().expect("stopped and not started").base()
+    }
+    fn line(&mut self, descriptor: OwnedFd) -> std::io::Result<Arc<Line>> {
+        self.caller.line(descriptor)
     }
     fn set_call(&mut self, index: usize, call: Notifier) {
         *self.queues[index].as_mut().expect("called and not started").call() = call;

@@ -16,8 +16,9 @@ mod vring;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use virtnet_engine::caller::Line;
 use virtnet_rings::memory::{DirtyLog, GuestMemory, REGIONS_MAX, Region, RegionSpec};
-use virtnet_rings::{Layout, Notifier, Virtqueue};
+use virtnet_rings::{Layout, Virtqueue};
 
 pub use backend::Backend;
 pub use refusal::{Counters, OUTCOMES, Refusal};
@@ -235,7 +236,7 @@ impl Session {
             R::GET_VRING_BASE => self.get_vring_base(VringState::from_bytes(name, body)?, device),
             R::SET_VRING_KICK => self.set_vring_kick(VringFd::from_bytes(name, body)?, fds, device),
             R::SET_VRING_CALL => self.set_vring_call(VringFd::from_bytes(name, body)?, fds, device),
-            R::SET_VRING_ERR => self.set_vring_err(VringFd::from_bytes(name, body)?, fds),
+            R::SET_VRING_ERR => self.set_vring_err(VringFd::from_bytes(name, body)?, fds, device),
             R::SET_VRING_ENABLE => self.set_vring_enable(VringState::from_bytes(name, body)?, device),
             R::GET_QUEUE_NUM => self.get_queue_num(),
             R::SEND_RARP => self.send_rarp(u64_from(name, body)?, device),
@@ -457,23 +458,25 @@ impl Session {
     ) -> Result<Reply, Refusal> {
         let request = "SET_VRING_CALL";
         let index = self.index(request, vring.index.into())?;
-        let call = notification_descriptor(request, vring, fds)?;
+        let call = line(request, vring, fds, device)?;
         let vring = &mut self.vrings[index];
-        if vring.running {
-            let copy = call.as_ref().map(OwnedFd::try_clone).transpose();
-            device.set_call(index, Notifier::new(copy.map_err(|source| Refusal::System { request, source })?));
-        }
         vring.call = call;
         if vring.running {
+            device.set_call(index, vring.call_line());
             vring.call_once();
         }
         Ok(Reply::None)
     }
 
-    fn set_vring_err(&mut self, vring: VringFd, fds: &mut Vec<OwnedFd>) -> Result<Reply, Refusal> {
+    fn set_vring_err(
+        &mut self,
+        vring: VringFd,
+        fds: &mut Vec<OwnedFd>,
+        device: &mut impl Backend,
+    ) -> Result<Reply, Refusal> {
         let request = "SET_VRING_ERR";
         let index = self.index(request, vring.index.into())?;
-        self.vrings[index].err = notification_descriptor(request, vring, fds)?;
+        self.vrings[index].err = line(request, vring, fds, device)?;
         Ok(Reply::None)
     }
 
@@ -727,6 +730,18 @@ fn config_range(request: &'static str, config: &Config) -> Result<std::ops::Rang
         return Err(ProtocolError::Field { request, field: "offset", found: config.offset.into(), allowed });
     }
     Ok(start..end)
+}
+
+/// The line of a SET_VRING_CALL or SET_VRING_ERR, if there is one.
+fn line(
+    request: &'static str,
+    vring: VringFd,
+    fds: &mut Vec<OwnedFd>,
+    device: &mut impl Backend,
+) -> Result<Option<Arc<Line>>, Refusal> {
+    let descriptor = notification_descriptor(request, vring, fds)?;
+    let line = descriptor.map(|descriptor| device.line(descriptor)).transpose();
+    line.map_err(|source| Refusal::System { request, source })
 }
 
 /// The descriptor of a SET_VRING_KICK, SET_VRING_CALL or SET_VRING_ERR: one, or none if the body says so.

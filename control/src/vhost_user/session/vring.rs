@@ -1,11 +1,13 @@
 //! One ring as its front end has described it so far.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::fs::{FileType, OFlags};
+use virtnet_engine::caller::Line;
 use virtnet_rings::memory::{GuestMemory, Span};
 use virtnet_rings::spec::virtq::VIRTQ_DESC_F_USED;
-use virtnet_rings::{Layout, Notifier, QueueAddresses, QueueSetup, SetupError};
+use virtnet_rings::{Bell, Layout, Notifier, QueueAddresses, QueueSetup, SetupError};
 
 use super::super::message::{Allowed, ProtocolError, VringAddr, VringBase};
 
@@ -22,9 +24,9 @@ pub struct Vring {
     /// SET_VRING_KICK: with a descriptor, or without one if we are to poll.
     pub kick: Option<Option<OwnedFd>>,
     /// SET_VRING_CALL.
-    pub call: Option<OwnedFd>,
+    pub call: Option<Arc<Line>>,
     /// SET_VRING_ERR.
-    pub err: Option<OwnedFd>,
+    pub err: Option<Arc<Line>>,
     /// SET_VRING_ENABLE.
     pub enabled: bool,
     /// Whether it has been enabled since it was last stopped.
@@ -68,25 +70,29 @@ impl Vring {
         Ok(Incomplete { layout, size, base, addresses: QueueAddresses { descriptor_area, driver_area, device_area } })
     }
 
-    /// Copies of the ring's descriptors, for the device to keep.
+    /// The ring's lines, for the device to keep.
     pub fn notifiers(&self) -> std::io::Result<(Notifier, Notifier)> {
-        let copy = |fd: Option<&OwnedFd>| fd.map(OwnedFd::try_clone).transpose().map(Notifier::new);
-        Ok((copy(self.kick.as_ref().and_then(Option::as_ref))?, copy(self.call.as_ref())?))
+        let kick = self.kick.as_ref().and_then(Option::as_ref);
+        Ok((Notifier::new(kick.map(OwnedFd::try_clone).transpose()?), self.call_line()))
+    }
+
+    /// Where used-buffer notifications go.
+    pub fn call_line(&self) -> Notifier {
+        self.call.clone().map_or_else(Notifier::default, |call| Notifier::through(call))
     }
 
     /// Makes up for a call that was lost between the last one to serve the ring, or the last place to call, and now; one
     /// too many does no harm.
     pub fn call_once(&self) {
         if let Some(call) = &self.call {
-            let _ = rustix::io::write(call, &1u64.to_ne_bytes());
+            call.ring();
         }
     }
 
     /// Tells the front end that the ring failed.
     pub fn tell_failure(&self) {
         if let Some(err) = &self.err {
-            // A counter that is full says the same thing already.
-            let _ = rustix::io::write(err, &1u64.to_ne_bytes());
+            err.ring();
         }
     }
 }
