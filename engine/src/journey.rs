@@ -8,7 +8,7 @@ use virtnet_rings::{Chain, Taken, Violation, Virtqueue};
 use crate::arch::Burst;
 use crate::bench::Bench;
 use crate::counters::{DropReason, QueueCounts};
-use crate::frame::{Frame, Lender, Loan};
+use crate::frame::{Frame, Lender, Loan, PlainFrame};
 use crate::hand::Hand;
 use crate::port::Port;
 use crate::window::Window;
@@ -57,9 +57,9 @@ impl<Q: Virtqueue, P: Port> Burst for FromGuest<'_, Q, P> {
             match Frame::plain(chain) {
                 Some(frame) => {
                     packets += 1;
-                    bytes += u64::from(frame.len_bytes);
-                    counts.size(frame.len_bytes);
-                    port.send(&mut Frame { ticket, lender: *lender, ..frame }, window); // there was room
+                    bytes += u64::from(frame.len_bytes());
+                    counts.size(frame.len_bytes());
+                    port.send_plain(PlainFrame { bytes: frame, ticket, lender: *lender }, window); // there was room
                 }
                 None => send_other(chain, ticket, *lender, window, port, counts, features),
             }
@@ -140,8 +140,7 @@ fn send_other<P: Port>(
     match frame.open(features) {
         Ok(()) => {
             counts.frame(frame.len_bytes);
-            port.send(&mut frame, window);
-            window.store.give_back(frame.parts.take_list());
+            port.send(frame, window);
         }
         Err(reason) => {
             chain.parts = frame.parts;

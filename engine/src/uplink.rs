@@ -68,7 +68,7 @@ impl Uplink {
                 self.window.open(std::iter::once(Used { id: frame.ticket as u16, descriptors: 1, len_bytes: 0 }));
             frame.lender = bench.lender;
             bench.counts.frame(frame.len_bytes);
-            end.send(&mut frame, &mut self.window);
+            end.send(frame, &mut self.window);
         }
         end.reap(&mut self.window);
         self.window.close(&mut bench.used);

@@ -4,7 +4,7 @@
 
 use virtnet_rings::{PartStore, Used};
 
-use crate::frame::Loan;
+use crate::frame::{Frame, Loan};
 
 /// How many long chains can be out at once; one burst.
 const PART_LISTS: usize = 32;
@@ -90,6 +90,12 @@ impl Window {
             run.iter_mut().for_each(|lent| *lent -= 1);
         }
         self.store.give_back(loan.list);
+    }
+
+    /// Takes back the list of a frame that a port which keeps nothing is done with.
+    #[inline(always)]
+    pub fn take_list(&mut self, mut frame: Frame) {
+        self.store.give_back(frame.parts.take_list());
     }
 
     /// Moves the oldest chains whose readers have all finished into `used`.

@@ -98,7 +98,9 @@ fn run_measures_both_layouts_in_all_directions() {
             assert!(run["integrity"]["checked_before"].as_u64() >= Some(256), "{run}");
             assert_eq!(run["latency_ns"].is_null(), direction == "to-guest", "{run}");
             let gbit_per_s = run["mpps"].as_f64().unwrap() * 64.0 * 8.0 / 1e3;
-            assert!((run["gbit_per_s"].as_f64().unwrap() / gbit_per_s - 1.0).abs() < 0.01, "{run}");
+            // Both are rounded, which shows where little was moved.
+            let difference = (run["gbit_per_s"].as_f64().unwrap() - gbit_per_s).abs();
+            assert!(difference < 0.01 * gbit_per_s + 0.002, "{run}");
         }
     }
 }

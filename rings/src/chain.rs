@@ -80,6 +80,14 @@ impl Parts {
         Parts { near: [span, Span::EMPTY], far: None, shape: Shape::plain(Access::Read) }
     }
 
+    /// Makes this one part that can be read, where there was something without a list.
+    #[inline(always)]
+    pub fn set_one(&mut self, span: Span) {
+        debug_assert!(self.far.is_none(), "the list was given back");
+        self.near[0] = span;
+        self.shape = Shape::READ;
+    }
+
     /// How many.
     #[inline]
     pub fn count(&self) -> usize {

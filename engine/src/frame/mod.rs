@@ -45,6 +45,36 @@ pub struct Frame {
     pub lender: Lender,
 }
 
+/// A frame in one part that asks for nothing, before it is laid down anywhere: it stays in registers.
+#[derive(Clone, Copy, Debug)]
+pub struct PlainFrame {
+    /// As in a frame.
+    pub bytes: Span,
+    /// As in a frame.
+    pub ticket: u32,
+    /// As in a frame.
+    pub lender: Lender,
+}
+
+impl PlainFrame {
+    /// Makes `place` this frame; what was there has no list any more.
+    #[inline(always)]
+    pub fn lay_down(self, place: &mut Frame) {
+        place.parts.set_one(self.bytes);
+        place.len_bytes = self.bytes.len_bytes();
+        place.header = [0; _];
+        place.ticket = self.ticket;
+        place.lender = self.lender;
+    }
+}
+
+impl From<PlainFrame> for Frame {
+    #[inline(always)]
+    fn from(PlainFrame { bytes, ticket, lender }: PlainFrame) -> Self {
+        Frame { parts: Parts::one(bytes), len_bytes: bytes.len_bytes(), header: [0; _], ticket, lender }
+    }
+}
+
 /// Frames that their reader has finished with, on their way back to the lender.
 #[derive(Debug)]
 pub struct Loan {
@@ -126,10 +156,10 @@ impl Frame {
         asks_for_nothing([self.header[0], self.header[1]])
     }
 
-    /// What nearly every chain of a transmitq is: header and frame in one part, and the header asks for nothing. `None` for
-    /// any other, and for one that is too short or too long.
+    /// The bytes of what nearly every chain of a transmitq is: header and frame in one part, and the header asks for nothing.
+    /// `None` for any other, and for one that is too short or too long.
     #[inline(always)]
-    pub fn plain(chain: &Chain) -> Option<Self> {
+    pub fn plain(chain: &Chain) -> Option<Span> {
         const SHORTEST: u32 = NET_HEADER_SIZE_BYTES as u32 + FRAME_LEN_MIN;
         let part = chain.parts.plain(Access::Read)?;
         if part.len_bytes().wrapping_sub(SHORTEST) > FRAME_LEN_MAX - FRAME_LEN_MIN {
@@ -138,8 +168,7 @@ impl Frame {
         if !asks_for_nothing(part.read_array()?) {
             return None;
         }
-        let bytes = part.skip(NET_HEADER_SIZE_BYTES as u32);
-        Some(Frame { parts: Parts::one(bytes), len_bytes: bytes.len_bytes(), ..Frame::default() })
+        Some(part.skip(NET_HEADER_SIZE_BYTES as u32))
     }
 
     /// Asks the cache for the first bytes.

@@ -1,6 +1,6 @@
 //! A queue of frames with a place for each from the start. (The library's would move a frame out to let go of it.)
 
-use super::Frame;
+use super::{Frame, PlainFrame};
 
 /// Up to `N` frames, first in, first out; `N` is a power of two.
 #[derive(Debug)]
@@ -20,12 +20,6 @@ impl<const N: usize> FrameQueue<N> {
 
     /// One without places.
     pub const CLOSED: Self = FrameQueue { places: None, head: 0, tail: 0 };
-
-    /// An empty one.
-    pub fn new() -> Self {
-        let places: Box<[Frame]> = (0..N).map(|_| Frame::default()).collect();
-        FrameQueue { places: places.try_into().ok(), ..Self::CLOSED }
-    }
 
     /// How many there are.
     #[inline(always)]
@@ -55,6 +49,16 @@ impl<const N: usize> FrameQueue<N> {
         }
     }
 
+    /// The same for a plain one, laid down where it will be.
+    #[inline(always)]
+    pub fn push_plain(&mut self, frame: PlainFrame) {
+        assert!(self.len() < N, "there is room");
+        if let Some(places) = &mut self.places {
+            frame.lay_down(&mut places[self.tail & Self::MASK]);
+            self.tail = self.tail.wrapping_add(1);
+        }
+    }
+
     /// The first one.
     #[inline(always)]
     pub fn front_mut(&mut self) -> Option<&mut Frame> {
@@ -80,13 +84,21 @@ impl<const N: usize> FrameQueue<N> {
     }
 }
 
+impl<const N: usize> Default for FrameQueue<N> {
+    /// An empty one.
+    fn default() -> Self {
+        let places: Box<[Frame]> = (0..N).map(|_| Frame::default()).collect();
+        FrameQueue { places: places.try_into().ok(), ..Self::CLOSED }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn frames_leave_in_the_order_they_came_lap_after_lap() {
-        let mut queue = FrameQueue::<4>::new();
+        let mut queue = FrameQueue::<4>::default();
         let (mut pushed, mut popped) = (0, 0);
         for round in 0..20 {
             while queue.room() > 0 {

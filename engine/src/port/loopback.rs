@@ -3,7 +3,7 @@
 
 use super::{Arrival, Copier, Port};
 use crate::frame::queue::FrameQueue;
-use crate::frame::{Frame, Loans};
+use crate::frame::{Frame, Loans, PlainFrame};
 use crate::window::Window;
 
 /// How many frames can be on the loop.
@@ -18,7 +18,7 @@ pub struct Loopback {
 
 impl Default for Loopback {
     fn default() -> Self {
-        Loopback { frames: FrameQueue::new(), finished: Loans::with_capacity(2 * DEPTH) }
+        Loopback { frames: FrameQueue::default(), finished: Loans::with_capacity(2 * DEPTH) }
     }
 }
 
@@ -45,8 +45,13 @@ impl Port for Loopback {
     }
 
     #[inline(always)]
-    fn send(&mut self, frame: &mut Frame, _window: &mut Window) {
-        self.frames.push(std::mem::take(frame));
+    fn send(&mut self, frame: Frame, _window: &mut Window) {
+        self.frames.push(frame);
+    }
+
+    #[inline(always)]
+    fn send_plain(&mut self, frame: PlainFrame, _window: &mut Window) {
+        self.frames.push_plain(frame);
     }
 
     #[inline]

@@ -7,7 +7,7 @@ pub mod source;
 pub mod switch;
 pub mod tap;
 
-use crate::frame::Frame;
+use crate::frame::{Frame, PlainFrame};
 use crate::window::Window;
 
 /// Whoever wants to have a copy of the next frame. (Not a closure: these are inlined without fail.)
@@ -56,9 +56,15 @@ pub trait Port {
     /// How many frames [`Self::send`] will take now.
     fn room(&self) -> usize;
 
-    /// Takes a frame; there was room. A port that keeps frames takes it out of `frame`, and what it is finished with at
-    /// once, it settles in the window.
-    fn send(&mut self, frame: &mut Frame, window: &mut Window);
+    /// Takes a frame; there was room. What a port that keeps frames is finished with at once, it settles in the window; one
+    /// that keeps nothing gives its list back there.
+    fn send(&mut self, frame: Frame, window: &mut Window);
+
+    /// The same for a plain one.
+    #[inline(always)]
+    fn send_plain(&mut self, frame: PlainFrame, window: &mut Window) {
+        self.send(frame.into(), window);
+    }
 
     /// Settles what the wire has finished with since.
     fn reap(&mut self, window: &mut Window);

@@ -34,7 +34,7 @@ impl Port for Sink {
     }
 
     #[inline(always)]
-    fn send(&mut self, frame: &mut Frame, _window: &mut Window) {
+    fn send(&mut self, frame: Frame, window: &mut Window) {
         let mut to = self.buffers.span(self.next * BUFFER_SIZE_BYTES, frame.len_bytes as usize);
         if let Some(part) = frame.parts.only() {
             to.copy_from(part);
@@ -44,6 +44,7 @@ impl Port for Sink {
             }
         }
         self.next = (self.next + 1) % BUFFERS;
+        window.take_list(frame);
     }
 
     #[inline]

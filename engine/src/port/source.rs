@@ -160,7 +160,9 @@ impl Port for Source {
     }
 
     /// Nobody listens at this end.
-    fn send(&mut self, _frame: &mut Frame, _window: &mut Window) {}
+    fn send(&mut self, frame: Frame, window: &mut Window) {
+        window.take_list(frame);
+    }
 
     fn reap(&mut self, _window: &mut Window) {}
 

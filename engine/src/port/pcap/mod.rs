@@ -59,10 +59,11 @@ impl Port for Pcap {
     }
 
     #[inline]
-    fn send(&mut self, frame: &mut Frame, _window: &mut Window) {
+    fn send(&mut self, frame: Frame, window: &mut Window) {
         if let Some(tape) = &mut self.tape {
-            tape.write(frame);
+            tape.write(&frame);
         }
+        window.take_list(frame);
     }
 
     #[inline]

@@ -18,7 +18,7 @@ use super::{Arrival, Copier, Port};
 use crate::counters::DropReason;
 use crate::frame::queue::FrameQueue;
 use crate::frame::steer::Steering;
-use crate::frame::{Frame, Lender, Loan, Loans};
+use crate::frame::{Frame, Lender, Loan, Loans, PlainFrame};
 use crate::window::Window;
 
 /// How many frames wait for one receiver.
@@ -330,7 +330,7 @@ impl Lane {
         }
         self.roused.reserve(self.mailboxes.len());
         // Nothing that its last owner left is the new one's.
-        let (inbox, loans) = (FrameQueue::new(), Loans::with_capacity(4 * INBOX));
+        let (inbox, loans) = (FrameQueue::default(), Loans::with_capacity(4 * INBOX));
         self.mailboxes[index] = Mailbox { open: true, inbox, loans, ..Mailbox::CLOSED };
     }
 
@@ -390,9 +390,12 @@ impl Lane {
             for Envelope { slot, mut frame } in drain(frames_in) {
                 count += 1;
                 frame.prefetch();
-                if !put(mailboxes, roused, slot, &mut frame) {
-                    loans_out.send_home(frame.lender.slot, frame.loan());
-                    *sent_to |= 1 << worker;
+                match inbox(mailboxes, roused, slot, frame.lender) {
+                    Some(inbox) => inbox.push(frame),
+                    None => {
+                        loans_out.send_home(frame.lender.slot, frame.loan());
+                        *sent_to |= 1 << worker;
+                    }
                 }
             }
         }
@@ -415,9 +418,12 @@ impl Lane {
                 self.hold.put_back(frame);
                 return count;
             }
-            if !self.carry(place, &mut frame) {
-                self.mailboxes[usize::from(frame.lender.slot)].losses.port_full += 1;
-                self.release(&mut frame);
+            match self.door(place, frame.lender) {
+                Some(door) => door.put(frame),
+                None => {
+                    self.mailboxes[usize::from(frame.lender.slot)].losses.port_full += 1;
+                    self.release(&mut frame);
+                }
             }
         }
         LED_PER_TURN
@@ -479,26 +485,16 @@ impl Lane {
         Some(map.places[queue])
     }
 
-    /// Sends a frame to a place, or keeps it for a pair that is on its way; `false` where it cannot go.
+    /// The way to a place for a frame of this lender, which must then take it; `None` where there is no room.
     #[inline(always)]
-    fn deliver(&mut self, place: Place, frame: &mut Frame) -> bool {
-        if self.hold.keeps(place) { self.hold.put(frame) } else { self.carry(place, frame) }
-    }
-
-    /// Takes a frame away to a place, if it can go.
-    #[inline(always)]
-    fn carry(&mut self, Place { worker, slot }: Place, frame: &mut Frame) -> bool {
+    fn door(&mut self, Place { worker, slot }: Place, lender: Lender) -> Option<Door<'_>> {
         if worker == self.me {
-            return put(&mut self.mailboxes, &mut self.roused, slot, frame);
+            return inbox(&mut self.mailboxes, &mut self.roused, slot, lender).map(Door::Inbox);
         }
-        let Some(Some(link)) = self.links.get_mut(usize::from(worker)) else { return false };
-        if link.lent == LINK {
-            return false;
-        }
+        let link = self.links.get_mut(usize::from(worker))?.as_mut().filter(|link| link.lent < LINK)?;
         link.lent += 1;
-        link.frames_out.push(Envelope { slot, frame: std::mem::take(frame) });
         self.sent_to |= 1 << worker;
-        true
+        Some(Door::Link(&mut link.frames_out, slot))
     }
 
     /// Gives a frame back to who lent it.
@@ -529,19 +525,39 @@ impl Lane {
     }
 }
 
-/// Puts a frame into a slot's mailbox, if it is admitted there.
-#[inline(always)]
-fn put(mailboxes: &mut [Mailbox], roused: &mut Vec<u16>, slot: u16, frame: &mut Frame) -> bool {
-    let Some(mailbox) = mailboxes.get_mut(usize::from(slot)) else { return false };
-    if !mailbox.admits(frame.lender) {
-        return false;
+/// Where a frame goes that was admitted.
+enum Door<'l> {
+    Inbox(&'l mut FrameQueue<INBOX>),
+    Link(&'l mut Outbox<Envelope>, u16),
+}
+
+impl Door<'_> {
+    #[inline(always)]
+    fn put(self, frame: Frame) {
+        match self {
+            Door::Inbox(inbox) => inbox.push(frame),
+            Door::Link(frames_out, slot) => frames_out.push(Envelope { slot, frame }),
+        }
     }
-    mailbox.inbox.push(std::mem::take(frame));
+}
+
+/// A slot's inbox, if a frame of this lender is admitted there.
+#[inline(always)]
+fn inbox<'l>(
+    mailboxes: &'l mut [Mailbox],
+    roused: &mut Vec<u16>,
+    slot: u16,
+    lender: Lender,
+) -> Option<&'l mut FrameQueue<INBOX>> {
+    let mailbox = mailboxes.get_mut(usize::from(slot))?;
+    if !mailbox.admits(lender) {
+        return None;
+    }
     if mailbox.parked {
         mailbox.parked = false;
         roused.push(slot);
     }
-    true
+    Some(&mut mailbox.inbox)
 }
 
 /// The first bytes of a frame: both addresses, and the VLAN tag if there is one.
@@ -584,17 +600,22 @@ pub struct End<'l> {
 }
 
 impl End<'_> {
+    /// A plain frame that does not go the way of the one before it, or finds no room there.
     #[inline(never)]
-    fn forward(&mut self, frame: &mut Frame, head: Head, window: &mut Window) {
+    fn send_other(&mut self, frame: PlainFrame, window: &mut Window) {
+        self.send(frame.into(), window);
+    }
+
+    fn forward(&mut self, mut frame: Frame, head: Head, window: &mut Window) {
         let Addresses { destination, source, vlan } = Addresses::of(head);
         self.lane.learn(source, vlan, self.port);
         if destination[0] & 1 != 0 {
-            return self.flood(std::mem::take(frame), window);
+            return self.flood(frame, window);
         }
         let Some(to) = self.lane.fdb.lookup(destination, vlan) else {
-            return self.flood(std::mem::take(frame), window);
+            return self.flood(frame, window);
         };
-        let Some(place) = self.lane.place_of(to, frame).filter(|_| to != self.port) else {
+        let Some(place) = self.lane.place_of(to, &frame).filter(|_| to != self.port) else {
             self.losses().no_destination += 1;
             return window.settle(frame.loan());
         };
@@ -617,13 +638,13 @@ impl End<'_> {
             match frame.parts.duplicate(&mut window.store) {
                 Some(parts) => {
                     window.lend_again(frame.ticket);
-                    self.send_to(before, &mut Frame { parts, ..frame }, window);
+                    self.send_to(before, Frame { parts, ..frame }, window);
                 }
                 None => self.losses().port_full += 1,
             }
         }
         match last {
-            Some(last) => self.send_to(last, &mut frame, window),
+            Some(last) => self.send_to(last, frame, window),
             None => {
                 self.losses().no_destination += 1;
                 window.settle(frame.loan());
@@ -631,16 +652,31 @@ impl End<'_> {
         }
     }
 
-    fn send_to(&mut self, to: PortId, frame: &mut Frame, window: &mut Window) {
-        match self.lane.place_of(to, frame) {
+    fn send_to(&mut self, to: PortId, mut frame: Frame, window: &mut Window) {
+        match self.lane.place_of(to, &frame) {
             Some(place) => self.deliver(place, frame, window),
             None => window.settle(frame.loan()),
         }
     }
 
+    /// Sends a frame to a place, or keeps it for a pair that is on its way there.
     #[inline(always)]
-    fn deliver(&mut self, place: Place, frame: &mut Frame, window: &mut Window) {
-        if !self.lane.deliver(place, frame) {
+    fn deliver(&mut self, place: Place, mut frame: Frame, window: &mut Window) {
+        if self.lane.hold.keeps(place) {
+            return self.keep(frame, window);
+        }
+        match self.lane.door(place, frame.lender) {
+            Some(door) => door.put(frame),
+            None => {
+                self.losses().port_full += 1;
+                window.settle(frame.loan());
+            }
+        }
+    }
+
+    #[cold]
+    fn keep(&mut self, mut frame: Frame, window: &mut Window) {
+        if !self.lane.hold.put(&mut frame) {
             self.losses().port_full += 1;
             window.settle(frame.loan());
         }
@@ -657,19 +693,30 @@ impl Port for End<'_> {
         self.lane.room()
     }
 
+    fn send(&mut self, frame: Frame, window: &mut Window) {
+        let mut head = [0; _];
+        frame.parts.read(&mut head);
+        self.forward(frame, head, window);
+    }
+
     #[inline(always)]
-    fn send(&mut self, frame: &mut Frame, window: &mut Window) {
-        let head = frame.parts.only().and_then(|part| part.read_array());
-        match (head, self.way) {
-            (Some(head), Some((addresses, place))) if both(head) == addresses && !is_tagged(head) => {
-                self.deliver(place, frame, window);
+    fn send_plain(&mut self, frame: PlainFrame, window: &mut Window) {
+        let PlainFrame { bytes, ticket, lender } = frame;
+        if let (Some(head), Some((addresses, place))) = (bytes.read_array(), self.way)
+            && both(head) == addresses
+            && !is_tagged(head)
+            && !self.lane.hold.keeps(place)
+        {
+            match self.lane.door(place, lender) {
+                Some(Door::Inbox(inbox)) => inbox.push_plain(frame),
+                Some(door) => door.put(frame.into()),
+                None => {
+                    self.losses().port_full += 1;
+                    window.settle(Loan { ticket, count: 1, list: None });
+                }
             }
-            (Some(head), _) => self.forward(frame, head, window),
-            (None, _) => {
-                let mut head = [0; _];
-                frame.parts.read(&mut head);
-                self.forward(frame, head, window);
-            }
+        } else {
+            self.send_other(frame, window);
         }
     }
 

@@ -286,12 +286,13 @@ impl Port for Tap {
     }
 
     #[inline]
-    fn send(&mut self, frame: &mut Frame, _window: &mut Window) {
-        match self.transmit(frame) {
+    fn send(&mut self, frame: Frame, window: &mut Window) {
+        match self.transmit(&frame) {
             Ok(()) => {}
             Err(DropReason::PortFull) => self.drops.full += 1,
             Err(_) => self.drops.refused += 1,
         }
+        window.take_list(frame);
     }
 
     #[inline]
