@@ -90,19 +90,19 @@ fn main() -> Result<()> {
         window: Duration::from_secs_f64(args.seconds),
         kind,
     };
-    let wanted = |part| args.tables.is_empty() || args.tables.contains(&part);
-    let parts: [(Part, fn(&Scene) -> Result<Table>); 7] = [
-        (Part::Idle, idle),
-        (Part::Queues, queues),
-        (Part::Devices, devices),
-        (Part::Workers, workers),
-        (Part::Trickle, trickle),
-        (Part::Moves, moves),
-        (Part::Calls, |scene| calls::measure((scene.window.as_secs_f64() * 1e6) as u64)),
-    ];
-    for (part, measure) in parts.into_iter().filter(|&(part, _)| wanted(part)) {
+    let wanted = |part| args.tables.is_empty() || args.tables.contains(part);
+    for part in Part::value_variants().iter().filter(|part| wanted(part)) {
         println!("\n{}", part.to_possible_value().map_or(String::new(), |name| name.get_name().to_owned()));
-        println!("{}", measure(&scene)?);
+        let table = match part {
+            Part::Idle => idle(&scene)?,
+            Part::Queues => queues(&scene)?,
+            Part::Devices => devices(&scene)?,
+            Part::Workers => workers(&scene)?,
+            Part::Trickle => trickle(&scene)?,
+            Part::Moves => moves(&scene)?,
+            Part::Calls => calls::measure((scene.window.as_secs_f64() * 1e6) as u64)?,
+        };
+        println!("{table}");
     }
     Ok(())
 }
