@@ -14,6 +14,7 @@ use crate::probe;
 use crate::process::Activity;
 use crate::progress::Progress;
 use crate::report::{Evenness, Findings, Kind, LatencyOf, OneCoreCost, Percentiles, Placement, Report};
+use crate::steal::Steal;
 
 /// How long the device's counters may lag behind what it has done.
 const COUNTERS_LAG: Duration = Duration::from_secs(2);
@@ -116,11 +117,13 @@ pub fn with_placement(
 ) -> Result<(Measured, Placement)> {
     let before_ns = device.and_then(|device| probe::round_trip_ns(driver, device));
     let activity = Activity::of(process);
+    let steal = Steal::from([Some(driver), device].into_iter().flatten().collect());
     let measured = work()?;
+    let stolen = steal.part();
     let device_waited = activity.busiest().map_or(0.0, |busiest| busiest.waited);
     let after_ns = device.and_then(|device| probe::round_trip_ns(driver, device));
     let class = if device == Some(driver) { "shared" } else { probe::class_around(before_ns, after_ns) };
-    let placement = Placement { before_ns, after_ns, class, waited: measured.waited.max(device_waited) };
+    let placement = Placement { before_ns, after_ns, class, waited: measured.waited.max(device_waited), stolen };
     Ok((measured, placement))
 }
 
@@ -152,6 +155,8 @@ pub fn judge(
 /// The report of what was measured and accounted for.
 pub fn report(plan: &Plan, label: Label, measured: Measured, placement: Placement, account: &Account) -> Report {
     let interval_s = measured.interval.as_secs_f64();
+    let mut environment = Environment::look(&plan.division.workers, &plan.division.drivers);
+    environment.warnings.extend(placement.doubts());
     // Where the port sends by itself, what arrived is what we know of.
     let sent = if plan.direction == Direction::ToGuest { measured.moved } else { measured.sent };
     Report {
@@ -196,7 +201,7 @@ pub fn report(plan: &Plan, label: Label, measured: Measured, placement: Placemen
         partial: measured.interrupted,
         round: None,
         search: None,
-        environment: Environment::look(),
+        environment,
         histogram: measured.histogram,
         started_at_s: measured.started_at_s,
     }

@@ -20,6 +20,7 @@ mod run;
 mod search;
 mod self_loop;
 mod statistics;
+mod steal;
 mod versus;
 
 use std::process::ExitCode;

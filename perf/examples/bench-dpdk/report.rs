@@ -117,7 +117,7 @@ pub fn json(bench: &Bench, results: &[Measured]) -> String {
         })
         .collect();
     let report = json!({
-        "environment": Environment::look(),
+        "environment": Environment::look(&bench.lcores[..1], &bench.lcores[1..]),
         "hugepages": bench.huge,
         "window_ms": bench.window.as_millis() as u64,
         "lcores": { "device": bench.lcores[0], "driver": bench.lcores[1] },

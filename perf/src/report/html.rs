@@ -145,7 +145,11 @@ fn environment(page: &mut String, reports: &[Report]) -> std::fmt::Result {
     write!(page, "<h2>Environment</h2><table>")?;
     if let Ok(Value::Object(environment)) = serde_json::to_value(&report.environment) {
         for (key, value) in environment.iter().filter(|(_, value)| !value.is_null()) {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let text = match value {
+                Value::String(text) => text.clone(),
+                Value::Array(texts) => texts.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("; "),
+                value => value.to_string(),
+            };
             write!(page, "<tr><td>{}</td><td>{}</td></tr>", escape(&key.replace('_', " ")), escape(&text))?;
         }
     }

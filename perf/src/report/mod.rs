@@ -20,6 +20,11 @@ use crate::frame::Sizes;
 use crate::halving::Found;
 use crate::statistics::Interval;
 
+/// Who waited for an lcore for a larger part of the time was disturbed.
+const WAITED_MAX: f64 = 0.05;
+/// The same of what a hypervisor took.
+const STOLEN_MAX: f64 = 0.01;
+
 /// What kind of object it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -123,6 +128,26 @@ pub struct Placement {
     pub class: &'static str,
     /// The part of the time in which one side wanted to run and something else had its lcore.
     pub waited: f64,
+    /// The part of the time of one of the lcores that the hypervisor gave to others.
+    pub stolen: f64,
+}
+
+impl Placement {
+    /// What makes the figures measured in it unreliable, a sentence each, the same for all runs that suffer from it.
+    pub fn doubts(&self) -> Vec<String> {
+        let waited = self.waited > WAITED_MAX;
+        let stolen = self.stolen > STOLEN_MAX;
+        let moved = self.class == "mixed";
+        let doubt = |is: bool, what: &str| is.then(|| what.to_owned());
+        [
+            doubt(waited, "while measuring, something else had an lcore of ours for more than 5 % of the time"),
+            doubt(stolen, "while measuring, the hypervisor took more than 1 % of the time of an lcore of ours"),
+            doubt(moved, "while measuring, the lcores came to be nearer to each other or farther apart"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
 }
 
 /// What a frame costs either side where they share a thread, reading the clock twice a burst included.
@@ -356,12 +381,18 @@ pub(crate) mod tests {
             evenness: Evenness { interval_ms: 10.0, mpps: (0..200).map(|i| 9.0 + f64::from(i % 20) / 10.0).collect() },
             latency_ns: Percentiles::of(&histogram),
             latency_of: Some(LatencyOf::OfferToArrival),
-            placement: Placement { before_ns: Some(120.0), after_ns: Some(130.0), class: "near", waited: 0.01 },
+            placement: Placement {
+                before_ns: Some(120.0),
+                after_ns: Some(130.0),
+                class: "near",
+                waited: 0.01,
+                stolen: 0.0,
+            },
             one_core: None,
             partial: false,
             round: None,
             search: None,
-            environment: Environment::look(),
+            environment: Environment::look(&[0], &[1]),
             histogram,
             started_at_s: 1.7e9,
         }
@@ -412,6 +443,20 @@ pub(crate) mod tests {
         documented.sort();
         documented.dedup();
         assert_eq!(found, documented);
+    }
+
+    #[test]
+    fn a_placement_that_disturbed_says_so() {
+        let placement = sample().placement;
+        assert!(placement.doubts().is_empty());
+        for (disturbed, said) in [
+            (Placement { waited: 0.06, ..placement }, "something else"),
+            (Placement { stolen: 0.02, ..placement }, "hypervisor"),
+            (Placement { class: "mixed", ..placement }, "farther apart"),
+        ] {
+            let doubts = disturbed.doubts();
+            assert!(doubts.len() == 1 && doubts[0].contains(said), "{doubts:?}");
+        }
     }
 
     #[test]

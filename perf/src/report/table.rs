@@ -1,5 +1,6 @@
 //! The table at the end.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
@@ -15,6 +16,13 @@ pub fn render(results: &Results) -> String {
     if let Some(first) = runs.first() {
         let _ = writeln!(text, "{}", runs_table(&runs));
         let _ = writeln!(text, "{}", setting(first));
+        // What was true of several runs is said once.
+        let mut said = HashSet::new();
+        for warning in runs.iter().flat_map(|report| &report.environment.warnings) {
+            if said.insert(warning) {
+                let _ = writeln!(text, "WARNING: {warning}");
+            }
+        }
         notes(&mut text, &runs);
     }
     for comparison in &results.comparisons {

@@ -38,7 +38,7 @@ pub fn run(args: &SelfLoopArgs, watch: &Watch) -> Result<()> {
     let usable = lcore::usable();
     let lcore = args.lcore.or(usable.last().copied()).context("no lcore to run on")?;
     ensure!(usable.contains(&lcore), "--lcore {lcore} is not one of those this process may use: {usable:?}");
-    let environment = Environment::look();
+    let environment = Environment::look(&[lcore], &[lcore]);
     let memory_mib = memory_mib(args.queue_size);
     let pages_free = environment.hugepages_free.unwrap_or(0);
     let huge = !args.no_huge && pages_free * HUGE_PAGE_MIB >= u64::from(memory_mib);

@@ -220,6 +220,9 @@ fn render(lines: &[Line]) -> String {
         environment.build_profile,
         if environment.hypervisor { ", under a hypervisor" } else { "" },
     );
+    for warning in &environment.warnings {
+        let _ = writeln!(text, "WARNING: {warning}");
+    }
     let checked: u64 = lines.iter().map(|line| line.checksummed).sum();
     let _ = writeln!(text, "integrity: every frame accounted for, {checked} checked byte by byte, no error");
     text
