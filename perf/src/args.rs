@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use virtnet_rings::spec::{net, virtq};
 
+use crate::diff::DiffArgs;
 use crate::frame::Sizes;
 use crate::self_loop::args::SelfLoopArgs;
 
@@ -16,7 +17,7 @@ use crate::self_loop::args::SelfLoopArgs;
 /// sent (sequence and length of each, checksum of a sample), and says how fast and how evenly they went.
 ///
 /// Exit codes: 0 all is well; 1 it could not run; 2 the command line makes no sense; 3 frames were silently lost, corrupted,
-/// reordered or duplicated.
+/// reordered or duplicated; 4 (diff) something became slower.
 #[derive(Debug, Parser)]
 #[command(name = "virtnet-perf", version, propagate_version = true, max_term_width = 100)]
 pub struct Arguments {
@@ -40,6 +41,8 @@ pub enum Command {
     Search(SearchArgs),
     /// DPDK's virtio driver on one thread with DPDK's vhost device and ours in turns, and the ratio of what these cost
     SelfLoop(SelfLoopArgs),
+    /// Two files of reports: what became faster or slower, and how sure that is
+    Diff(DiffArgs),
 }
 
 /// Which way frames go.
@@ -198,7 +201,8 @@ pub fn seconds(text: &str) -> Result<f64, String> {
     if (0.01..=86_400.0).contains(&seconds) { Ok(seconds) } else { Err("0.01 to 86400 seconds".to_owned()) }
 }
 
-fn part_of_one(text: &str) -> Result<f64, String> {
+/// A part of 1, but not all of it.
+pub fn part_of_one(text: &str) -> Result<f64, String> {
     let part = text.parse().unwrap_or(f64::NAN);
     if (0.0..1.0).contains(&part) { Ok(part) } else { Err("0 or more, below 1".to_owned()) }
 }

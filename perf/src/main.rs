@@ -4,6 +4,7 @@
 mod args;
 mod attach;
 mod bed;
+mod diff;
 mod environment;
 mod frame;
 mod halving;
@@ -38,8 +39,7 @@ const EXIT_INTEGRITY: u8 = 3;
 
 fn main() -> ExitCode {
     match work(&Arguments::parse().command) {
-        Ok(0) => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::from(EXIT_INTEGRITY),
+        Ok(exit_code) => exit_code,
         Err(error) => {
             eprintln!("virtnet-perf: {error:#}");
             ExitCode::FAILURE
@@ -47,8 +47,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns how many integrity errors there were.
-fn work(command: &Command) -> Result<u64> {
+fn work(command: &Command) -> Result<ExitCode> {
     let watch = Watch::default();
     for signal in [SIGINT, SIGTERM] {
         // The second one does not ask.
@@ -61,8 +60,9 @@ fn work(command: &Command) -> Result<u64> {
         Command::Latency(args) => (latency::measure(args, &watch)?, &args.results),
         Command::Versus(args) => (versus::run(args, &watch)?, &args.results),
         Command::Search(args) => (search::run(args, &watch)?, &args.results),
-        Command::SelfLoop(args) => return self_loop::run(args, &watch).map(|()| 0),
+        Command::SelfLoop(args) => return self_loop::run(args, &watch).map(|()| ExitCode::SUCCESS),
+        Command::Diff(args) => return diff::run(args),
     };
     results.publish(shown)?;
-    Ok(results.integrity_errors())
+    Ok(if results.integrity_errors() > 0 { ExitCode::from(EXIT_INTEGRITY) } else { ExitCode::SUCCESS })
 }

@@ -1,7 +1,30 @@
 //! Medians, spreads, and ratios with the interval that holds them.
 
 /// Resamplings behind an interval.
-const RESAMPLINGS: usize = 2000;
+pub const RESAMPLINGS: usize = 2000;
+
+/// Draws values with replacement, the same ones every time.
+#[derive(Debug)]
+pub struct Draw(u64);
+
+impl Default for Draw {
+    fn default() -> Self {
+        Draw(0x2545_f491_4f6c_dd1d)
+    }
+}
+
+impl Draw {
+    /// One of the values.
+    ///
+    /// # Panics
+    /// If there are none.
+    pub fn one_of(&mut self, values: &[f64]) -> f64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        values[(self.0 % values.len() as u64) as usize]
+    }
+}
 
 /// The value below which a `part` (0 to 1) of the values lie, interpolated; NaN of none.
 pub fn quantile(values: &[f64], part: f64) -> f64 {
@@ -37,13 +60,7 @@ pub struct Interval {
 /// Median with its 95 % interval by bootstrap: the medians of the values drawn again and again with replacement. The draw is
 /// the same every time, so the same values give the same interval.
 pub fn median_interval(values: &[f64]) -> Interval {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let mut draw = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        values[(state % values.len() as u64) as usize]
-    };
+    let mut draw = Draw::default();
     let median_of_all = median(values);
     if values.len() < 2 {
         return Interval { median: median_of_all, low: median_of_all, high: median_of_all };
@@ -51,7 +68,7 @@ pub fn median_interval(values: &[f64]) -> Interval {
     let mut sample = vec![0.0; values.len()];
     let mut medians: Vec<f64> = (0..RESAMPLINGS)
         .map(|_| {
-            sample.fill_with(&mut draw);
+            sample.fill_with(|| draw.one_of(values));
             sample.sort_by(f64::total_cmp);
             quantile_of_sorted(&sample, 0.5)
         })

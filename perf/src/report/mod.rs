@@ -344,7 +344,7 @@ fn write_file(path: &Path, write: impl FnOnce(&mut io::BufWriter<File>) -> io::R
 }
 
 /// Whoever reads us may have seen enough.
-fn ignore_broken_pipe(error: io::Error) -> io::Result<()> {
+pub fn ignore_broken_pipe(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
 }
 
