@@ -1,20 +1,24 @@
 //! The load: simulated guests, and the threads that drive them.
 //!
 //! A [`Guest`] is memory with one [`Lane`] a queue pair; a [`Station`] is a thread's share of the lanes. [`Load`] has all
-//! stations work at a [`Pace`] for a while and adds up what they measured. Between two calls nothing is polled.
+//! stations work at a [`Pace`] for a while and adds up what they measured; [`measure_together`] does so with several loads at
+//! once. Between two calls nothing is polled.
 
 mod gremlin;
 mod guest;
 mod lane;
 mod schedule;
 mod station;
+mod stint;
 
+use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
 
 pub use guest::{Guest, GuestOptions};
@@ -25,6 +29,7 @@ use crate::frame::{Checker, Integrity};
 use lane::Role;
 use schedule::Schedule;
 use station::Station;
+use stint::Turn;
 
 /// Longest latency told apart: a minute.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
@@ -244,20 +249,7 @@ impl Load {
     /// # Errors
     /// The device broke the ring.
     pub fn measure(&mut self, pace: Pace, length: Duration, watch: &Watch) -> Result<Measured> {
-        let count = self.stations.len();
-        let schedule = match pace {
-            Pace::Rate { pps, .. } => Schedule::new(pps, self.flows),
-            _ => Schedule::new(1.0, self.flows),
-        };
-        let parts = self.on_all(|station| station.measure(pace, schedule, length, watch))?;
-        let mut sum: Option<Measured> = None;
-        for part in parts {
-            match &mut sum {
-                None => sum = Some(part),
-                Some(sum) => sum.add(part)?,
-            }
-        }
-        sum.map_or_else(|| bail!("no station to measure with, of {count}"), Ok)
+        measure_together(&mut [(self, pace)], length, watch)?.pop().context("a load has one measurement")
     }
 
     /// Waits for what is on its way.
@@ -326,8 +318,91 @@ impl Load {
     }
 }
 
+/// Drives several loads at once, each at its pace; on each lcore one thread has the stations of all of them. Returns what was
+/// measured, in the order of the loads.
+///
+/// # Errors
+/// A device broke a ring.
+pub fn measure_together(loads: &mut [(&mut Load, Pace)], length: Duration, watch: &Watch) -> Result<Vec<Measured>> {
+    let count = loads.len();
+    let mut by_lcore: BTreeMap<usize, Vec<(usize, Pace, Schedule, &mut Station)>> = BTreeMap::new();
+    for (at, (load, pace)) in loads.iter_mut().enumerate() {
+        let schedule = match *pace {
+            Pace::Rate { pps, .. } => Schedule::new(pps, load.flows),
+            _ => Schedule::new(1.0, load.flows),
+        };
+        for (lcore, station) in &mut load.stations {
+            by_lcore.entry(*lcore).or_default().push((at, *pace, schedule, station));
+        }
+    }
+    let parts: Vec<(usize, Measured)> = thread::scope(|scope| {
+        let threads: Vec<_> = by_lcore
+            .into_iter()
+            .map(|(lcore, seats)| {
+                scope.spawn(move || {
+                    crate::lcore::pin(lcore);
+                    take_turns(seats, length, watch)
+                })
+            })
+            .collect();
+        let join = |thread: ScopedJoinHandle<'_, _>| thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+        threads.into_iter().map(join).collect::<Result<Vec<_>>>()
+    })?
+    .into_iter()
+    .flatten()
+    .collect();
+    let mut sums: Vec<Option<Measured>> = (0..count).map(|_| None).collect();
+    for (at, part) in parts {
+        match &mut sums[at] {
+            None => sums[at] = Some(part),
+            Some(sum) => sum.add(&part)?,
+        }
+    }
+    sums.into_iter().map(|sum| sum.context("no station to measure with")).collect()
+}
+
+/// One thread's stations, turn by turn.
+fn take_turns(
+    seats: Vec<(usize, Pace, Schedule, &mut Station)>,
+    length: Duration,
+    watch: &Watch,
+) -> Result<Vec<(usize, Measured)>> {
+    let begin = |(at, pace, schedule, station): (usize, Pace, Schedule, _)| {
+        let station: &mut Station = station;
+        let stint = station.begin(pace, schedule, length);
+        (at, station, stint)
+    };
+    let mut busy: Vec<_> = seats.into_iter().map(begin).collect();
+    let mut measured = Vec::with_capacity(busy.len());
+    while !busy.is_empty() {
+        let (mut moved, mut over) = (false, false);
+        for (_, station, stint) in &mut busy {
+            match station.turn(stint, watch)? {
+                Turn::Moved => moved = true,
+                Turn::Still => {}
+                Turn::Over => {
+                    stint.is_over = true;
+                    over = true;
+                }
+            }
+        }
+        if over {
+            for (at, station, stint) in busy.extract_if(.., |(_, _, stint)| stint.is_over) {
+                measured.push((at, station.end(stint, watch)));
+            }
+        } else if !moved && let Some((_, station, _)) = busy.first() {
+            station.idle();
+        }
+    }
+    Ok(measured)
+}
+
 impl Measured {
-    fn add(&mut self, other: Measured) -> Result<()> {
+    /// Adds what was measured elsewhere at the same time.
+    ///
+    /// # Errors
+    /// Latencies beyond what can be told apart.
+    pub fn add(&mut self, other: &Measured) -> Result<()> {
         self.seconds = self.seconds.max(other.seconds);
         self.sent += other.sent;
         self.moved += other.moved;

@@ -10,18 +10,15 @@ use anyhow::{Result, bail};
 use super::gremlin::Gremlin;
 use super::lane::{Lane, Stopwatch};
 use super::schedule::Schedule;
+use super::stint::{ClosedLoop, Course, OpenLoop, Record, Stint, Turn};
 use super::{
     Beside, LINGER, LINGER_BLIND, Measured, PERSISTENCE, Pace, SETTLE_MAX, STANDSTILL, Shared, Split,
-    WRITTEN_OFF_AFTER, Watch, histogram,
+    WRITTEN_OFF_AFTER, Watch,
 };
 use crate::args::{Direction, Injection};
 use crate::frame::Checker;
 use crate::process;
 
-/// Length of an interval of the rate over time.
-const INTERVAL: Duration = Duration::from_millis(10);
-/// Intervals kept; beyond that they are made longer.
-const INTERVALS_MAX: u128 = 2000;
 /// Turns between two looks at the clock at full pace.
 const TURNS_PER_LOOK: u32 = 32;
 /// At full pace, the time between two frames whose latency is measured.
@@ -277,7 +274,7 @@ impl Station {
     }
 
     /// Nothing to do: on an lcore of our own we go on looking.
-    fn idle(&self) {
+    pub(super) fn idle(&self) {
         if self.shared.shared_lcore {
             thread::yield_now();
         } else {
@@ -285,14 +282,8 @@ impl Station {
         }
     }
 
-    /// Works at a pace for a while.
-    pub(super) fn measure(
-        &mut self,
-        pace: Pace,
-        schedule: Schedule,
-        length: Duration,
-        watch: &Watch,
-    ) -> Result<Measured> {
+    /// Begins a measurement: [`Self::turn`] makes its turns.
+    pub(super) fn begin(&mut self, pace: Pace, schedule: Schedule, length: Duration) -> Stint {
         for lane in &self.lanes {
             if let Some(flow) = lane.flow() {
                 self.first[usize::from(flow)] = lane.sent();
@@ -301,80 +292,94 @@ impl Station {
         self.sample = None;
         let started_at_s =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-        let interval = INTERVAL.max(length / INTERVALS_MAX as u32);
-        let mut record = Record {
-            start: Instant::now(),
-            interval,
-            intervals: Vec::with_capacity((length.as_nanos() / interval.as_nanos()) as usize + 2),
-            moved_before: self.moved(),
-            moved_at_tick: self.moved(),
-            histogram: histogram(),
-            length,
-            length_max: if self.shared.persistent { length.max(PERSISTENCE) } else { length },
-            has_latency: pace != Pace::Listen,
-        };
+        let length_max = if self.shared.persistent { length.max(PERSISTENCE) } else { length };
         self.clock = SplitClock::new();
-        let waited_before_ns = process::waited_ns();
-        let (sent_before, bytes_before) = (self.sent(), self.moved_bytes());
-        let given_up = match pace {
-            Pace::Full | Pace::Listen => self.at_full_pace(pace, watch, &mut record)?,
-            Pace::Rate { patience, .. } => self.at_a_rate(schedule, patience, watch, &mut record)?,
+        let (waited_before_ns, sent_before, bytes_before) = (process::waited_ns(), self.sent(), self.moved_bytes());
+        let record = Record::new(length, length_max, pace != Pace::Listen, self.moved());
+        let course = match pace {
+            Pace::Full => Course::Closed(ClosedLoop::new(self.shared.window, record.start)),
+            Pace::Listen => Course::Listen { turns: 0 },
+            Pace::Rate { patience, .. } => {
+                let used = self.lanes.iter().map(Lane::used).collect();
+                Course::Open(OpenLoop::new(schedule, patience, self.first.clone(), used))
+            }
         };
+        Stint { started_at_s, waited_before_ns, sent_before, bytes_before, record, course, is_over: false }
+    }
+
+    /// One turn of a measurement: a burst each way on every lane.
+    ///
+    /// # Errors
+    /// The device broke the ring.
+    #[inline]
+    pub(super) fn turn(&mut self, stint: &mut Stint, watch: &Watch) -> Result<Turn> {
+        self.turn_device();
+        let record = &mut stint.record;
+        match &mut stint.course {
+            Course::Closed(course) => self.turn_closed(course, record, watch),
+            Course::Open(course) => self.turn_open(course, record, watch),
+            Course::Listen { turns } => {
+                let moved = self.receive(None)?;
+                *turns = turns.wrapping_add(1);
+                if turns.is_multiple_of(TURNS_PER_LOOK) {
+                    self.ignore()?;
+                    if record.tick(Instant::now(), || self.moved(), watch) {
+                        return Ok(Turn::Over);
+                    }
+                }
+                Ok(Turn::moved(moved))
+            }
+        }
+    }
+
+    /// Ends a measurement.
+    pub(super) fn end(&self, stint: Stint, watch: &Watch) -> Measured {
+        let Stint { started_at_s, waited_before_ns, sent_before, bytes_before, record, course, .. } = stint;
         let elapsed = record.start.elapsed();
         let waited_ns = process::waited_ns().saturating_sub(waited_before_ns);
-        Ok(Measured {
+        Measured {
             started_at_s,
             waited: (waited_ns as f64 / elapsed.as_nanos() as f64).min(1.0),
             seconds: elapsed.as_secs_f64(),
             sent: self.sent() - sent_before,
             moved: self.moved() - record.moved_before,
             moved_bytes: self.moved_bytes() - bytes_before,
-            given_up,
+            given_up: course.given_up(),
             intervals: record.intervals,
-            interval,
+            interval: record.interval,
             histogram: record.histogram,
             split: self.beside.is_some().then(|| self.clock.split()),
             interrupted: watch.stopped(),
-        })
+        }
     }
 
-    fn at_full_pace(&mut self, pace: Pace, watch: &Watch, record: &mut Record) -> Result<u64> {
-        let window = if pace == Pace::Full { self.shared.window } else { 0 };
-        let sends = pace == Pace::Full;
-        let mut next_sample = record.start;
-        let mut sample_is_due = false;
-        let mut turns = 0_u32;
-        loop {
-            self.turn_device();
-            let mut moved = self.receive(None)?;
-            if sample_is_due {
-                moved += self.send_sampled(window)?;
-                sample_is_due = self.sample.is_none();
-            } else if sends {
-                moved += self.send_within(window)?;
+    /// No more on its way than the window.
+    #[inline]
+    fn turn_closed(&mut self, course: &mut ClosedLoop, record: &mut Record, watch: &Watch) -> Result<Turn> {
+        let mut moved = self.receive(None)?;
+        if course.sample_is_due {
+            moved += self.send_sampled(course.window)?;
+            course.sample_is_due = self.sample.is_none();
+        } else {
+            moved += self.send_within(course.window)?;
+        }
+        if self.sample.is_some() {
+            self.finish_sample(&mut record.histogram)?;
+        }
+        course.turns = course.turns.wrapping_add(1);
+        if course.turns.is_multiple_of(TURNS_PER_LOOK) {
+            self.ignore()?;
+            let now = Instant::now();
+            self.write_off(course.window, now);
+            if self.sample.is_none() && now >= course.next_sample {
+                course.next_sample = now + SAMPLE_EVERY;
+                course.sample_is_due = true;
             }
-            if self.sample.is_some() {
-                self.finish_sample(&mut record.histogram)?;
-            }
-            turns = turns.wrapping_add(1);
-            if turns.is_multiple_of(TURNS_PER_LOOK) {
-                self.ignore()?;
-                let now = Instant::now();
-                if sends {
-                    self.write_off(window, now);
-                    if self.sample.is_none() && now >= next_sample {
-                        next_sample = now + SAMPLE_EVERY;
-                        sample_is_due = true;
-                    }
-                }
-                if record.tick(now, || self.moved(), watch) {
-                    return Ok(0);
-                }
-            }
-            if moved == 0 {
-                self.idle();
+            if record.tick(now, || self.moved(), watch) {
+                return Ok(Turn::Over);
             }
         }
+        Ok(Turn::moved(moved))
     }
 
     /// Frames of a flow that were lost after the last one that arrived would be waited for without end.
@@ -432,59 +437,50 @@ impl Station {
         Ok(())
     }
 
-    fn at_a_rate(&mut self, schedule: Schedule, patience: Duration, watch: &Watch, record: &mut Record) -> Result<u64> {
-        let start = record.start;
-        let receives = self.shared.direction != Direction::FromGuest;
-        let patience_ns = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
-        let first: Box<[u64]> = self.first.clone();
-        // By lane: frames of the schedule that were passed over, as no room was found in time.
-        let mut passed_over = vec![0_u64; self.lanes.len()];
-        let mut used: Vec<u64> = self.lanes.iter().map(Lane::used).collect();
-        loop {
-            self.turn_device();
-            let mut moved = 0;
-            if receives {
-                let mut stopwatch = Stopwatch { start, schedule, first: &first, histogram: &mut record.histogram };
-                moved += self.receive(Some(&mut stopwatch))?;
+    /// What is due is sent, whatever became of what was due before.
+    #[inline]
+    fn turn_open(&mut self, course: &mut OpenLoop, record: &mut Record, watch: &Watch) -> Result<Turn> {
+        let OpenLoop { schedule, patience_ns, first, passed_over, used } = course;
+        let (start, receives) = (record.start, self.shared.direction != Direction::FromGuest);
+        let mut moved = 0;
+        if receives {
+            let mut stopwatch = Stopwatch { start, schedule: *schedule, first, histogram: &mut record.histogram };
+            moved += self.receive(Some(&mut stopwatch))?;
+        }
+        self.ignore()?;
+        let now = Instant::now();
+        let elapsed_ns = now.duration_since(start).as_nanos() as u64;
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            let Some(flow) = lane.flow() else { continue };
+            let due = schedule.count_due(flow, elapsed_ns);
+            let gone = lane.sent() - first[usize::from(flow)] + passed_over[index];
+            let waiting = due.saturating_sub(gone);
+            if waiting > 0 {
+                moved += lane.send(waiting.min(self.shared.burst as u64) as usize)?;
             }
-            self.ignore()?;
-            let now = Instant::now();
-            let elapsed_ns = now.duration_since(start).as_nanos() as u64;
-            for (index, lane) in self.lanes.iter_mut().enumerate() {
-                let Some(flow) = lane.flow() else { continue };
-                let due = schedule.count_due(flow, elapsed_ns);
-                let gone = lane.sent() - first[usize::from(flow)] + passed_over[index];
-                let waiting = due.saturating_sub(gone);
-                if waiting > 0 {
-                    moved += lane.send(waiting.min(self.shared.burst as u64) as usize)?;
+            if !receives {
+                lane.reap()?;
+                let now_ns = start.elapsed().as_nanos() as u64;
+                let mut stopwatch = Stopwatch { start, schedule: *schedule, first, histogram: &mut record.histogram };
+                for sequence in used[index]..lane.used() {
+                    stopwatch.record(flow, sequence, now_ns);
                 }
-                if !receives {
-                    lane.reap()?;
-                    let now_ns = start.elapsed().as_nanos() as u64;
-                    let mut stopwatch = Stopwatch { start, schedule, first: &first, histogram: &mut record.histogram };
-                    for sequence in used[index]..lane.used() {
-                        stopwatch.record(flow, sequence, now_ns);
-                    }
-                    used[index] = lane.used();
-                }
-                // Those that have waited too long give way to those that have not.
-                let gone = lane.sent() - first[usize::from(flow)] + passed_over[index];
-                if let Some(long_ago_ns) = elapsed_ns.checked_sub(patience_ns) {
-                    passed_over[index] += schedule.count_due(flow, long_ago_ns).saturating_sub(gone);
-                }
+                used[index] = lane.used();
             }
-            if record.tick(now, || self.moved(), watch) {
-                let given_up = passed_over.iter().sum();
-                if given_up > 0 {
-                    // Numbers and due times have come apart: no latency is better than a wrong one.
-                    record.histogram.reset();
-                }
-                return Ok(given_up);
-            }
-            if moved == 0 {
-                self.idle();
+            // Those that have waited too long give way to those that have not.
+            let gone = lane.sent() - first[usize::from(flow)] + passed_over[index];
+            if let Some(long_ago_ns) = elapsed_ns.checked_sub(*patience_ns) {
+                passed_over[index] += schedule.count_due(flow, long_ago_ns).saturating_sub(gone);
             }
         }
+        if record.tick(now, || self.moved(), watch) {
+            if passed_over.iter().any(|&frames| frames > 0) {
+                // Numbers and due times have come apart: no latency is better than a wrong one.
+                record.histogram.reset();
+            }
+            return Ok(Turn::Over);
+        }
+        Ok(Turn::moved(moved))
     }
 
     /// Waits until all that was sent has arrived or been used, or nothing moves any more. A port that generates is not waited
@@ -522,45 +518,5 @@ impl Station {
                 self.idle();
             }
         }
-    }
-}
-
-/// The figures of a measurement as it goes.
-struct Record {
-    start: Instant,
-    interval: Duration,
-    intervals: Vec<u64>,
-    moved_before: u64,
-    moved_at_tick: u64,
-    histogram: hdrhistogram::Histogram<u64>,
-    /// When to end, and when to end with nothing to show.
-    length: Duration,
-    length_max: Duration,
-    /// Whether there will be latencies.
-    has_latency: bool,
-}
-
-impl Record {
-    /// The clock was looked at: closes intervals that are over. True if the measurement is.
-    #[inline]
-    fn tick(&mut self, now: Instant, moved: impl Fn() -> u64, watch: &Watch) -> bool {
-        let elapsed = now.duration_since(self.start);
-        if elapsed < self.interval * (self.intervals.len() as u32 + 1) {
-            return elapsed >= self.length && self.is_over(elapsed, moved());
-        }
-        let moved = moved();
-        watch.moved.fetch_add(moved - self.moved_at_tick, Relaxed);
-        self.intervals.push(moved - self.moved_at_tick);
-        self.moved_at_tick = moved;
-        // An interval that we slept through had no frames.
-        while elapsed >= self.interval * (self.intervals.len() as u32 + 1) && elapsed < self.length {
-            self.intervals.push(0);
-        }
-        elapsed >= self.length && self.is_over(elapsed, moved) || watch.stopped()
-    }
-
-    fn is_over(&self, elapsed: Duration, moved: u64) -> bool {
-        let something = moved > self.moved_before && !(self.has_latency && self.histogram.is_empty());
-        something || elapsed >= self.length_max
     }
 }
