@@ -10,6 +10,7 @@ use virtnet_rings::spec::{net, virtq};
 use crate::diff::DiffArgs;
 use crate::frame::Sizes;
 use crate::self_loop::args::SelfLoopArgs;
+use crate::sweep::args::SweepArgs;
 
 /// Load generator and judge for virtio-net data paths.
 ///
@@ -39,6 +40,8 @@ pub enum Command {
     Versus(VersusArgs),
     /// The highest rate without loss, by halving. (RFC 2544, "Throughput")
     Search(SearchArgs),
+    /// Rates over ranges of lcores, queues, layouts, frame sizes and directions, in one process, in interleaved rounds.
+    Sweep(SweepArgs),
     /// DPDK's virtio driver on one thread with DPDK's vhost device and ours in turns, and the ratio of what these cost
     SelfLoop(SelfLoopArgs),
     /// Two files of reports: what became faster or slower, and how sure that is
@@ -181,7 +184,7 @@ impl FromStr for Lcores {
 }
 
 /// Frames a second, as in 250000, 250k or 1.5M.
-fn rate(text: &str) -> Result<f64, String> {
+pub fn rate(text: &str) -> Result<f64, String> {
     let (digits, scale) = match text.char_indices().last() {
         Some((at, 'k')) => (&text[..at], 1e3),
         Some((at, 'M')) => (&text[..at], 1e6),

@@ -13,7 +13,7 @@ use crate::plan::Plan;
 use crate::probe;
 use crate::process::Activity;
 use crate::progress::Progress;
-use crate::report::{Evenness, Findings, Kind, LatencyOf, OneCoreCost, Percentiles, Placement, Report};
+use crate::report::{Evenness, Findings, Kind, LatencyOf, OneCoreCost, Percentiles, Placement, Report, WorkerLoad};
 use crate::steal::Steal;
 
 /// How long the device's counters may lag behind what it has done.
@@ -48,6 +48,15 @@ impl Account {
     /// # Errors
     /// The device does not answer or does not let go.
     pub fn close(&mut self, mut bed: Box<dyn Bed>, direction: Direction, allow_loss: bool) -> Result<()> {
+        self.audit(&mut *bed, direction, allow_loss)?;
+        bed.dismantle()
+    }
+
+    /// The same without taking it down.
+    ///
+    /// # Errors
+    /// The device does not answer.
+    pub fn audit(&mut self, bed: &mut (dyn Bed + '_), direction: Direction, allow_loss: bool) -> Result<()> {
         let mut counted = bed.counted()?;
         let mut missing = missing(bed.load(), counted, direction);
         // A device may count what it has done a moment after it shows; at the latest when it gets its lcore again.
@@ -68,7 +77,7 @@ impl Account {
         findings.reordered += counts.reordered;
         findings.duplicated += counts.duplicated;
         findings.foreign += counts.foreign;
-        bed.dismantle()
+        Ok(())
     }
 }
 
@@ -89,42 +98,48 @@ fn missing(load: &Load, counted: Option<Counted>, direction: Direction) -> u64 {
 /// Where the device runs, for the placement probe.
 #[derive(Debug)]
 pub enum Whereabouts {
-    /// On this lcore, in a thread of this process.
-    Here(usize),
+    /// On these lcores, in threads of this process.
+    Here(Vec<usize>),
     /// In whichever thread of this process has been busiest since.
     There(Activity),
 }
 
 impl Whereabouts {
-    /// The lcore, as far as known by now.
-    pub fn lcore(&self) -> Option<usize> {
+    /// The lcores, as far as known by now.
+    pub fn lcores(&self) -> Vec<usize> {
         match self {
-            Whereabouts::Here(lcore) => Some(*lcore),
-            Whereabouts::There(activity) => activity.busiest().map(|busiest| busiest.lcore),
+            Whereabouts::Here(lcores) => lcores.clone(),
+            Whereabouts::There(activity) => activity.busiest().map(|busiest| busiest.lcore).into_iter().collect(),
         }
     }
 }
 
-/// Runs `work` with a placement probe before and after, watching meanwhile how long either side waited for its lcore.
+/// Runs `work` with a placement probe before and after, watching meanwhile how long either side waited for its lcore. Of several
+/// lcores of the device the one farthest from the driver counts.
 ///
 /// # Errors
 /// Those of `work`.
 pub fn with_placement(
     driver: usize,
-    device: Option<usize>,
+    device: &[usize],
     process: Option<Pid>,
     work: impl FnOnce() -> Result<Measured>,
 ) -> Result<(Measured, Placement)> {
-    let before_ns = device.and_then(|device| probe::round_trip_ns(driver, device));
+    let before_ns = farthest_ns(driver, device);
     let activity = Activity::of(process);
-    let steal = Steal::from([Some(driver), device].into_iter().flatten().collect());
+    let steal = Steal::from([&[driver], device].concat());
     let measured = work()?;
     let stolen = steal.part();
     let device_waited = activity.busiest().map_or(0.0, |busiest| busiest.waited);
-    let after_ns = device.and_then(|device| probe::round_trip_ns(driver, device));
-    let class = if device == Some(driver) { "shared" } else { probe::class_around(before_ns, after_ns) };
+    let after_ns = farthest_ns(driver, device);
+    let class = if device.contains(&driver) { "shared" } else { probe::class_around(before_ns, after_ns) };
     let placement = Placement { before_ns, after_ns, class, waited: measured.waited.max(device_waited), stolen };
     Ok((measured, placement))
+}
+
+/// Nanoseconds for a cache line to go to the farthest of several lcores and back.
+fn farthest_ns(driver: usize, device: &[usize]) -> Option<f64> {
+    device.iter().filter_map(|&lcore| probe::round_trip_ns(driver, lcore)).max_by(f64::total_cmp)
 }
 
 /// Measures on a bed that is ready, and takes it down. `account` has what was found before.
@@ -142,14 +157,21 @@ pub fn judge(
 ) -> Result<Report> {
     account.findings.checked_before += bed.load().check(plan.smoke, watch).context("the check before measuring")?;
     bed.load().measure(plan.pace(), plan.warm_up, watch)?;
-    let (driver, device, process) = (plan.division.drivers[0], whereabouts.lcore(), bed.process());
-    let (measured, placement) = with_placement(driver, device, process, || {
-        progress.during(&plan.title(), plan.length, watch, || bed.load().measure(plan.pace(), plan.length, watch))
+    let (driver, device, process) = (plan.division.drivers[0], whereabouts.lcores(), bed.process());
+    let mut workers = Vec::new();
+    let (measured, placement) = with_placement(driver, &device, process, || {
+        bed.workers();
+        let measure = || bed.load().measure(plan.pace(), plan.length, watch);
+        let measured = progress.during(&plan.title(), plan.length, watch, measure)?;
+        workers = bed.workers();
+        Ok(measured)
     })?;
     bed.load().settle()?;
     account.drops += measured.given_up;
     account.close(bed, plan.direction, label.allow_loss)?;
-    Ok(report(plan, label, measured, placement, &account))
+    let mut report = report(plan, label, measured, placement, &account);
+    report.workers = workers.iter().map(WorkerLoad::from).collect();
+    Ok(report)
 }
 
 /// The report of what was measured and accounted for.
@@ -199,8 +221,10 @@ pub fn report(plan: &Plan, label: Label, measured: Measured, placement: Placemen
             device_ns_per_frame: split.device_ns / measured.moved as f64,
         }),
         partial: measured.interrupted,
+        workers: Vec::new(),
         round: None,
         search: None,
+        sweep: None,
         environment,
         histogram: measured.histogram,
         started_at_s: measured.started_at_s,

@@ -17,6 +17,20 @@ pub fn pin(lcore: usize) {
     core_affinity::set_for_current(core_affinity::CoreId { id: lcore });
 }
 
+/// As it is written: `2-4,8`.
+pub fn list(lcores: &[usize]) -> String {
+    let mut text = String::new();
+    let mut rest = lcores;
+    while let [first, ..] = *rest {
+        let run = rest.iter().zip(first..).take_while(|&(&lcore, next)| lcore == next).count();
+        let last = rest[run - 1];
+        text += if text.is_empty() { "" } else { "," };
+        text += &if run > 1 { format!("{first}-{last}") } else { first.to_string() };
+        rest = &rest[run..];
+    }
+    text
+}
+
 /// Who runs where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Division {
@@ -77,6 +91,16 @@ mod tests {
     fn lcores_that_are_not_there_are_refused_by_number() {
         let error = divide(Some("0-2"), None, &[0, 1]).unwrap_err().to_string();
         assert!(error.contains("lcore 2 ") && error.contains("[0, 1]"), "{error}");
+    }
+
+    #[test]
+    fn a_list_reads_back_as_it_was() {
+        for (lcores, text) in
+            [(&[2, 3, 4, 8][..], "2-4,8"), (&[0], "0"), (&[1, 3, 5, 6], "1,3,5-6"), (&[7, 6], "7,6"), (&[], "")]
+        {
+            assert_eq!(list(lcores), text);
+        }
+        assert_eq!(list(&[0, 1, 2, 9]).parse(), Ok(Lcores(vec![0, 1, 2, 9])));
     }
 
     #[test]

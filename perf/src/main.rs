@@ -22,6 +22,7 @@ mod search;
 mod self_loop;
 mod statistics;
 mod steal;
+mod sweep;
 mod versus;
 
 use std::process::ExitCode;
@@ -60,6 +61,7 @@ fn work(command: &Command) -> Result<ExitCode> {
         Command::Latency(args) => (latency::measure(args, &watch)?, &args.results),
         Command::Versus(args) => (versus::run(args, &watch)?, &args.results),
         Command::Search(args) => (search::run(args, &watch)?, &args.results),
+        Command::Sweep(args) => (sweep::run(args, &watch)?, &args.results),
         Command::SelfLoop(args) => return self_loop::run(args, &watch).map(|()| ExitCode::SUCCESS),
         Command::Diff(args) => return diff::run(args),
     };

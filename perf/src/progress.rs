@@ -62,6 +62,16 @@ impl Drop for Progress {
     }
 }
 
+/// How long something will take, for people.
+pub fn about(length: Duration) -> String {
+    match length.as_secs_f64().round() as u64 {
+        0 => "about a second".to_owned(),
+        seconds if seconds < 100 => format!("about {seconds} s"),
+        seconds if seconds < 6000 => format!("about {} min", seconds.div_ceil(60)),
+        seconds => format!("about {:.1} h", seconds as f64 / 3600.0),
+    }
+}
+
 fn follow(bar: &ProgressBar, begun_at: u64, title: &str, length: Duration, watch: &Watch) {
     let started = Instant::now();
     let mut moved = watch.moved.load(Relaxed);
@@ -77,5 +87,17 @@ fn follow(bar: &ProgressBar, begun_at: u64, title: &str, length: Duration, watch
         bar.set_message(format!("{title}  {:.2} Mpps", (moved_now - moved) as f64 / seconds / 1e6));
         bar.set_position(begun_at + now.duration_since(started).min(length).as_millis() as u64);
         (moved, looked) = (moved_now, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_told_in_units_that_read_well() {
+        let texts = [0.2, 1.2, 99.0, 101.0, 5999.0, 9000.0].map(|s| about(Duration::from_secs_f64(s)));
+        let expected = ["a second", "1 s", "99 s", "2 min", "100 min", "2.5 h"].map(|text| format!("about {text}"));
+        assert_eq!(texts, expected);
     }
 }

@@ -53,7 +53,7 @@ pub fn run(args: &RunArgs, watch: &Watch) -> Result<Results> {
 pub fn measure(plan: &Plan, kind: Kind, command: &'static str, watch: &Watch, progress: &Progress) -> Result<Report> {
     let label = Label { kind, command, backend: "in-process".to_owned(), allow_loss: false };
     let account = check_on_loop(plan, watch)?;
-    let whereabouts = Whereabouts::Here(plan.division.workers[0]);
+    let whereabouts = Whereabouts::Here(plan.division.workers.clone());
     judge(bed(plan, plan.direction)?, plan, label, account, whereabouts, watch, progress)
 }
 

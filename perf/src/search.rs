@@ -69,9 +69,9 @@ fn search(args: &SearchArgs, plan: &Plan, door: Option<&Door>, watch: &Watch, pr
         None => Box::new(InProcess::new(plan, plan.direction)?),
         Some(door) => Box::new(Attached::new(plan, std::slice::from_ref(door))?),
     };
-    let whereabouts = match plan.division.workers.first() {
-        Some(&lcore) => Whereabouts::Here(lcore),
-        None => Whereabouts::There(Activity::of(bed.process())),
+    let whereabouts = match plan.division.workers.as_slice() {
+        [] => Whereabouts::There(Activity::of(bed.process())),
+        workers => Whereabouts::Here(workers.to_vec()),
     };
     let label = Label {
         kind: Kind::Search,
@@ -89,12 +89,12 @@ fn search(args: &SearchArgs, plan: &Plan, door: Option<&Door>, watch: &Watch, pr
         tolerance: args.loss_tolerance,
         attempts: args.attempts,
     };
-    let (driver, device) = (plan.division.drivers[0], whereabouts.lcore());
+    let (driver, device) = (plan.division.drivers[0], whereabouts.lcores());
     let found = halving::zero_loss(search, |pps| {
         if watch.stopped() {
             return Ok(None);
         }
-        progress.during(&plan.title(), plan.length, watch, || hunt.trial(pps, driver, device, watch)).map(Some)
+        progress.during(&plan.title(), plan.length, watch, || hunt.trial(pps, driver, &device, watch)).map(Some)
     })?;
     let Hunt { bed, best, last, mut account, .. } = hunt;
     account.close(bed, plan.direction, label.allow_loss)?;
@@ -126,7 +126,7 @@ impl Hunt {
     }
 
     /// Frames due and frames lost.
-    fn trial(&mut self, pps: f64, driver: usize, device: Option<usize>, watch: &Watch) -> Result<(u64, u64)> {
+    fn trial(&mut self, pps: f64, driver: usize, device: &[usize], watch: &Watch) -> Result<(u64, u64)> {
         if self.plan.direction == Direction::ToGuest {
             return self.trial_of_source(pps, driver, device, watch);
         }
@@ -146,7 +146,7 @@ impl Hunt {
     }
 
     /// A source at this rate: a new one each time. It loses nothing, it falls behind.
-    fn trial_of_source(&mut self, pps: f64, driver: usize, device: Option<usize>, watch: &Watch) -> Result<(u64, u64)> {
+    fn trial_of_source(&mut self, pps: f64, driver: usize, device: &[usize], watch: &Watch) -> Result<(u64, u64)> {
         let mut plan = self.plan.clone();
         plan.rate_pps = Some(pps);
         let bed = std::mem::replace(&mut self.bed, Box::new(InProcess::new(&plan, plan.direction)?));

@@ -136,7 +136,7 @@ impl Contest<'_> {
         let (plan, watch) = (self.plan, self.watch);
         let Side { name, bed, pausable, lcore, .. } = side;
         // Both stand still while the placement is probed.
-        let (measured, placement) = judge::with_placement(driver, *lcore, bed.process(), || {
+        let (measured, placement) = judge::with_placement(driver, lcore.as_slice(), bed.process(), || {
             pausable.resume();
             let load = bed.load();
             load.measure(plan.pace(), plan.warm_up.max(RESUME), watch)?;

@@ -224,6 +224,39 @@ fn search_tells_a_rate_and_how_it_was_found() {
 }
 
 #[test]
+fn sweep_measures_every_cell_in_every_round() {
+    let load = ["sweep", "--smoke", "--lcores", "0", "--queues", "1,2", "--frame-bytes", "64", "--rounds", "2"];
+    let cells = good(&[&load[..], &["--direction", "from-guest,loopback"]].concat());
+    assert_eq!(cells.len(), 8);
+    for cell in &cells {
+        assert_eq!((&cell["kind"], &cell["command"]), (&"sweep".into(), &"sweep".into()), "{cell}");
+        let rounds = cell["sweep"]["rounds"].as_array().unwrap();
+        assert_eq!(rounds.len(), 2, "{cell}");
+        assert!(rounds.iter().all(|round| round["mpps"].as_f64() > Some(0.0)), "{cell}");
+        assert!(cell["integrity"]["checked_before"].as_u64() >= Some(512), "{cell}");
+        let pairs: u64 = cell["workers"].as_array().unwrap().iter().filter_map(|w| w["queue_pairs"].as_u64()).sum();
+        assert_eq!(Some(pairs), cell["queues"].as_u64(), "{cell}");
+    }
+    let queues = |queues: u64| cells.iter().filter(|cell| cell["queues"] == queues).count();
+    assert_eq!((queues(1), queues(2)), (4, 4));
+}
+
+#[test]
+fn sweep_says_what_it_leaves_out_and_how_long_it_will_take() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.html").display().to_string();
+    let load = ["sweep", "--smoke", "--ring", "packed", "--direction", "loopback", "--frame-bytes", "64"];
+    let options = ["--workers", "1,64", "--queues", "1", "--rate", "20k", "--html", &path];
+    let output = perf(&[&load[..], &options].concat());
+    assert!(output.status.success());
+    let (table, said) = (text(&output.stdout), text(&output.stderr));
+    assert!(said.contains("1 cell, 2 rounds of each: about"), "{said}");
+    assert!(said.contains("64 workers were left out") && table.contains("64 workers were left out"), "{said}{table}");
+    assert!(table.contains("p99") && table.contains("efficiency"), "{table}");
+    assert!(fs::read_to_string(path).unwrap().contains("packed-loopback-64-1q-lcores0"));
+}
+
+#[test]
 fn a_back_end_behind_a_socket_is_driven_and_judged() {
     let backend = Backend::new();
     let [loopback, sink, guest1, guest2] = ["loop1", "sink", "guest1", "guest2"].map(|name| backend.socket(name));
@@ -319,6 +352,9 @@ fn what_cannot_be_is_refused_with_what_can() {
         (&["run", "--ring", "split", "--queue-size", "100"], 1, "power of two"),
         (&["run", "--lcores", "4000"], 1, "lcore 4000"),
         (&["run", "--features", "sriov"], 2, "mrg_rxbuf"),
+        (&["sweep", "--lcores", "4000"], 1, "lcore 4000"),
+        (&["sweep", "--lcores", "0", "--workers", "2", "--queues", "4"], 1, "nothing is left"),
+        (&["sweep", "--queues", "0"], 2, "1..=64"),
         (&["attach", "--socket", "/no/such.sock", "--direction", "guest-to-guest"], 1, "--peer-socket"),
         (&["versus", "--socket", "/no/such.sock"], 1, "twice in all"),
         (&["search", "--socket", "/no/such.sock", "--direction", "to-guest"], 1, "at what rate"),

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use rustix::process::Pid;
 use virtnet_engine::port::pcap::{Pace, PcapConfig, ReplayConfig};
 use virtnet_engine::port::source::SourceConfig;
-use virtnet_engine::{DeviceConfig, DeviceId, Engine, EngineConfig, IdlePolicy, PortConfig};
+use virtnet_engine::{DeviceConfig, DeviceId, Engine, EngineConfig, IdlePolicy, LcoreLoad, PortConfig};
 use virtnet_rings::guest::Driver;
 use virtnet_rings::memory::{GuestMemory, RegionSpec};
 use virtnet_rings::spec::virtq::{VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1};
@@ -48,7 +48,7 @@ impl InProcess {
         let mut devices = Vec::new();
         for number in 0..count {
             let guest = Guest::new(&plan.guest_options(), number, (number + 1) % 2)?;
-            devices.push(attach(&mut engine, plan, &guest, port(plan, direction))?);
+            devices.push(attach(&mut engine, plan, &guest, port(plan, direction), Vec::new())?);
             guests.push(guest);
         }
         let options = LoadOptions {
@@ -70,20 +70,11 @@ impl Bed for InProcess {
     }
 
     fn counted(&mut self) -> Result<Option<Counted>> {
-        let mut sum = Counted::default();
-        for &device in &self.devices {
-            for queue in self.engine.counters(device)? {
-                if !queue.queue_index.is_multiple_of(2) {
-                    sum.from_guest += queue.counts.packets;
-                    sum.from_guest_bytes += queue.counts.bytes;
-                }
-                sum.drops += queue.counts.dropped();
-            }
-        }
-        if let Some(event) = self.engine.watch().first() {
-            anyhow::bail!("the engine retired queue {}: {}", event.queue_index, event.violation);
-        }
-        Ok(Some(sum))
+        counted(&mut self.engine, &self.devices).map(Some)
+    }
+
+    fn workers(&mut self) -> Vec<LcoreLoad> {
+        self.engine.lcores().lcores
     }
 
     fn process(&self) -> Option<Pid> {
@@ -98,7 +89,26 @@ impl Bed for InProcess {
     }
 }
 
-fn port(plan: &Plan, direction: Direction) -> PortConfig {
+/// What devices of an engine have counted.
+pub(super) fn counted(engine: &mut Engine, devices: &[DeviceId]) -> Result<Counted> {
+    let mut sum = Counted::default();
+    for &device in devices {
+        for queue in engine.counters(device)? {
+            if !queue.queue_index.is_multiple_of(2) {
+                sum.from_guest += queue.counts.packets;
+                sum.from_guest_bytes += queue.counts.bytes;
+            }
+            sum.drops += queue.counts.dropped();
+        }
+    }
+    if let Some(event) = engine.watch().first() {
+        anyhow::bail!("the engine retired queue {}: {}", event.queue_index, event.violation);
+    }
+    Ok(sum)
+}
+
+/// What a device is connected to.
+pub(super) fn port(plan: &Plan, direction: Direction) -> PortConfig {
     match direction {
         Direction::FromGuest => PortConfig::Sink,
         Direction::Loopback => PortConfig::Loopback,
@@ -149,10 +159,16 @@ pub(super) fn guest_memory(guest: &Guest) -> Result<Arc<GuestMemory>> {
     Ok(GuestMemory::new(vec![region])?)
 }
 
-/// Makes a device and gives it the guest's queues.
-fn attach(engine: &mut Engine, plan: &Plan, guest: &Guest, port: PortConfig) -> Result<DeviceId> {
+/// Makes a device, served by these workers (see [`DeviceConfig`]), and gives it the guest's queues.
+pub(super) fn attach(
+    engine: &mut Engine,
+    plan: &Plan,
+    guest: &Guest,
+    port: PortConfig,
+    workers: Vec<usize>,
+) -> Result<DeviceId> {
     let memory = guest_memory(guest)?;
-    let device = engine.add_device(DeviceConfig { pairs: plan.queues, port, workers: Vec::new() })?;
+    let device = engine.add_device(DeviceConfig { pairs: plan.queues, port, workers })?;
     for (pair, lane) in (0..).zip(&guest.lanes) {
         for (index, driver) in [(2 * pair, &lane.nic().receiveq), (2 * pair + 1, &lane.nic().transmitq)] {
             let queue = queue_setup(driver, plan.feature_bits()).activate(Arc::clone(&memory))?;

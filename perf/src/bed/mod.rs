@@ -6,6 +6,7 @@ mod one_core;
 
 use anyhow::Result;
 use rustix::process::Pid;
+use virtnet_engine::LcoreLoad;
 
 pub use attached::{Attached, Door, default_direction, division};
 pub use in_process::InProcess;
@@ -34,6 +35,11 @@ pub trait Bed {
     /// # Errors
     /// It does not answer.
     fn counted(&mut self) -> Result<Option<Counted>>;
+
+    /// How busy its workers have been since this was last asked; none where they cannot be asked.
+    fn workers(&mut self) -> Vec<LcoreLoad> {
+        Vec::new()
+    }
 
     /// The process that it is in, as far as known.
     fn process(&self) -> Option<Pid>;

@@ -71,7 +71,7 @@ impl OneCore {
         let mut guests = Vec::new();
         for number in 0..count {
             let guest = Guest::new(&plan.guest_options(), number, (number + 1) % 2)?;
-            bed.attach(plan, direction, &guest, PortId(number.into()))?;
+            bed.attach(plan, direction, &guest, PortId(number))?;
             guests.push(guest);
         }
         bed.load = Some(Load::new(

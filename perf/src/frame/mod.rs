@@ -43,14 +43,15 @@ pub struct Addressing {
 
 impl Addressing {
     /// From one of our guests (numbered from 0) to another.
-    pub fn between(source: u8, destination: u8) -> Self {
+    pub fn between(source: u16, destination: u16) -> Self {
         Addressing { source: guest_mac(source), destination: guest_mac(destination) }
     }
 }
 
 /// The locally administered address of a simulated guest.
-pub fn guest_mac(guest: u8) -> [u8; 6] {
-    [0x02, b'v', b'p', 0, 0, guest]
+pub fn guest_mac(guest: u16) -> [u8; 6] {
+    let [high, low] = guest.to_be_bytes();
+    [0x02, b'v', b'p', 0, high, low]
 }
 
 /// A frame of `len_bytes` for a flow, its sequence number 0. Frames of one flow with another `salt` have other contents.
@@ -93,8 +94,8 @@ fn ipv4_header(total_bytes: usize, addressing: Addressing) -> [u8; 20] {
     header[8] = 64;
     header[9] = 17;
     // 198.18.0.0/15 is set aside for benchmarks of network devices.
-    header[12..16].copy_from_slice(&[198, 18, 0, addressing.source[5]]);
-    header[16..20].copy_from_slice(&[198, 19, 0, addressing.destination[5]]);
+    header[12..16].copy_from_slice(&[198, 18, addressing.source[4], addressing.source[5]]);
+    header[16..20].copy_from_slice(&[198, 19, addressing.destination[4], addressing.destination[5]]);
     let sum: u32 = header.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
     let folded = (sum & 0xffff) + (sum >> 16);
     header[10..12].copy_from_slice(&(!(folded as u16)).to_be_bytes());

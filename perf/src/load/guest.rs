@@ -47,7 +47,7 @@ impl Guest {
     ///
     /// # Errors
     /// There is no memory for it.
-    pub fn new(options: &GuestOptions, number: u8, peer: u8) -> Result<Self> {
+    pub fn new(options: &GuestOptions, number: u16, peer: u16) -> Result<Self> {
         let mergeable = options.features.has(Feature::MrgRxbuf);
         let longest = options.traffic.longest_bytes().max(1) as u32;
         let frame_bytes_max = longest.max(STANDARD_FRAME_BYTES);

@@ -325,14 +325,14 @@ impl Load {
 /// A device broke a ring.
 pub fn measure_together(loads: &mut [(&mut Load, Pace)], length: Duration, watch: &Watch) -> Result<Vec<Measured>> {
     let count = loads.len();
-    let mut by_lcore: BTreeMap<usize, Vec<(usize, Pace, Schedule, &mut Station)>> = BTreeMap::new();
+    let mut by_lcore: BTreeMap<usize, Vec<Seat<'_>>> = BTreeMap::new();
     for (at, (load, pace)) in loads.iter_mut().enumerate() {
         let schedule = match *pace {
             Pace::Rate { pps, .. } => Schedule::new(pps, load.flows),
             _ => Schedule::new(1.0, load.flows),
         };
         for (lcore, station) in &mut load.stations {
-            by_lcore.entry(*lcore).or_default().push((at, *pace, schedule, station));
+            by_lcore.entry(*lcore).or_default().push(Seat { load: at, pace: *pace, schedule, station });
         }
     }
     let parts: Vec<(usize, Measured)> = thread::scope(|scope| {
@@ -361,16 +361,20 @@ pub fn measure_together(loads: &mut [(&mut Load, Pace)], length: Duration, watch
     sums.into_iter().map(|sum| sum.context("no station to measure with")).collect()
 }
 
+/// A station among those of a thread.
+struct Seat<'a> {
+    /// Which load it is part of.
+    load: usize,
+    pace: Pace,
+    schedule: Schedule,
+    station: &'a mut Station,
+}
+
 /// One thread's stations, turn by turn.
-fn take_turns(
-    seats: Vec<(usize, Pace, Schedule, &mut Station)>,
-    length: Duration,
-    watch: &Watch,
-) -> Result<Vec<(usize, Measured)>> {
-    let begin = |(at, pace, schedule, station): (usize, Pace, Schedule, _)| {
-        let station: &mut Station = station;
-        let stint = station.begin(pace, schedule, length);
-        (at, station, stint)
+fn take_turns(seats: Vec<Seat<'_>>, length: Duration, watch: &Watch) -> Result<Vec<(usize, Measured)>> {
+    let begin = |Seat { load, pace, schedule, station }| {
+        let stint = Station::begin(station, pace, schedule, length);
+        (load, station, stint)
     };
     let mut busy: Vec<_> = seats.into_iter().map(begin).collect();
     let mut measured = Vec::with_capacity(busy.len());

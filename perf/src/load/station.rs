@@ -297,8 +297,8 @@ impl Station {
         let (waited_before_ns, sent_before, bytes_before) = (process::waited_ns(), self.sent(), self.moved_bytes());
         let record = Record::new(length, length_max, pace != Pace::Listen, self.moved());
         let course = match pace {
-            Pace::Full => Course::Closed(ClosedLoop::new(self.shared.window, record.start)),
-            Pace::Listen => Course::Listen { turns: 0 },
+            Pace::Full => Course::Closed(ClosedLoop::new(Some(self.shared.window), record.start)),
+            Pace::Listen => Course::Closed(ClosedLoop::new(None, record.start)),
             Pace::Rate { patience, .. } => {
                 let used = self.lanes.iter().map(Lane::used).collect();
                 Course::Open(OpenLoop::new(schedule, patience, self.first.clone(), used))
@@ -318,17 +318,6 @@ impl Station {
         match &mut stint.course {
             Course::Closed(course) => self.turn_closed(course, record, watch),
             Course::Open(course) => self.turn_open(course, record, watch),
-            Course::Listen { turns } => {
-                let moved = self.receive(None)?;
-                *turns = turns.wrapping_add(1);
-                if turns.is_multiple_of(TURNS_PER_LOOK) {
-                    self.ignore()?;
-                    if record.tick(Instant::now(), || self.moved(), watch) {
-                        return Ok(Turn::Over);
-                    }
-                }
-                Ok(Turn::moved(moved))
-            }
         }
     }
 
@@ -357,11 +346,13 @@ impl Station {
     #[inline]
     fn turn_closed(&mut self, course: &mut ClosedLoop, record: &mut Record, watch: &Watch) -> Result<Turn> {
         let mut moved = self.receive(None)?;
-        if course.sample_is_due {
-            moved += self.send_sampled(course.window)?;
-            course.sample_is_due = self.sample.is_none();
-        } else {
-            moved += self.send_within(course.window)?;
+        if let Some(window) = course.window {
+            if course.sample_is_due {
+                moved += self.send_sampled(window)?;
+                course.sample_is_due = self.sample.is_none();
+            } else {
+                moved += self.send_within(window)?;
+            }
         }
         if self.sample.is_some() {
             self.finish_sample(&mut record.histogram)?;
@@ -370,10 +361,12 @@ impl Station {
         if course.turns.is_multiple_of(TURNS_PER_LOOK) {
             self.ignore()?;
             let now = Instant::now();
-            self.write_off(course.window, now);
-            if self.sample.is_none() && now >= course.next_sample {
-                course.next_sample = now + SAMPLE_EVERY;
-                course.sample_is_due = true;
+            if let Some(window) = course.window {
+                self.write_off(window, now);
+                if self.sample.is_none() && now >= course.next_sample {
+                    course.next_sample = now + SAMPLE_EVERY;
+                    course.sample_is_due = true;
+                }
             }
             if record.tick(now, || self.moved(), watch) {
                 return Ok(Turn::Over);
@@ -438,7 +431,7 @@ impl Station {
     }
 
     /// What is due is sent, whatever became of what was due before.
-    #[inline]
+    #[inline(never)]
     fn turn_open(&mut self, course: &mut OpenLoop, record: &mut Record, watch: &Watch) -> Result<Turn> {
         let OpenLoop { schedule, patience_ns, first, passed_over, used } = course;
         let (start, receives) = (record.start, self.shared.direction != Direction::FromGuest);

@@ -47,15 +47,10 @@ impl Turn {
 
 /// When frames are sent.
 pub enum Course {
-    /// As fast as others arrive.
+    /// As fast as others arrive, or never.
     Closed(ClosedLoop),
     /// By the clock.
     Open(OpenLoop),
-    /// Never.
-    Listen {
-        /// Made so far.
-        turns: u32,
-    },
 }
 
 impl Course {
@@ -63,15 +58,15 @@ impl Course {
     pub fn given_up(&self) -> u64 {
         match self {
             Course::Open(course) => course.passed_over.iter().sum(),
-            Course::Closed(_) | Course::Listen { .. } => 0,
+            Course::Closed(_) => 0,
         }
     }
 }
 
 /// Full pace.
 pub struct ClosedLoop {
-    /// Frames of a flow that may be on their way.
-    pub window: u64,
+    /// Frames of a flow that may be on their way; none where nothing is sent.
+    pub window: Option<u64>,
     /// When the next frame is to be timed, and whether it is time.
     pub next_sample: Instant,
     pub sample_is_due: bool,
@@ -80,7 +75,7 @@ pub struct ClosedLoop {
 }
 
 impl ClosedLoop {
-    pub fn new(window: u64, start: Instant) -> Self {
+    pub fn new(window: Option<u64>, start: Instant) -> Self {
         ClosedLoop { window, next_sample: start, sample_is_due: false, turns: 0 }
     }
 }

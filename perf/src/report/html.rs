@@ -274,7 +274,7 @@ mod tests {
         let mut hostile = sample();
         hostile.environment.cpu_model = "<script>alert(1)</script>".to_owned();
         let mut out = Vec::new();
-        write(&mut out, &Results { reports: vec![hostile, sample()], comparisons: Vec::new() }).unwrap();
+        write(&mut out, &Results { reports: vec![hostile, sample()], ..Results::default() }).unwrap();
         let page = String::from_utf8(out).unwrap();
         assert_eq!(page.matches("<polyline").count(), 4);
         assert!(page.contains("packed-guest-to-guest-64") && page.contains("10.00"));

@@ -4,21 +4,27 @@
 
 mod hdr;
 mod html;
+mod sweep;
 mod table;
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::iter::Sum;
+use std::ops::AddAssign;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 use serde::Serialize;
+use virtnet_engine::LcoreLoad;
 
 use crate::args::{Direction, Features, ResultArgs, Ring};
 use crate::environment::Environment;
 use crate::frame::Sizes;
 use crate::halving::Found;
+use crate::lcore;
 use crate::statistics::Interval;
+pub use sweep::{RoundFigures, SweepFigures};
 
 /// Who waited for an lcore for a larger part of the time was disturbed.
 const WAITED_MAX: f64 = 0.05;
@@ -29,12 +35,14 @@ const STOLEN_MAX: f64 = 0.01;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// A measured run of any subcommand but the two below.
+    /// A measured run of any subcommand but those below.
     Run,
     /// A search for the highest rate without loss; the figures are those of the best trial.
     Search,
     /// A round of `versus`.
     Round,
+    /// A cell of `sweep`: the figures are those of all its rounds.
+    Sweep,
 }
 
 /// Percentiles in nanoseconds.
@@ -101,6 +109,27 @@ pub struct Findings {
     pub foreign: u64,
 }
 
+impl AddAssign for Findings {
+    fn add_assign(&mut self, other: Findings) {
+        self.checked_before += other.checked_before;
+        self.checksummed += other.checksummed;
+        self.lost += other.lost;
+        self.corrupted += other.corrupted;
+        self.reordered += other.reordered;
+        self.duplicated += other.duplicated;
+        self.foreign += other.foreign;
+    }
+}
+
+impl Sum for Findings {
+    fn sum<I: Iterator<Item = Findings>>(all: I) -> Findings {
+        all.fold(Findings::default(), |mut sum, one| {
+            sum += one;
+            sum
+        })
+    }
+}
+
 impl Findings {
     /// All that must not happen.
     pub fn errors(&self) -> u64 {
@@ -157,6 +186,26 @@ pub struct OneCoreCost {
     pub driver_ns_per_frame: f64,
     /// The device.
     pub device_ns_per_frame: f64,
+}
+
+/// How busy a worker of the engine was.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct WorkerLoad {
+    /// Where it is pinned.
+    pub lcore: Option<usize>,
+    /// The part of the time in which it moved frames.
+    pub busy: f64,
+    /// What a frame cost it, once through a queue, in nanoseconds.
+    pub ns_per_frame: Option<f64>,
+    /// Queue pairs that it served.
+    pub queue_pairs: usize,
+}
+
+impl From<&LcoreLoad> for WorkerLoad {
+    fn from(load: &LcoreLoad) -> Self {
+        let &LcoreLoad { lcore, busy, frame_ns, pairs, .. } = load;
+        WorkerLoad { lcore, busy, ns_per_frame: frame_ns, queue_pairs: pairs }
+    }
 }
 
 /// One run.
@@ -216,12 +265,16 @@ pub struct Report {
     pub placement: Placement,
     /// With `--one-core`.
     pub one_core: Option<OneCoreCost>,
+    /// Of the engine's workers; none where the device is elsewhere or has no lcore of its own.
+    pub workers: Vec<WorkerLoad>,
     /// Interrupted: the figures are of what was done until then.
     pub partial: bool,
     /// `versus`: which round, from 0.
     pub round: Option<u32>,
     /// `search`: rate found and trials.
     pub search: Option<Found>,
+    /// `sweep`: what all rounds together say.
+    pub sweep: Option<SweepFigures>,
     /// Where it was measured.
     pub environment: Environment,
     /// The latencies themselves.
@@ -235,7 +288,11 @@ impl Report {
     /// Short name of what was measured, for files and legends.
     pub fn name(&self) -> String {
         let frames = self.frame_bytes.map_or("pcap".to_owned(), |sizes| sizes.to_string());
-        format!("{}-{}-{frames}", self.ring.name(), self.direction.name())
+        let name = format!("{}-{}-{frames}", self.ring.name(), self.direction.name());
+        match self.kind {
+            Kind::Sweep => format!("{name}-{}q-lcores{}", self.queues, lcore::list(&self.lcores)),
+            _ => name,
+        }
     }
 }
 
@@ -288,6 +345,8 @@ pub struct Results {
     pub reports: Vec<Report>,
     /// Comparisons, in order.
     pub comparisons: Vec<Comparison>,
+    /// What was not done as asked for, and why: a sentence each.
+    pub notes: Vec<String>,
 }
 
 impl Results {
@@ -389,9 +448,11 @@ pub(crate) mod tests {
                 stolen: 0.0,
             },
             one_core: None,
+            workers: vec![WorkerLoad { lcore: Some(0), busy: 0.75, ns_per_frame: Some(37.5), queue_pairs: 2 }],
             partial: false,
             round: None,
             search: None,
+            sweep: None,
             environment: Environment::look(&[0], &[1]),
             histogram,
             started_at_s: 1.7e9,
@@ -412,6 +473,13 @@ pub(crate) mod tests {
         let mut report = sample();
         report.one_core = Some(OneCoreCost { driver_ns_per_frame: 1.0, device_ns_per_frame: 1.0 });
         report.search = Some(Found { zero_loss_pps: 1.0, trials: Vec::new() });
+        report.sweep = Some(SweepFigures {
+            rounds: Vec::new(),
+            mpps: Interval { median: 1.0, low: 1.0, high: 1.0 },
+            busy: None,
+            ns_per_frame: None,
+            efficiency: None,
+        });
         let mut found = Vec::new();
         keys(&serde_json::to_value(&report).unwrap(), "", &mut found);
         let interval = Some(Interval { median: 1.0, low: 1.0, high: 1.0 });
@@ -461,7 +529,7 @@ pub(crate) mod tests {
 
     #[test]
     fn each_report_is_one_line_of_json() {
-        let results = Results { reports: vec![sample(), sample()], comparisons: Vec::new() };
+        let results = Results { reports: vec![sample(), sample()], ..Results::default() };
         let mut out = Vec::new();
         results.write_json(&mut out).unwrap();
         let lines: Vec<serde_json::Value> =

@@ -6,7 +6,8 @@ use std::fmt::Write;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, Table};
 
-use super::{Comparison, Kind, Report, Results};
+use super::{Comparison, Kind, Report, Results, sweep};
+use crate::lcore::list;
 use crate::statistics::{Interval, quantile};
 
 /// Everything as text, ending with a line feed.
@@ -14,7 +15,8 @@ pub fn render(results: &Results) -> String {
     let mut text = String::new();
     let runs: Vec<&Report> = results.reports.iter().filter(|report| report.kind != Kind::Round).collect();
     if let Some(first) = runs.first() {
-        let _ = writeln!(text, "{}", runs_table(&runs));
+        let table = if first.kind == Kind::Sweep { sweep::table(&runs) } else { runs_table(&runs) };
+        let _ = writeln!(text, "{table}");
         let _ = writeln!(text, "{}", setting(first));
         // What was true of several runs is said once.
         let mut said = HashSet::new();
@@ -24,6 +26,9 @@ pub fn render(results: &Results) -> String {
             }
         }
         notes(&mut text, &runs);
+    }
+    for note in &results.notes {
+        let _ = writeln!(text, "NOTE: {note}");
     }
     for comparison in &results.comparisons {
         comparison_text(&mut text, comparison);
@@ -117,16 +122,18 @@ fn setting(report: &Report) -> String {
         .iter()
         .filter_map(|feature| clap::ValueEnum::to_possible_value(feature).map(|value| value.get_name().to_owned()))
         .collect();
+    let (s, on) = (if report.queues == 1 { "" } else { "s" }, list(&report.lcores));
+    let (length, on) = match &report.sweep {
+        Some(sweep) => (format!("{} rounds of each cell, {:.3} s in all", sweep.rounds.len(), report.seconds), ""),
+        None => (format!("{:.3} s each, {} queue pair{s}", report.seconds, report.queues), on.as_str()),
+    };
     format!(
-        "{:.3} s each, {} queue pair{}, queue size {}, burst {}, features {}; device {}{}, guest on lcore {}\n{}, {} CPUs, {}, {}{}",
-        report.seconds,
-        report.queues,
-        if report.queues == 1 { "" } else { "s" },
+        "{length}, queue size {}, burst {}, features {}; device {}{}, guest on lcore {}\n{}, {} CPUs, {}, {}{}",
         report.queue_size,
         report.burst,
         if features.is_empty() { "none".to_owned() } else { features.join(",") },
         report.backend,
-        if report.lcores.is_empty() { String::new() } else { format!(" on lcore {}", list(&report.lcores)) },
+        if on.is_empty() { String::new() } else { format!(" on lcore {on}") },
         list(&report.driver_lcores),
         environment.cpu_model,
         environment.cpus,
@@ -164,7 +171,9 @@ fn notes(text: &mut String, runs: &[&Report]) {
         };
         let _ = writeln!(text, "{what}");
     }
-    if runs.iter().any(|report| report.placement.class == "shared" && report.one_core.is_none()) {
+    // A sweep has a note of its own, which says which cells.
+    let shares = |report: &&Report| report.placement.class == "shared" && report.one_core.is_none();
+    if runs.iter().any(|report| shares(report) && report.sweep.is_none()) {
         let _ = writeln!(
             text,
             "NOTE: guest and device shared a core and took turns; give them one each for figures that mean something"
@@ -204,12 +213,8 @@ fn comparison_text(text: &mut String, comparison: &Comparison) {
     }
 }
 
-fn list(lcores: &[usize]) -> String {
-    lcores.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-}
-
 /// Nanoseconds in a unit that reads well.
-fn duration(ns: u64) -> String {
+pub fn duration(ns: u64) -> String {
     let ns = ns as f64;
     match ns {
         ns if ns < 1e3 => format!("{ns:.0} ns"),
@@ -242,11 +247,11 @@ mod tests {
         let mut bad = sample();
         bad.integrity.lost = 7;
         bad.integrity_errors = 7;
-        let text = render(&Results { reports: vec![sample()], comparisons: Vec::new() });
+        let text = render(&Results { reports: vec![sample()], ..Results::default() });
         for part in ["packed", "guest-to-guest", "10.00", "5.12", "50.0 µs", "near", "no error", "160 000"] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
-        let text = render(&Results { reports: vec![sample(), bad], comparisons: Vec::new() });
+        let text = render(&Results { reports: vec![sample(), bad], ..Results::default() });
         assert!(text.contains("INTEGRITY: 7 frames") && text.contains("7 lost"), "{text}");
     }
 

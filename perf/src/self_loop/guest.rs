@@ -15,7 +15,7 @@ use crate::frame::guest_mac;
 /// # Errors
 /// What DPDK objects to.
 pub fn port(eal: &Eal, setup: &Setup, pools: &Pools, guest: usize, socket: &Path) -> Result<Port> {
-    let mac = guest_mac(guest as u8).map(|byte| format!("{byte:02x}")).join(":");
+    let mac = guest_mac(guest as u16).map(|byte| format!("{byte:02x}")).join(":");
     let Setup { number, ring, queue_size, .. } = setup;
     let name = format!("net_virtio_user{number}_{guest}");
     let arguments = format!("path={},mac={mac},queues=1,queue_size={queue_size},{ring}", socket.display());
