@@ -6,8 +6,8 @@ use super::{Arrival, Copier, Port};
 use crate::frame::{FRAME_LEN_MAX, Frame};
 use crate::window::Window;
 
-/// Buffers of the SF's send queue, used in turn.
-const BUFFERS: usize = 64;
+/// Buffers of the SF's send queue, used in turn: a burst's, which stay in the cache.
+const BUFFERS: usize = 32;
 const BUFFER_SIZE_BYTES: usize = 2048;
 
 /// The sink of one pair.

@@ -14,7 +14,7 @@ use super::theirs::{Listening, Theirs};
 use crate::frame::Integrity;
 
 /// How long frames may be on their way.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is between the guests.
 #[derive(Debug)]
@@ -64,7 +64,9 @@ impl<'a> Bench<'a> {
         let mut device = Ours::new(setup, elsewhere)?;
         let sockets = device.sockets();
         let ports = device.during(|| ports(eal, setup, pools, &sockets))?;
-        let guests = Some(Guests::new(ports, setup, pools)?);
+        let mut guests = Guests::new(ports, setup, pools)?;
+        guests.announce(pools, || device.turn())?;
+        let guests = Some(guests);
         Ok(Bench { guests, device: Device::Ours(Box::new(device)), forgiven: 0 })
     }
 

@@ -31,7 +31,8 @@ pub fn empty_pool(eal: &Eal, name: &str, buffers: u32) -> Result<Pool> {
     Ok(Pool::new(eal, name, PoolOptions { buffers, cache: CACHE, room_bytes: ROOM_BYTES })?)
 }
 
-/// A pool whose buffers have the longest frame in them. Nobody but a [`Maker`] writes into them.
+/// A pool whose buffers have the longest frame in them. Nobody but a [`Maker`] writes into them, or what it
+/// overwrites.
 ///
 /// # Errors
 /// There is no memory.
@@ -45,6 +46,19 @@ pub fn full_pool(eal: &Eal, name: &str, buffers: u32) -> Result<Pool> {
         all.write(index, 0, &content)?;
     }
     Ok(pool)
+}
+
+/// What the receiver says when it comes: a frame to everybody.
+///
+/// # Errors
+/// The pool is empty.
+pub fn announcement(full: Pool) -> Result<Burst> {
+    let from_receiver = Addressing { destination: [0xff; 6], ..Addressing::between(1, 0) };
+    let mut burst = Burst::new(1);
+    ensure!(burst.fill(full, 1), "no buffers are left");
+    burst.set_len_bytes(0, FRAME_BYTES_MIN as u16)?;
+    burst.write(0, 0, &template(FRAME_BYTES_MIN, 0, 0, from_receiver))?;
+    Ok(burst)
 }
 
 /// What our source port sends: the same.

@@ -1,11 +1,13 @@
 //! The driver: DPDK's `net_virtio_user`, one port a guest.
 
 use std::path::Path;
+use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use dpdk_sys::{Eal, Port, PortOptions};
 
-use super::frames::{Inspector, Maker};
+use super::bench::PATIENCE;
+use super::frames::{Inspector, Maker, announcement};
 use super::setup::{Pools, Setup};
 use crate::args::Direction;
 use crate::frame::guest_mac;
@@ -42,6 +44,27 @@ impl Guests {
         let maker = sends.then(|| Maker::new(pools.guest_transmit, setup.sizes, setup.burst, 1)).transpose()?;
         let receives = setup.direction != Direction::FromGuest;
         Ok(Guests { ports, maker, inspector: Inspector::new(setup.burst), receives })
+    }
+
+    /// Lets the receiver say who it is, as guests do when they come: a switch that has not heard of it floods its frames.
+    ///
+    /// # Errors
+    /// It was not heard.
+    pub fn announce(&mut self, pools: &Pools, mut device_turns: impl FnMut()) -> Result<()> {
+        let [sender, receiver] = &mut self.ports[..] else { return Ok(()) };
+        let mut burst = announcement(pools.guest_transmit)?;
+        receiver.transmit(&mut burst);
+        let deadline = Instant::now() + PATIENCE;
+        while sender.receive(&mut burst) == 0 {
+            ensure!(
+                Instant::now() < deadline,
+                "what a guest announces does not reach the other in {} s",
+                PATIENCE.as_secs()
+            );
+            device_turns();
+        }
+        burst.free();
+        Ok(())
     }
 
     /// Makes ready what is sent next.
