@@ -279,11 +279,10 @@ impl Chain {
 
     /// Makes this what nearly every chain is: one descriptor, all in the region of `window`; `false` if it is not.
     #[inline(always)]
-    pub(crate) fn set_plain(&mut self, window: &Window, descriptor: Descriptor, flags: u16, id: u16) -> bool {
+    pub(crate) fn set_plain(&mut self, window: &Window, descriptor: Descriptor, access: Access, id: u16) -> bool {
         debug_assert!(self.parts.far.is_none(), "the list of the last chain in this place was given back");
         let Some(span) = window.span(descriptor.addr, descriptor.len) else { return false };
         span.prefetch();
-        let access = if flags & VIRTQ_DESC_F_WRITE == 0 { Access::Read } else { Access::Write };
         self.parts.near[0] = span;
         self.parts.shape = Shape::plain(access);
         (self.id, self.descriptors) = (id, 1);
@@ -315,6 +314,12 @@ impl Drop for Reach {
 }
 
 impl Reach {
+    /// Which way nearly all descriptors go, and the flag that says so.
+    #[inline(always)]
+    pub(crate) fn usual_access(&self) -> (Access, u16) {
+        if self.only_reads { (Access::Read, 0) } else { (Access::Write, VIRTQ_DESC_F_WRITE) }
+    }
+
     /// Adds what one descriptor points at. Whatever is wrong with it is a fault of the chain.
     #[inline]
     pub(crate) fn add(&mut self, store: &mut PartStore, chain: &mut Chain, addr: u64, len: u32, flags: u16) {

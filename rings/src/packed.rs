@@ -127,23 +127,25 @@ impl Queue {
         (flags == available_flags(at.wrap)).then_some(descriptor)
     }
 
-    /// Takes chains of one descriptor in one region for as long as there are no others. How many.
+    /// Takes chains of one descriptor in one region, which goes the usual way, for as long as there are no others. How many.
     #[inline(always)]
     fn take_plain(&mut self, chains: &mut [Chain]) -> usize {
-        const OF_INTEREST: u16 = VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED | VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_INDIRECT;
+        const OF_INTEREST: u16 =
+            VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED | VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_INDIRECT | VIRTQ_DESC_F_WRITE;
         let Queue { descriptors, reach, next_available, .. } = self;
         let Reach { size, window, .. } = *reach;
+        let (access, way) = reach.usual_access();
         let room = chains.len().min((u32::from(size) - reach.outstanding) as usize) as u16;
         let mut taken = 0;
         // Once up to the end of the ring, once from its start.
         while taken < room {
-            let wanted = available_flags(next_available.wrap);
+            let wanted = available_flags(next_available.wrap) | way;
             let count = (room - taken).min(size - next_available.slot);
             let mut done = 0;
             let places = &mut chains[usize::from(taken)..];
             for (descriptor, chain) in descriptors.run(next_available.slot, count).zip(places) {
                 let [id, flags] = descriptor.halves;
-                if flags & OF_INTEREST != wanted || id >= size || !chain.set_plain(&window, descriptor, flags, id) {
+                if flags & OF_INTEREST != wanted || id >= size || !chain.set_plain(&window, descriptor, access, id) {
                     break;
                 }
                 done += 1;

@@ -102,19 +102,19 @@ impl Queue {
         Ok(ahead)
     }
 
-    /// Takes chains of one descriptor in one region for as long as there are no others. How many.
+    /// Takes chains of one descriptor in one region, which goes the usual way, for as long as there are no others. How many.
     #[inline(always)]
     fn take_plain(&mut self, chains: &mut [Chain]) -> usize {
         let Queue { descriptors, available_ring, reach, next_available, .. } = self;
+        const OF_INTEREST: u16 = VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_INDIRECT | VIRTQ_DESC_F_WRITE;
         let window = reach.window;
+        let (access, wanted) = reach.usual_access();
         let mut count = 0;
         for chain in chains {
             let head = available_ring.load(next_available.wrapping_add(count));
             let Some(descriptor) = descriptors.load(head) else { break };
             let [flags, _] = descriptor.halves;
-            if flags & (VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_INDIRECT) != 0
-                || !chain.set_plain(&window, descriptor, flags, head)
-            {
+            if flags & OF_INTEREST != wanted || !chain.set_plain(&window, descriptor, access, head) {
                 break;
             }
             count += 1;

@@ -28,8 +28,10 @@ impl Default for Span {
     }
 }
 
-/// Copies up to this many bytes are made in place; longer ones by the library, which picks the widest way.
-const SHORT_COPY_MAX: usize = 2048;
+/// From so many bytes on, stores are made to whole cache lines: one that lies across two of them costs twice.
+const LONG_COPY_MIN: usize = 512;
+/// Longer copies are the library's, which picks the widest way.
+const LONG_COPY_MAX: usize = 2048;
 
 impl Span {
     /// No bytes.
@@ -149,13 +151,17 @@ unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
     const HALF: usize = size_of::<Half>();
     // SAFETY: every access below is at an offset of at most `len - size` of the access.
     unsafe {
-        if (LINE..=SHORT_COPY_MAX).contains(&len) {
-            let mut at = 0;
-            while at + LINE < len {
-                ptr::write(to.add(at).cast::<Line>(), ptr::read(from.add(at).cast::<Line>()));
-                at += LINE;
+        let line = |at| ptr::write(to.add(at).cast::<Line>(), ptr::read(from.add(at).cast::<Line>()));
+        if (LINE..=LONG_COPY_MAX).contains(&len) {
+            if len > LINE {
+                line(0);
+                let mut at = if len < LONG_COPY_MIN { LINE } else { LINE - to as usize % LINE };
+                while at + LINE < len {
+                    line(at);
+                    at += LINE;
+                }
             }
-            ptr::write(to.add(len - LINE).cast::<Line>(), ptr::read(from.add(len - LINE).cast::<Line>()));
+            line(len - LINE);
         } else if (HALF..LINE).contains(&len) {
             let last = ptr::read(from.add(len - HALF).cast::<Half>());
             ptr::write(to.cast::<Half>(), ptr::read(from.cast::<Half>()));
