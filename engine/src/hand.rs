@@ -135,8 +135,9 @@ impl Hand {
         let Bench { used, counts, now_ns, .. } = bench;
         let chains = self.chains[self.next..self.end].iter();
         let mut filling = Filling { chains, used, counts, bytes: 0, features };
+        let count = count.min(filling.chains.len());
         let mut received = 0;
-        while received < count && !filling.chains.as_slice().is_empty() {
+        while received < count {
             match port.receive(*now_ns, &mut filling) {
                 Arrival::Copied => received += 1,
                 Arrival::Lent(frame) => {

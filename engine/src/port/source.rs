@@ -2,18 +2,17 @@
 
 use thiserror::Error;
 use virtnet_rings::Parts;
-use virtnet_rings::memory::OwnedMemory;
+use virtnet_rings::memory::{OwnedMemory, Span};
 
 use super::{Arrival, Copier, Port};
-use crate::bench::BURST_MAX;
 use crate::frame::{FRAME_LEN_MAX, FRAME_LEN_MIN, Frame};
 use crate::window::Window;
 
 /// The most templates there may be.
 pub const TEMPLATES_MAX: usize = 4096;
 
-/// How many frames are numbered ahead: the largest burst.
-const STAMPED_AHEAD: u64 = BURST_MAX as u64;
+/// How many frames are numbered ahead, and the most that are lent or that a turn has: few, so that they stay in the cache.
+const AHEAD: usize = 64;
 
 /// What a source sends.
 #[derive(Clone, Debug, Default)]
@@ -55,18 +54,21 @@ pub enum SourceError {
 /// The source of one pair.
 #[derive(Debug)]
 pub struct Source {
-    /// Copies of the templates, one after another, as many as can be lent at once.
-    slots: OwnedMemory,
-    stride_bytes: usize,
-    lens_bytes: Box<[u32]>,
-    next_slot: usize,
+    /// Copies of the templates, one after another, as many as can be lent or numbered at once.
+    frames: Box<[Span]>,
+    /// What they lie in.
+    _memory: OwnedMemory,
+    /// The next one to be sent, and the next one to be numbered.
+    next: usize,
+    next_stamped: usize,
+    lent: usize,
     sent: u64,
-    /// How many may have been sent by now.
+    /// How many may have been sent by the end of this turn.
     due: u64,
     /// How many have got their number: some ahead of those sent, so that copying them does not wait for the stores.
     stamped: u64,
     count: u64,
-    stamp_offset: Option<usize>,
+    stamp_offset: Option<u32>,
     rate: Option<Rate>,
 }
 
@@ -99,48 +101,48 @@ impl Source {
         }
         let longest = templates.iter().map(Vec::len).max().unwrap_or_default();
         let stride_bytes = longest.next_multiple_of(64);
-        // Whole rounds of the templates, and enough slots that none is stamped again while it is lent.
-        let rounds = (BURST_MAX + STAMPED_AHEAD as usize).div_ceil(templates.len());
-        let slots = OwnedMemory::new(rounds * templates.len() * stride_bytes);
-        let lens_bytes = std::iter::repeat_n(templates, rounds).flatten().map(|t| t.len() as u32).collect();
-        for (slot, template) in std::iter::repeat_n(templates, rounds).flatten().enumerate() {
-            slots.span(slot * stride_bytes, template.len()).write(template);
-        }
+        // Whole rounds of the templates.
+        let rounds = (2 * AHEAD).div_ceil(templates.len());
+        let memory = OwnedMemory::new(rounds * templates.len() * stride_bytes);
+        let places = std::iter::repeat_n(templates, rounds).flatten().enumerate();
+        let frames = places.map(|(place, template)| {
+            let span = memory.span(place * stride_bytes, template.len());
+            span.write(template);
+            span
+        });
         Ok(Source {
-            slots,
-            stride_bytes,
-            lens_bytes,
-            next_slot: 0,
+            frames: frames.collect(),
+            _memory: memory,
+            next: 0,
+            next_stamped: 0,
+            lent: 0,
             sent: 0,
             due: 0,
             stamped: 0,
             count: config.count.unwrap_or(u64::MAX),
-            stamp_offset: config.stamp_offset.map(usize::from),
+            stamp_offset: config.stamp_offset.map(u32::from),
             rate: config.rate_fps.map(|rate| Rate { interval_ns: 1e9 / rate, start_ns: None }),
         })
     }
-}
 
-impl Source {
     /// Whether it has sent all that it will.
     pub fn is_over(&self) -> bool {
         self.sent >= self.count
     }
-}
 
-impl Source {
-    /// Numbers the frames that come next. They are not lent: there are more slots than are lent and numbered.
+    /// Numbers the frames that come next. They are not lent: there are more than are lent and numbered.
     #[inline]
-    fn stamp(&mut self, at: usize) {
-        let slots = self.lens_bytes.len();
-        while self.stamped < self.sent + STAMPED_AHEAD {
-            let slot = self.next_slot + (self.stamped - self.sent) as usize;
-            let slot = if slot < slots { slot } else { slot - slots };
-            let len_bytes = self.lens_bytes[slot] as usize;
-            let span = self.slots.span(slot * self.stride_bytes, len_bytes);
-            span.skip(at as u32).write_array(self.stamped.to_le_bytes());
+    fn stamp(&mut self, at: u32) {
+        while self.stamped < self.sent + AHEAD as u64 {
+            self.frames[self.next_stamped].skip(at).write_array(self.stamped.to_le_bytes());
+            self.next_stamped = self.after(self.next_stamped);
             self.stamped += 1;
         }
+    }
+
+    #[inline(always)]
+    fn after(&self, place: usize) -> usize {
+        if place + 1 == self.frames.len() { 0 } else { place + 1 }
     }
 }
 
@@ -168,7 +170,8 @@ impl Port for Source {
 
     #[inline]
     fn arrived(&mut self, now_ns: u64) -> usize {
-        self.due = self.rate.as_mut().map_or(u64::MAX, |rate| rate.due(now_ns)).min(self.count);
+        let due = self.rate.as_mut().map_or(u64::MAX, |rate| rate.due(now_ns));
+        self.due = due.min(self.count).min(self.sent + (AHEAD - self.lent) as u64);
         if let Some(at) = self.stamp_offset {
             self.stamp(at);
         }
@@ -180,19 +183,21 @@ impl Port for Source {
         if self.sent >= self.due {
             return Arrival::None;
         }
-        let len_bytes = self.lens_bytes[self.next_slot];
-        let span = self.slots.span(self.next_slot * self.stride_bytes, len_bytes as usize);
-        self.next_slot += 1;
-        if self.next_slot == self.lens_bytes.len() {
-            self.next_slot = 0;
-        }
+        let span = self.frames[self.next];
+        self.next = self.after(self.next);
         self.sent += 1;
-        let frame = Frame { parts: Parts::one(span), len_bytes, ..Frame::default() };
-        if copier.copy(&frame) { Arrival::Copied } else { Arrival::Lent(frame) }
+        let frame = Frame { parts: Parts::one(span), len_bytes: span.len_bytes(), ..Frame::default() };
+        if copier.copy(&frame) {
+            return Arrival::Copied;
+        }
+        self.lent += 1;
+        Arrival::Lent(frame)
     }
 
     #[inline(always)]
-    fn release(&mut self, _frame: &mut Frame) {}
+    fn release(&mut self, _frame: &mut Frame) {
+        self.lent -= 1;
+    }
 
     /// The schedule does not slip because the guest is slow: what is due waits at the source.
     fn patience_ns(&self) -> u64 {

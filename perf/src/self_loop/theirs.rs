@@ -14,7 +14,7 @@ use crate::args::Direction;
 /// How long a guest's queues may take to be there.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Frames to the guest are made from so many buffers in turn: as many as our source port has.
-const FRAMES_IN_TURN: usize = 512;
+const FRAMES_IN_TURN: usize = 128;
 
 /// `net_vhost` ports, listening. They serve one bench after another: DPDK takes up to a second to notice a new socket.
 #[derive(Debug)]
