@@ -71,6 +71,7 @@ impl Uplink {
             end.send(frame, &mut self.window);
         }
         end.reap(&mut self.window);
+        drop(end);
         self.window.close(&mut bench.used);
         bench.used.drain(..).for_each(|used| self.tap.take_back(used.id));
         lane.take_losses(slot).count(&mut bench.counts.drops);
@@ -84,6 +85,7 @@ impl Uplink {
             let mut outlet = Outlet { tap: &mut self.tap, counts: &mut bench.counts };
             let Arrival::Copied = end.receive(bench.now_ns, &mut outlet) else { break };
         }
+        drop(end);
         bench.counts.drops[DropReason::NoBuffers as usize] += lane.take_overflows(slot);
         account(bench, &mut self.to_wire)
     }

@@ -184,6 +184,32 @@ fn a_stolen_address_is_its_owners_again_with_the_owners_next_frame() {
 }
 
 #[test]
+fn a_station_that_moves_is_followed_by_frames_whose_way_was_known() {
+    const STATION: Mac = [2, 7, 7, 7, 7, 7];
+    for workers in [1, 2] {
+        let mut house = House::new(workers);
+        let [mut sender, mut here, mut elsewhere] = [1, 2, 3].map(|station| guest(station, Layout::Packed));
+        settle(&mut house, &mut [&mut sender, &mut here, &mut elsewhere], |at| (at % workers) as u16);
+        for move_number in 1..=20 {
+            (here, elsewhere) = (elsewhere, here);
+            here.nic.send(&frames::frame(NOBODY, STATION, 0, 60)).unwrap();
+            house.turns(3);
+            here.nic.reap().unwrap();
+            for guest in [&mut sender, &mut elsewhere] {
+                while guest.nic.receive(&mut vec![]).unwrap() {}
+            }
+            for _ in 0..3 {
+                sender.nic.send(&frames::frame(STATION, sender.mac, 0, 60)).unwrap();
+                house.turns(3);
+                sender.nic.reap().unwrap();
+                let heard = [&mut here, &mut elsewhere].map(|guest| guest.nic.receive(&mut vec![]).unwrap());
+                assert_eq!(heard, [true, false], "{workers} workers, move {move_number}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_frame_to_its_own_port_goes_nowhere_and_is_counted() {
     for layout in LAYOUTS {
         let mut house = House::new(1);

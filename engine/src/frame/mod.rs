@@ -134,7 +134,8 @@ impl Loans {
 }
 
 impl Loan {
-    const NONE: Loan = Loan { ticket: 0, count: 0, list: None };
+    /// Of no frame.
+    pub const NONE: Loan = Loan { ticket: 0, count: 0, list: None };
 
     /// Whether another can be added to this one.
     #[inline(always)]

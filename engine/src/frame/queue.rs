@@ -68,11 +68,15 @@ impl<const N: usize> FrameQueue<N> {
         self.places.as_mut().map(|places| &mut places[self.head & Self::MASK])
     }
 
-    /// Lets go of the first one, whose list was taken. It stays where it is until its place is needed.
+    /// Lets go of the first one, whose list was taken. It stays where it is until its place is needed. After the last one, the
+    /// first places are used again, which are in the cache.
     #[inline(always)]
     pub fn pass(&mut self) {
         debug_assert!(!self.is_empty());
         self.head = self.head.wrapping_add(1);
+        if self.is_empty() {
+            (self.head, self.tail) = (0, 0);
+        }
     }
 
     /// Takes the first one out.

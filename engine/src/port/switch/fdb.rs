@@ -139,6 +139,14 @@ pub struct Fdb {
     mix: Mix,
 }
 
+/// An entry as it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    bucket: usize,
+    way: usize,
+    word: u64,
+}
+
 /// Where a key lives: its bucket, and its tag already in place in an otherwise empty word.
 #[derive(Clone, Copy)]
 struct Place {
@@ -186,9 +194,22 @@ impl Fdb {
     /// The port where the station was last heard. `vlan` is 0 when untagged; only its lower 12 bits count.
     #[inline]
     pub fn lookup(&self, mac: Mac, vlan: u16) -> Option<PortId> {
+        self.locate(mac, vlan).map(|found| self.port(found))
+    }
+
+    /// Where the station stands in the table, and what is said of it there.
+    #[inline]
+    pub fn locate(&self, mac: Mac, vlan: u16) -> Option<Sighting> {
         let place = self.place(mac, vlan);
-        let ways = &self.buckets[place.bucket].0;
-        ways.iter().map(load).find(|&word| self.is(word, place)).map(|word| self.port(word))
+        let words = self.buckets[place.bucket].0.iter().map(load).enumerate();
+        let (way, word) = words.into_iter().find(|&(_, word)| self.is(word, place))?;
+        Some(Sighting { bucket: place.bucket, way, word })
+    }
+
+    /// Whether it still stands there, and the same is said of it.
+    #[inline]
+    pub fn holds(&self, Sighting { bucket, way, word }: Sighting) -> bool {
+        self.buckets.get(bucket).is_some_and(|bucket| load(&bucket.0[way]) == word)
     }
 
     /// Takes note that a frame from `mac` came in at `port`. Reads first, and stores only what is different: once a
@@ -217,7 +238,7 @@ impl Fdb {
             twin.store(0, Ordering::Relaxed);
         }
         // Another worker may have emptied the way since it was found; then there is no port it moved from.
-        match self.port(known) {
+        match self.port_in(known) {
             from if from != port && self.is(known, place) => Learned::Moved(from),
             _ => Learned::Known,
         }
@@ -226,7 +247,7 @@ impl Fdb {
     /// Forgets whatever was learned at `port`. To be called when no worker learns for it any more. Returns how many
     /// entries went.
     pub fn forget_port(&self, port: PortId) -> usize {
-        self.clear(|word| self.port(word) == port)
+        self.clear(|word| self.port_in(word) == port)
     }
 
     /// Forgets what was not refreshed for [`AGEING_TICKS`]. To be called once each tick. Returns how many entries went.
@@ -242,7 +263,7 @@ impl Fdb {
             let mixed = (bucket as u64) << (KEY_BITS - self.bucket_bits) | word >> (AGE_BITS + self.bucket_bits);
             let key = self.mix.backward(mixed);
             let [_, _, mac @ ..] = (key >> 12).to_be_bytes();
-            Entry { mac, vlan: (key & 0xfff) as u16, port: self.port(word), age_ticks: age_ticks(word, tick) }
+            Entry { mac, vlan: (key & 0xfff) as u16, port: self.port_in(word), age_ticks: age_ticks(word, tick) }
         })
     }
 
@@ -263,8 +284,14 @@ impl Fdb {
         word != 0 && (word ^ place.tag) >> tag_shift == 0
     }
 
+    /// At which port that was.
     #[inline]
-    fn port(&self, word: u64) -> PortId {
+    pub fn port(&self, found: Sighting) -> PortId {
+        self.port_in(found.word)
+    }
+
+    #[inline]
+    fn port_in(&self, word: u64) -> PortId {
         PortId((word >> AGE_BITS & ((1 << self.bucket_bits) - 1)) as u16)
     }
 
@@ -276,14 +303,14 @@ impl Fdb {
             ways[free].store(word, Ordering::Relaxed);
             return Learned::New;
         }
-        let held = |port| words.iter().filter(|&&word| self.port(word) == port).count();
+        let held = |port| words.iter().filter(|&&word| self.port_in(word) == port).count();
         let oldest = |allowed: &dyn Fn(u64) -> bool| {
             (0..WAYS).filter(|&way| allowed(words[way])).max_by_key(|&way| age_ticks(words[way], tick))
         };
-        let own = self.port(word);
-        let most = words.iter().map(|&word| held(self.port(word))).max().unwrap_or(0);
-        let victim = oldest(&|other| self.port(other) == own)
-            .or_else(|| oldest(&|other| most >= 2 && held(self.port(other)) == most))
+        let own = self.port_in(word);
+        let most = words.iter().map(|&word| held(self.port_in(word))).max().unwrap_or(0);
+        let victim = oldest(&|other| self.port_in(other) == own)
+            .or_else(|| oldest(&|other| most >= 2 && held(self.port_in(other)) == most))
             .or_else(|| oldest(&|other| age_ticks(other, tick) >= STALE_TICKS));
         match victim {
             Some(way) => {

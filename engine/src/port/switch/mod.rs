@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use self::fdb::{Fdb, Learned, Mac, PortId, TICK_SECONDS};
+use self::fdb::{Fdb, Learned, Mac, PortId, Sighting, TICK_SECONDS};
 use self::hold::Hold;
 use super::{Arrival, Copier, Port};
 use crate::counters::DropReason;
@@ -173,6 +173,19 @@ struct Mailbox {
     overflows: u64,
     /// Frames from this slot that could not be delivered.
     losses: Losses,
+    /// The way of frames from this slot.
+    way: Option<Way>,
+}
+
+/// The way of the last frame without a tag whose way does not depend on what else is in it. Most bursts have one, and the next
+/// has the same: it is good as long as the table says the same of both addresses.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    addresses: u128,
+    source: Sighting,
+    destination: Sighting,
+    tick: u64,
+    place: Place,
 }
 
 impl Mailbox {
@@ -184,11 +197,18 @@ impl Mailbox {
         loans: Loans::NONE,
         overflows: 0,
         losses: Losses { port_full: 0, no_destination: 0 },
+        way: None,
     };
 
     /// Whether it would take a frame in.
     fn has_room(&self, frame: &Frame) -> bool {
         usize::from(self.shares[sender(frame.lender)]) < INBOX - self.inbox.len()
+    }
+
+    /// How many frames of a sender may come in, one after another.
+    fn room_for(&self, lender: Lender) -> usize {
+        // Each takes one from what is left, and adds one to what its sender has.
+        self.inbox.room().saturating_sub(usize::from(self.shares[sender(lender)])).div_ceil(2)
     }
 
     /// Whether a frame may come in, which then must: not if its sender has as many here as there is room left. So n senders
@@ -265,6 +285,7 @@ impl Lane {
             self.ports.resize_with(index + 1, || None);
         }
         self.ports[index] = Some(map);
+        self.forget_ways();
     }
 
     /// Forgets a port; nothing is delivered to it from now on.
@@ -273,6 +294,11 @@ impl Lane {
             *port = None;
         }
         self.learned = None;
+        self.forget_ways();
+    }
+
+    fn forget_ways(&mut self) {
+        self.mailboxes.iter_mut().for_each(|mailbox| mailbox.way = None);
     }
 
     /// Another worker is there from now on.
@@ -337,7 +363,7 @@ impl Lane {
     /// Closes it and lets go of its frames.
     pub fn close_mailbox(&mut self, slot: u16) {
         let Some(mailbox) = self.mailboxes.get_mut(usize::from(slot)) else { return };
-        (mailbox.open, mailbox.parked) = (false, false);
+        (mailbox.open, mailbox.parked, mailbox.way) = (false, false, None);
         self.roused.retain(|&roused| roused != slot);
         while let Some(mut frame) = self.mailboxes[usize::from(slot)].inbox.pop() {
             self.release(&mut frame);
@@ -456,7 +482,13 @@ impl Lane {
     /// One slot's end of the switch.
     #[inline]
     pub fn end(&mut self, slot: u16, port: PortId) -> End<'_> {
-        End { lane: self, slot, port, way: None }
+        End { lane: self, slot, port, way: None, room: 0, left: 0, lender: Lender::default(), returned: Loan::NONE }
+    }
+
+    /// Whether frames still go this way, and their sender need not be learned again.
+    #[inline]
+    fn is_good(&self, way: &Way) -> bool {
+        way.tick == self.tick && self.fdb.holds(way.source) && self.fdb.holds(way.destination)
     }
 
     /// Whether there is such a port.
@@ -495,6 +527,42 @@ impl Lane {
         link.lent += 1;
         self.sent_to |= 1 << worker;
         Some(Door::Link(&mut link.frames_out, slot))
+    }
+
+    /// How many frames of this lender there is room for at a place; what is kept for a pair on its way is another matter.
+    fn room_at(&self, place: Place, lender: Lender) -> usize {
+        if self.hold.keeps(place) {
+            return 0;
+        }
+        if place.worker == self.me {
+            return self.mailboxes.get(usize::from(place.slot)).map_or(0, |mailbox| mailbox.room_for(lender));
+        }
+        let link = self.links.get(usize::from(place.worker)).and_then(Option::as_ref);
+        link.map_or(0, |link| LINK - link.lent)
+    }
+
+    /// Sends a plain frame to a place that has room for it; [`Self::charge`] must know.
+    #[inline(always)]
+    fn put_plain(&mut self, Place { worker, slot }: Place, frame: PlainFrame) {
+        if worker == self.me {
+            self.mailboxes[usize::from(slot)].inbox.push_plain(frame);
+        } else if let Some(Some(link)) = self.links.get_mut(usize::from(worker)) {
+            link.frames_out.push(Envelope { slot, frame: frame.into() });
+        }
+    }
+
+    /// Takes note that so many frames were put there.
+    fn charge(&mut self, Place { worker, slot }: Place, lender: Lender, count: usize) {
+        if worker == self.me {
+            let mailbox = &mut self.mailboxes[usize::from(slot)];
+            mailbox.shares[sender(lender)] += count as u16;
+            if std::mem::take(&mut mailbox.parked) {
+                self.roused.push(slot);
+            }
+        } else if let Some(Some(link)) = self.links.get_mut(usize::from(worker)) {
+            link.lent += count;
+            self.sent_to |= 1 << worker;
+        }
     }
 
     /// Gives a frame back to who lent it.
@@ -595,34 +663,98 @@ pub struct End<'l> {
     lane: &'l mut Lane,
     slot: u16,
     port: PortId,
-    /// The way of the last frame without a tag whose way does not depend on what else is in it: most bursts have one.
+    /// Addresses of frames without a tag, and the way they go.
     way: Option<(u128, Place)>,
+    /// How many more frames there was room for on that way, and is now. The difference is not on anybody's account yet.
+    room: usize,
+    left: usize,
+    /// Frames that were received, on their way back to this lender.
+    lender: Lender,
+    returned: Loan,
+}
+
+impl Drop for End<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.charge();
+        self.send_home();
+    }
 }
 
 impl End<'_> {
     /// A plain frame that does not go the way of the one before it, or finds no room there.
     #[inline(never)]
     fn send_other(&mut self, frame: PlainFrame, window: &mut Window) {
-        self.send(frame.into(), window);
+        let known = self.lane.mailboxes[usize::from(self.slot)].way;
+        if let (Some(head), Some(way)) = (frame.bytes.read_array(), known)
+            && both(head) == way.addresses
+            && !is_tagged(head)
+            && self.lane.is_good(&way)
+        {
+            self.charge();
+            self.deliver(way.place, frame.into(), window);
+            self.open(way.addresses, way.place, frame.lender);
+        } else {
+            self.send(frame.into(), window);
+        }
+    }
+
+    /// Has frames with these addresses go this way.
+    fn open(&mut self, addresses: u128, place: Place, lender: Lender) {
+        self.way = Some((addresses, place));
+        self.room = self.lane.room_at(place, lender);
+        self.left = self.room;
+    }
+
+    /// Puts the frames that went the way on the accounts of those that have them.
+    #[inline]
+    fn charge(&mut self) {
+        let sent = self.room - self.left;
+        self.room = self.left;
+        if let (Some((_, place)), true) = (self.way, sent > 0) {
+            self.lane.charge(place, Lender { worker: self.lane.me, slot: self.slot }, sent);
+        }
+    }
+
+    #[inline]
+    fn send_home(&mut self) {
+        let loan = std::mem::replace(&mut self.returned, Loan::NONE);
+        if loan.count > 0 {
+            self.lane.mailboxes[usize::from(self.slot)].shares[sender(self.lender)] -= loan.count as u16;
+            self.lane.send_home(self.lender, loan);
+        }
+    }
+
+    #[inline(never)]
+    fn send_home_apart(&mut self, lender: Lender, loan: Loan) {
+        self.send_home();
+        (self.lender, self.returned) = (lender, loan);
     }
 
     fn forward(&mut self, mut frame: Frame, head: Head, window: &mut Window) {
+        self.charge();
+        self.way = None;
         let Addresses { destination, source, vlan } = Addresses::of(head);
         self.lane.learn(source, vlan, self.port);
         if destination[0] & 1 != 0 {
             return self.flood(frame, window);
         }
-        let Some(to) = self.lane.fdb.lookup(destination, vlan) else {
+        let Some(found) = self.lane.fdb.locate(destination, vlan) else {
             return self.flood(frame, window);
         };
+        let to = self.lane.fdb.port(found);
         let Some(place) = self.lane.place_of(to, &frame).filter(|_| to != self.port) else {
             self.losses().no_destination += 1;
             return window.settle(frame.loan());
         };
-        if !is_tagged(head) && self.lane.has_one_place(to) {
-            self.way = Some((both(head), place));
-        }
+        let lender = frame.lender;
         self.deliver(place, frame, window);
+        if !is_tagged(head) && self.lane.has_one_place(to) {
+            self.open(both(head), place, lender);
+            let way =
+                |known| Way { addresses: both(head), source: known, destination: found, tick: self.lane.tick, place };
+            self.lane.mailboxes[usize::from(self.slot)].way = self.lane.fdb.locate(source, vlan).map(way);
+        }
     }
 
     /// To every port but the one it came from. Each copy is a reader of its own; a frame in many parts reaches as many ports
@@ -701,20 +833,13 @@ impl Port for End<'_> {
 
     #[inline(always)]
     fn send_plain(&mut self, frame: PlainFrame, window: &mut Window) {
-        let PlainFrame { bytes, ticket, lender } = frame;
-        if let (Some(head), Some((addresses, place))) = (bytes.read_array(), self.way)
+        if let (Some(head), Some((addresses, place))) = (frame.bytes.read_array(), self.way)
+            && self.left > 0
             && both(head) == addresses
             && !is_tagged(head)
-            && !self.lane.hold.keeps(place)
         {
-            match self.lane.door(place, lender) {
-                Some(Door::Inbox(inbox)) => inbox.push_plain(frame),
-                Some(door) => door.put(frame.into()),
-                None => {
-                    self.losses().port_full += 1;
-                    window.settle(Loan { ticket, count: 1, list: None });
-                }
-            }
+            self.left -= 1;
+            self.lane.put_plain(place, frame);
         } else {
             self.send_other(frame, window);
         }
@@ -741,8 +866,11 @@ impl Port for End<'_> {
         }
         let (lender, loan) = (frame.lender, frame.loan());
         mailbox.inbox.pass();
-        mailbox.shares[sender(lender)] -= 1;
-        self.lane.send_home(lender, loan);
+        if lender == self.lender && self.returned.goes_on_with(&loan) {
+            self.returned.count += 1;
+        } else {
+            self.send_home_apart(lender, loan);
+        }
         Arrival::Copied
     }
 

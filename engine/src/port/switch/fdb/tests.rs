@@ -109,6 +109,7 @@ mod sequential {
         fn it_does_what_a_map_with_the_same_rules_does(ops in prop::collection::vec(op(), 1..400), seed: [u64; 3]) {
             let fdb = Fdb::with_seed(2, seed);
             let mut model: HashMap<(Mac, u16), (PortId, u64)> = HashMap::new();
+            let mut sighted = Vec::new();
             let mut tick = 0;
             for op in ops {
                 match op {
@@ -156,6 +157,10 @@ mod sequential {
                         prop_assert_eq!(fdb.lookup(mac(station), vlan), known);
                     }
                 }
+                for (key, found) in sighted.drain(..) {
+                    prop_assert_eq!(fdb.holds(found), fdb.locate(mac(key), 0) == Some(found));
+                }
+                sighted.extend((0..40).filter_map(|key| fdb.locate(mac(key), 0).map(|found| (key, found))));
                 let listed: HashMap<_, _> = fdb.entries(tick).map(|e| ((e.mac, e.vlan), (e.port, tick - e.age_ticks))).collect();
                 prop_assert_eq!(&listed, &model);
             }
