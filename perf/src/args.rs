@@ -34,7 +34,8 @@ pub enum Command {
     Run(RunArgs),
     /// The same load against any vhost-user back end, as its front end.
     Attach(AttachArgs),
-    /// Round trips at a fixed rate, each measured from the moment it was due: coordinated omission cannot hide a pause.
+    /// Round trips at a fixed rate or at shares of the capacity, each measured from the moment it was due: coordinated omission
+    /// cannot hide a pause. Or of one frame at a time.
     Latency(LatencyArgs),
     /// Two back ends in alternating rounds, and the ratio of their rates with its spread.
     Versus(VersusArgs),
@@ -204,6 +205,12 @@ pub fn seconds(text: &str) -> Result<f64, String> {
     if (0.01..=86_400.0).contains(&seconds) { Ok(seconds) } else { Err("0.01 to 86400 seconds".to_owned()) }
 }
 
+/// Percent of a capacity.
+fn share(text: &str) -> Result<f64, String> {
+    let percent = text.parse().unwrap_or(f64::NAN);
+    if percent > 0.0 && percent <= 100.0 { Ok(percent) } else { Err("above 0, up to 100 percent".to_owned()) }
+}
+
 /// A part of 1, but not all of it.
 pub fn part_of_one(text: &str) -> Result<f64, String> {
     let part = text.parse().unwrap_or(f64::NAN);
@@ -365,8 +372,14 @@ pub struct LatencyArgs {
     #[arg(long, value_name = "N", default_value = "5", value_parser = seconds)]
     pub seconds: f64,
     /// Frames a second, as in 250k or 1.5M: all queues together
-    #[arg(long, value_name = "N", default_value = "100k", value_parser = rate)]
+    #[arg(long, value_name = "N", default_value = "100k", value_parser = rate, conflicts_with_all = ["capacity_percent", "unloaded"])]
     pub rate: f64,
+    /// Find the highest rate without loss first, and measure at these shares of it; several with commas, as in 10,50,80
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = share, conflicts_with = "unloaded")]
+    pub capacity_percent: Vec<f64>,
+    /// One frame at a time on a loop, beside what the machine needs for it at least: line transfers and a copy
+    #[arg(long)]
+    pub unloaded: bool,
     /// Load.
     #[command(flatten)]
     pub load: LoadArgs,

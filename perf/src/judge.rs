@@ -225,6 +225,8 @@ pub fn report(plan: &Plan, label: Label, measured: Measured, placement: Placemen
         round: None,
         search: None,
         sweep: None,
+        capacity: None,
+        unloaded: None,
         environment,
         histogram: measured.histogram,
         started_at_s: measured.started_at_s,

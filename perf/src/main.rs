@@ -23,6 +23,7 @@ mod self_loop;
 mod statistics;
 mod steal;
 mod sweep;
+mod unloaded;
 mod versus;
 
 use std::process::ExitCode;

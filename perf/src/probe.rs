@@ -25,8 +25,14 @@ struct Line(AtomicU32);
 /// Nanoseconds for a cache line to go from one lcore to the other and back, at present; the faster half of what was seen, as the
 /// rest was disturbed. `None` if the two never ran at once.
 pub fn round_trip_ns(lcore: usize, other: usize) -> Option<f64> {
+    let batches = round_trips_ns(lcore, other);
+    (!batches.is_empty()).then(|| quantile(&batches, 0.25))
+}
+
+/// The same one after another, each the mean of some in a row; none if the two never ran at once.
+pub fn round_trips_ns(lcore: usize, other: usize) -> Vec<f64> {
     if lcore == other {
-        return None;
+        return Vec::new();
     }
     let (ping, pong) = (Line::default(), Line::default());
     let over = AtomicBool::new(false);
@@ -69,8 +75,7 @@ pub fn round_trip_ns(lcore: usize, other: usize) -> Option<f64> {
             over.store(true, Ordering::Relaxed);
             batches
         });
-        let batches = batches.join().unwrap_or_default();
-        (!batches.is_empty()).then(|| quantile(&batches, 0.25))
+        batches.join().unwrap_or_default()
     })
 }
 

@@ -20,7 +20,7 @@ use crate::run;
 /// Above what went through without a rate, so that the ceiling is not the rate of a bad moment.
 const CEILING_MARGIN: f64 = 1.1;
 /// Trials that a search is expected to take, for the progress bar.
-const TRIALS_EXPECTED: u32 = 9;
+pub const TRIALS_EXPECTED: u32 = 9;
 
 /// Searches for every line of the table.
 ///
@@ -58,12 +58,42 @@ pub fn run(args: &SearchArgs, watch: &Watch) -> Result<Results> {
         if watch.stopped() {
             break;
         }
-        results.reports.push(search(args, plan, door.as_ref(), watch, &progress)?);
+        let limits = Limits {
+            rate_max: args.rate_max,
+            resolution: args.resolution,
+            tolerance: args.loss_tolerance,
+            attempts: args.attempts,
+        };
+        results.reports.push(search(limits, "search", plan, door.as_ref(), watch, &progress)?);
     }
     Ok(results)
 }
 
-fn search(args: &SearchArgs, plan: &Plan, door: Option<&Door>, watch: &Watch, progress: &Progress) -> Result<Report> {
+/// How a rate is searched for.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The highest to try, in frames a second; `None`: what goes through without a rate.
+    pub rate_max: Option<f64>,
+    /// As in [`Search`].
+    pub resolution: f64,
+    /// The same.
+    pub tolerance: f64,
+    /// The same.
+    pub attempts: u32,
+}
+
+/// Searches in trials as long as the plan says.
+///
+/// # Errors
+/// What does not work.
+pub fn search(
+    limits: Limits,
+    command: &'static str,
+    plan: &Plan,
+    door: Option<&Door>,
+    watch: &Watch,
+    progress: &Progress,
+) -> Result<Report> {
     let account = if door.is_none() { run::check_on_loop(plan, watch)? } else { Account::default() };
     let bed: Box<dyn Bed> = match door {
         None => Box::new(InProcess::new(plan, plan.direction)?),
@@ -75,7 +105,7 @@ fn search(args: &SearchArgs, plan: &Plan, door: Option<&Door>, watch: &Watch, pr
     };
     let label = Label {
         kind: Kind::Search,
-        command: "search",
+        command,
         backend: door.map_or("in-process".to_owned(), |door| door.path().display().to_string()),
         // Above the limit frames are lost; a back end elsewhere counts them where we cannot see it.
         allow_loss: true,
@@ -84,10 +114,10 @@ fn search(args: &SearchArgs, plan: &Plan, door: Option<&Door>, watch: &Watch, pr
     hunt.account.findings.checked_before += hunt.bed.load().check(plan.smoke, watch)?;
     let free_running_pps = hunt.free_running(watch)?;
     let search = Search {
-        ceiling_pps: args.rate_max.unwrap_or(free_running_pps * CEILING_MARGIN).max(1.0),
-        resolution: args.resolution,
-        tolerance: args.loss_tolerance,
-        attempts: args.attempts,
+        ceiling_pps: limits.rate_max.unwrap_or(free_running_pps * CEILING_MARGIN).max(1.0),
+        resolution: limits.resolution,
+        tolerance: limits.tolerance,
+        attempts: limits.attempts,
     };
     let (driver, device) = (plan.division.drivers[0], whereabouts.lcores());
     let found = halving::zero_loss(search, |pps| {

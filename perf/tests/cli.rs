@@ -211,6 +211,49 @@ fn latency_is_that_of_every_frame() {
 }
 
 #[test]
+fn latency_at_shares_of_the_capacity_follows_its_search() {
+    let runs = good(&["latency", "--smoke", "--capacity-percent", "1,5", "--ring", "packed"]);
+    assert_eq!(runs.len(), 3);
+    let capacity_pps = runs[0]["search"]["zero_loss_pps"].as_f64().unwrap();
+    assert!(runs[0]["kind"] == "search" && runs[0]["command"] == "latency" && capacity_pps > 0.0, "{runs:?}");
+    for (run, percent) in runs[1..].iter().zip([1.0, 5.0]) {
+        assert_eq!((&run["capacity"]["percent"], &run["capacity"]["pps"]), (&percent.into(), &capacity_pps.into()));
+        assert!((run["rate_pps"].as_f64().unwrap() / (capacity_pps * percent / 100.0) - 1.0).abs() < 1e-6, "{run}");
+        assert!(run["latency_of"] == "due_to_arrival" && run["latency_ns"]["p99_99"].as_u64() > Some(0), "{run}");
+    }
+    let backend = Backend::new();
+    let runs = good(&[
+        "latency",
+        "--smoke",
+        "--capacity-percent",
+        "1",
+        "--ring",
+        "split",
+        "--socket",
+        &backend.socket("loop1"),
+    ]);
+    assert_eq!(runs.len(), 2);
+}
+
+#[test]
+fn one_frame_at_a_time_is_held_against_what_the_machine_allows() {
+    let lcores = std::thread::available_parallelism().unwrap().get();
+    if lcores < 2 {
+        println!("SKIPPED: a cache line needs two lcores to go to and fro, and there is {lcores}");
+        return;
+    }
+    for run in good(&["latency", "--smoke", "--unloaded", "--frame-bytes", "64,1518"]) {
+        assert!(run["latency_of"] == "send_to_arrival" && run["frames_received"].as_u64() > Some(0), "{run}");
+        assert_eq!(run["frames_sent"], run["frames_received"]);
+        let median = |key: &str| run["unloaded"][key]["median"].as_f64().unwrap();
+        let transfers = run["unloaded"]["line_transfers"].as_u64().unwrap();
+        assert_eq!(transfers, if run["ring"] == "packed" { 4 } else { 5 });
+        assert!(median("ping_pong_ns") > 0.0 && median("limit_ns") > median("ping_pong_ns"), "{run}");
+        assert!(median("ratio") > 0.0, "{run}");
+    }
+}
+
+#[test]
 fn search_tells_a_rate_and_how_it_was_found() {
     let load = ["search", "--smoke", "--ring", "split", "--rate-max", "2k"];
     let runs = good(&[&load[..], &["--attempts", "50", "--patience-ms", "500"]].concat());
@@ -355,6 +398,12 @@ fn what_cannot_be_is_refused_with_what_can() {
         (&["sweep", "--lcores", "4000"], 1, "lcore 4000"),
         (&["sweep", "--lcores", "0", "--workers", "2", "--queues", "4"], 1, "nothing is left"),
         (&["sweep", "--queues", "0"], 2, "1..=64"),
+        (&["latency", "--capacity-percent", "0"], 2, "up to 100 percent"),
+        (&["latency", "--capacity-percent", "10", "--rate", "5k"], 2, "cannot be used with"),
+        (&["latency", "--unloaded", "--capacity-percent", "10"], 2, "cannot be used with"),
+        (&["latency", "--unloaded", "--queues", "2"], 1, "--queues 2"),
+        (&["latency", "--unloaded", "--direction", "from-guest"], 1, "has to come back"),
+        (&["latency", "--unloaded", "--lcores", "0", "--driver-lcores", "0"], 1, "an lcore for each side"),
         (&["attach", "--socket", "/no/such.sock", "--direction", "guest-to-guest"], 1, "--peer-socket"),
         (&["versus", "--socket", "/no/such.sock"], 1, "twice in all"),
         (&["search", "--socket", "/no/such.sock", "--direction", "to-guest"], 1, "at what rate"),

@@ -383,7 +383,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::report::{OneCoreCost, tests::sample};
+    use crate::report::{Capacity, OneCoreCost, Unloaded, tests::sample};
 
     fn read(value: &Value) -> Record {
         match Line::read(value.to_string().as_bytes()) {
@@ -425,6 +425,31 @@ mod tests {
         let record = read(&serde_json::to_value(one_core).unwrap());
         assert_eq!(record.figures, [(Figure::DeviceNs, Sample { value: 10.0, within: None })]);
         assert_eq!(record.cell.class, None);
+    }
+
+    #[test]
+    fn shares_of_a_capacity_are_compared_whatever_rate_that_was() {
+        let at = |pps: f64| {
+            let mut report = sample();
+            (report.rate_pps, report.capacity) = (Some(pps / 2.0), Some(Capacity { pps, percent: 50.0 }));
+            read(&serde_json::to_value(report).unwrap()).cell
+        };
+        assert_eq!(at(1e6).load.as_deref(), Some("50 % of capacity"));
+        assert_eq!(at(1e6), at(2e6));
+        let mut report = sample();
+        report.rate_pps = Some(250e3);
+        assert_eq!(read(&serde_json::to_value(report).unwrap()).cell.load.as_deref(), Some("250000 pps"));
+    }
+
+    #[test]
+    fn of_a_frame_at_a_time_the_round_trips_are_compared() {
+        let mut report = sample();
+        let one = Interval { median: 1.0, low: 1.0, high: 1.0 };
+        report.unloaded =
+            Some(Unloaded { ping_pong_ns: one, copy_ns: one, line_transfers: 4, limit_ns: one, ratio: one });
+        let record = read(&serde_json::to_value(report).unwrap());
+        assert_eq!(record.figures.iter().map(|(figure, _)| *figure).collect::<Vec<_>>(), [Figure::P50, Figure::P99]);
+        assert_eq!(record.cell.load.as_deref(), Some("one frame at a time"));
     }
 
     #[test]

@@ -111,6 +111,12 @@ impl Checker {
         self.until_sample = 0;
     }
 
+    /// There is no time to check the next frames byte by byte.
+    #[inline]
+    pub fn check_few(&mut self) {
+        self.until_sample = self.every;
+    }
+
     /// A burst of so many frames is about to be checked.
     #[inline]
     pub fn expect_burst(&mut self, count: usize) {

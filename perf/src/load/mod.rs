@@ -4,6 +4,7 @@
 //! stations work at a [`Pace`] for a while and adds up what they measured; [`measure_together`] does so with several loads at
 //! once. Between two calls nothing is polled.
 
+mod alone;
 mod gremlin;
 mod guest;
 mod lane;

@@ -89,10 +89,10 @@ struct Wait {
 /// Lanes that one thread drives.
 #[derive(Debug)]
 pub struct Station {
-    lanes: Vec<Lane>,
-    checker: Checker,
-    shared: Arc<Shared>,
-    gremlin: Option<Gremlin>,
+    pub(super) lanes: Vec<Lane>,
+    pub(super) checker: Checker,
+    pub(super) shared: Arc<Shared>,
+    pub(super) gremlin: Option<Gremlin>,
     /// By flow: first sequence number of the schedule that is followed.
     first: Box<[u64]>,
     /// By flow: what is waited for at full pace.

@@ -88,6 +88,8 @@ pub enum LatencyOf {
     OfferToUsed,
     /// Every frame, from the moment it was due to its chain being used.
     DueToUsed,
+    /// Every frame, from its offer to its arrival, with no other on its way.
+    SendToArrival,
 }
 
 /// What the checks found.
@@ -208,6 +210,30 @@ impl From<&LcoreLoad> for WorkerLoad {
     }
 }
 
+/// What the rate of a run is a share of.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Capacity {
+    /// Frames a second that went through without loss, by search.
+    pub pps: f64,
+    /// The share.
+    pub percent: f64,
+}
+
+/// A round trip of one frame at a time, beside what the machine needs at least for it; medians over slices of milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Unloaded {
+    /// A cache line between the two lcores, there and back.
+    pub ping_pong_ns: Interval,
+    /// A bare copy of a frame with its header, in the cache.
+    pub copy_ns: Interval,
+    /// Cache lines that have to go from one lcore to the other, one after the other.
+    pub line_transfers: u32,
+    /// So many halves of a ping-pong, and the copy.
+    pub limit_ns: Interval,
+    /// The median round trip over the limit, slice by slice.
+    pub ratio: Interval,
+}
+
 /// One run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -275,6 +301,10 @@ pub struct Report {
     pub search: Option<Found>,
     /// `sweep`: what all rounds together say.
     pub sweep: Option<SweepFigures>,
+    /// `latency --capacity-percent`.
+    pub capacity: Option<Capacity>,
+    /// `latency --unloaded`.
+    pub unloaded: Option<Unloaded>,
     /// Where it was measured.
     pub environment: Environment,
     /// The latencies themselves.
@@ -453,6 +483,8 @@ pub(crate) mod tests {
             round: None,
             search: None,
             sweep: None,
+            capacity: None,
+            unloaded: None,
             environment: Environment::look(&[0], &[1]),
             histogram,
             started_at_s: 1.7e9,
@@ -480,6 +512,10 @@ pub(crate) mod tests {
             ns_per_frame: None,
             efficiency: None,
         });
+        report.capacity = Some(Capacity { pps: 1e6, percent: 50.0 });
+        let one = Interval { median: 1.0, low: 1.0, high: 1.0 };
+        report.unloaded =
+            Some(Unloaded { ping_pong_ns: one, copy_ns: one, line_transfers: 4, limit_ns: one, ratio: one });
         let mut found = Vec::new();
         keys(&serde_json::to_value(&report).unwrap(), "", &mut found);
         let interval = Some(Interval { median: 1.0, low: 1.0, high: 1.0 });
@@ -506,7 +542,7 @@ pub(crate) mod tests {
         let mut documented: Vec<String> = page
             .lines()
             .filter_map(|line| line.strip_prefix("| `")?.split_once("` |"))
-            .map(|(key, _)| key.to_owned())
+            .flat_map(|(keys, _)| keys.split("`, `").map(str::to_owned))
             .collect();
         documented.sort();
         documented.dedup();

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, Table};
 
-use super::{Comparison, Kind, Report, Results, sweep};
+use super::{Comparison, Kind, Report, Results, Unloaded, sweep};
 use crate::lcore::list;
 use crate::statistics::{Interval, quantile};
 
@@ -71,6 +71,7 @@ fn runs_table(runs: &[&Report]) -> Table {
         "p50",
         "p99",
         "p99.9",
+        "p99.99",
         "max",
         "cores",
     ];
@@ -103,11 +104,13 @@ fn runs_table(runs: &[&Report]) -> Table {
             latency(|l| l.p50),
             latency(|l| l.p99),
             latency(|l| l.p99_9),
+            latency(|l| l.p99_99),
             latency(|l| l.max),
             report.placement.class.to_owned(),
         ];
         if with_rate {
-            row.insert(3, report.rate_pps.map_or("-".to_owned(), |rate| format!("{:.2}", rate / 1e6)));
+            let share = report.capacity.map_or(String::new(), |capacity| format!(" ({} %)", capacity.percent));
+            row.insert(3, report.rate_pps.map_or("-".to_owned(), |rate| format!("{:.2}{share}", rate / 1e6)));
         }
         table.add_row(row);
     }
@@ -162,7 +165,24 @@ fn notes(text: &mut String, runs: &[&Report]) {
             let _ = writeln!(text, "{name}: device {device:.1} ns a frame, guest {driver:.1} ns");
         }
     }
-    if runs.iter().any(|report| report.latency_ns.is_some()) {
+    for report in runs {
+        if let Some(Unloaded { ping_pong_ns, copy_ns, line_transfers, limit_ns, ratio }) = &report.unloaded {
+            let p50 = report.latency_ns.map_or(0, |latency| latency.p50);
+            let _ = writeln!(
+                text,
+                "{}: one frame at a time, round trip {p50} ns; limit {:.0} ns: {line_transfers} halves of a ping-pong of {:.0} ns, \
+                 a copy of {:.0} ns; ratio {:.2} ({:.2} to {:.2})",
+                report.name(),
+                limit_ns.median,
+                ping_pong_ns.median,
+                copy_ns.median,
+                ratio.median,
+                ratio.low,
+                ratio.high
+            );
+        }
+    }
+    if runs.iter().any(|report| report.latency_ns.is_some() && report.unloaded.is_none()) {
         let open = runs.iter().any(|report| report.rate_pps.is_some());
         let what = if open {
             "latency of every frame from the moment it was due"
