@@ -133,6 +133,7 @@ impl Queue {
         const OF_INTEREST: u16 =
             VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED | VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_INDIRECT | VIRTQ_DESC_F_WRITE;
         let Queue { descriptors, reach, next_available, .. } = self;
+        let descriptors = *descriptors; // in registers, whatever is stored to chains
         let Reach { size, window, .. } = *reach;
         let (access, way) = reach.usual_access();
         let room = chains.len().min((u32::from(size) - reach.outstanding) as usize) as u16;
@@ -143,7 +144,7 @@ impl Queue {
             let count = (room - taken).min(size - next_available.slot);
             let mut done = 0;
             let places = &mut chains[usize::from(taken)..];
-            for (descriptor, chain) in descriptors.run(next_available.slot, count).zip(places) {
+            for (descriptor, chain) in descriptors.load_run(next_available.slot, count).zip(places) {
                 let [id, flags] = descriptor.halves;
                 if flags & OF_INTEREST != wanted || id >= size || !chain.set_plain(&window, descriptor, access, id) {
                     break;
@@ -210,16 +211,18 @@ impl Queue {
     }
 
     #[inline(always)]
-    fn used_flags(at: Position, len_bytes: u32) -> u16 {
-        let wrap = if at.wrap { VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED } else { 0 };
-        wrap | if len_bytes > 0 { VIRTQ_DESC_F_WRITE } else { 0 }
-    }
-
-    #[inline(always)]
     fn store_used(&self, at: Position, used: Used) {
-        let flags = Self::used_flags(at, used.len_bytes);
-        self.descriptors.store_release(at.slot, used.len_bytes, used.id, flags);
+        self.descriptors.store_run(at.slot, std::iter::once(used_word(at.wrap, used)));
     }
+}
+
+/// Length, id and flags of a used descriptor.
+#[inline(always)]
+fn used_word(wrap: bool, used: Used) -> u64 {
+    let lap = if wrap { VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED } else { 0 };
+    let written = VIRTQ_DESC_F_WRITE * u16::from(used.len_bytes > 0);
+    let flags = lap | written;
+    u64::from(used.len_bytes) | u64::from(used.id) << 32 | u64::from(flags) << 48
 }
 
 impl Virtqueue for Queue {
@@ -260,9 +263,7 @@ impl Virtqueue for Queue {
             if slots as usize == used.len() {
                 // One descriptor each: they lie side by side, up to the end of the ring.
                 let (near, far) = rest.split_at(rest.len().min(usize::from(size - at.slot)));
-                for (used, slot) in near.iter().zip(at.slot..) {
-                    self.store_used(Position { slot, ..at }, *used);
-                }
+                self.descriptors.store_run(at.slot, near.iter().map(|used| used_word(at.wrap, *used)));
                 at.advance(near.len() as u16, size);
                 rest = far;
             }

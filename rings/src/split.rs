@@ -106,6 +106,7 @@ impl Queue {
     #[inline(always)]
     fn take_plain(&mut self, chains: &mut [Chain]) -> usize {
         let Queue { descriptors, available_ring, reach, next_available, .. } = self;
+        let (descriptors, available_ring) = (*descriptors, *available_ring); // in registers, whatever is stored to chains
         const OF_INTEREST: u16 = VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_INDIRECT | VIRTQ_DESC_F_WRITE;
         let window = reach.window;
         let (access, wanted) = reach.usual_access();
@@ -188,8 +189,9 @@ impl Virtqueue for Queue {
             // "In-order use of descriptors": one element with the last id stands for all: none has a length to tell.
             self.used_elements.store(self.next_used, last.id, 0);
         } else {
+            let elements = self.used_elements;
             for (&Used { id, len_bytes, .. }, index) in used.iter().zip(u32::from(self.next_used)..) {
-                self.used_elements.store(index as u16, id, len_bytes);
+                elements.store(index as u16, id, len_bytes);
             }
         }
         self.next_used = self.next_used.wrapping_add(used.len() as u16);

@@ -28,7 +28,7 @@ impl Descriptor {
 }
 
 /// `size` descriptors at an address aligned to 16.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct DescriptorArea {
     start: *const [AtomicU64; 2],
     size: u16,
@@ -42,14 +42,14 @@ pub(crate) struct WordArea {
 }
 
 /// Heads of available chains, in a split ring.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct AvailableRing {
     start: *const AtomicU16,
     mask: u16,
 }
 
 /// 8-byte used elements of a split ring.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct UsedElements {
     /// Aligned to 4 only, so an element is stored as two halves.
     start: *const [std::sync::atomic::AtomicU32; 2],
@@ -101,24 +101,28 @@ impl DescriptorArea {
         Descriptor::of(addr.load(Ordering::Relaxed), rest)
     }
 
+    #[inline(always)]
+    fn run(&self, position: u16, count: u16) -> &[[AtomicU64; 2]] {
+        assert!(position <= self.size && count <= self.size - position);
+        // SAFETY: all of them are inside the area, which was checked whole.
+        unsafe { std::slice::from_raw_parts(self.start.add(position as usize), count as usize) }
+    }
+
     /// The same for `count` descriptors in a row, no further than the end of the ring, each loaded when it is asked for.
     #[inline(always)]
-    pub(crate) fn run(&self, position: u16, count: u16) -> impl Iterator<Item = Descriptor> {
-        assert!(position <= self.size && count <= self.size - position);
-        (position..position + count).map(|position| {
-            let [addr, rest] = self.at(position);
+    pub(crate) fn load_run(&self, position: u16, count: u16) -> impl Iterator<Item = Descriptor> {
+        self.run(position, count).iter().map(|[addr, rest]| {
             let rest = rest.load(Ordering::Acquire);
             Descriptor::of(addr.load(Ordering::Relaxed), rest)
         })
     }
 
-    /// Writes length, id and flags of a packed used descriptor as one word: the driver sees all or nothing, and all that
-    /// was stored before it.
+    /// Writes the second words of packed used descriptors in a row, no further than the end of the ring: length, id and flags,
+    /// of which the driver sees all or nothing, and all that was stored before them.
     #[inline(always)]
-    pub(crate) fn store_release(&self, position: u16, len: u32, id: u16, flags: u16) {
-        assert!(position < self.size);
-        let rest = u64::from(len) | u64::from(id) << 32 | u64::from(flags) << 48;
-        self.at(position)[1].store(rest.to_le(), Ordering::Release);
+    pub(crate) fn store_run(&self, position: u16, words: impl ExactSizeIterator<Item = u64>) {
+        let places = self.run(position, words.len() as u16);
+        places.iter().zip(words).for_each(|([_, rest], word)| rest.store(word.to_le(), Ordering::Release));
     }
 }
 

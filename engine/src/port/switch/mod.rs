@@ -11,6 +11,7 @@ mod hold;
 use std::sync::Arc;
 
 use rtrb::{Consumer, Producer, RingBuffer};
+use virtnet_rings::memory::Span;
 
 use self::fdb::{Fdb, Learned, Mac, PortId, Sighting, TICK_SECONDS};
 use self::hold::Hold;
@@ -682,9 +683,11 @@ impl Drop for End<'_> {
 }
 
 impl End<'_> {
-    /// A plain frame that does not go the way of the one before it, or finds no room there.
+    /// A plain frame that does not go the way of the one before it, or finds no room there. Its parts come one by one, in
+    /// registers: together they would be laid on the stack for every frame, whether it comes here or not.
     #[inline(never)]
-    fn send_other(&mut self, frame: PlainFrame, window: &mut Window) {
+    fn send_other(&mut self, bytes: Span, ticket: u32, lender: Lender, window: &mut Window) {
+        let frame = PlainFrame { bytes, ticket, lender };
         let known = self.lane.mailboxes[usize::from(self.slot)].way;
         if let (Some(head), Some(way)) = (frame.bytes.read_array(), known)
             && both(head) == way.addresses
@@ -841,7 +844,7 @@ impl Port for End<'_> {
             self.left -= 1;
             self.lane.put_plain(place, frame);
         } else {
-            self.send_other(frame, window);
+            self.send_other(frame.bytes, frame.ticket, frame.lender, window);
         }
     }
 
