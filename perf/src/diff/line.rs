@@ -1,12 +1,14 @@
 //! One line of a report as it is read: judged by what it says, as anybody may have written it.
 
+use std::collections::BTreeMap;
+
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::cell::{Cell, Figure};
 use crate::args::{Direction, Feature, Ring};
-use crate::statistics::Interval;
+use crate::statistics::{Interval, median};
 
 /// Into so many blocks the intervals of a run are joined: neighbouring intervals are alike, neighbouring blocks less so.
 const BLOCKS: usize = 10;
@@ -48,8 +50,8 @@ pub enum Fault {
 /// What a line is of.
 #[derive(Debug, PartialEq)]
 pub enum Line {
-    /// Figures.
-    Record(Box<Record>),
+    /// Figures: of one run, or of a sweep's rounds by placement class.
+    Records(Vec<Record>),
     /// Of a kind that has none of the figures that are compared.
     OfKind(String),
 }
@@ -112,11 +114,12 @@ const ENVIRONMENT: [&str; 14] = [
 ];
 
 impl Line {
-    /// Reads a line.
+    /// Reads a line. Of a sweep, rounds in which a side waited for its lcore for more than `waited_max` of the time go by
+    /// themselves.
     ///
     /// # Errors
     /// It is not one that `virtnet-perf` writes.
-    pub fn read(bytes: &[u8]) -> Result<Line, Fault> {
+    pub fn read(bytes: &[u8], waited_max: f64) -> Result<Line, Fault> {
         let value: Value = serde_json::from_slice(bytes).map_err(|error| {
             let place = format!("{error}").replace(" at line 1 column ", " at character ");
             let hint = if error.is_eof() { "; is the file cut short?" } else { "" };
@@ -125,14 +128,14 @@ impl Line {
         })?;
         let Value::Object(map) = &value else { return Err(Fault::NoObject { found: found(&value) }) };
         let fields = Fields { map, path: String::new() };
-        let kind = fields.text("kind", "run, search, round, versus or self-loop")?;
-        let record = match kind {
-            "run" | "search" | "round" => fields.report(kind)?,
-            "versus" => fields.versus()?,
-            "self-loop" => fields.self_loop()?,
+        let kind = fields.text("kind", "run, search, sweep, round, versus or self-loop")?;
+        Ok(Line::Records(match kind {
+            "run" | "search" | "round" => vec![fields.report(kind)?],
+            "sweep" => fields.sweep(waited_max)?,
+            "versus" => vec![fields.versus()?],
+            "self-loop" => vec![fields.self_loop()?],
             other => return Ok(Line::OfKind(clean(other))),
-        };
-        Ok(Line::Record(Box::new(record)))
+        }))
     }
 }
 
@@ -293,6 +296,35 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// A record for the rounds of each placement class: what they say is the median of theirs.
+    fn sweep(&self, waited_max: f64) -> Result<Vec<Record>, Fault> {
+        let record = self.report("sweep")?;
+        let sweep = self.object("sweep")?;
+        let rounds = sweep.need("rounds", "a list of objects", |value| {
+            value.as_array()?.iter().map(Value::as_object).collect::<Option<Vec<_>>>()
+        })?;
+        // By class, and whether a side waited: rates and p99 latencies.
+        let mut groups: BTreeMap<(String, bool), [Vec<f64>; 2]> = BTreeMap::new();
+        for (number, map) in rounds.into_iter().enumerate() {
+            let round = Fields { map, path: format!("sweep.rounds[{number}].") };
+            let waits = round.number("waited")? > waited_max;
+            let group = groups.entry((clean(round.text("class", "a class")?), waits)).or_default();
+            group[0].push(round.number("mpps")?);
+            group[1].extend(round.get("p99_ns").map(|_| round.number("p99_ns")).transpose()?);
+        }
+        let of_group = |((class, waits), values): ((String, bool), [Vec<f64>; 2])| {
+            let figures = [Figure::Mpps, Figure::P99].into_iter().zip(values).filter(|(_, values)| !values.is_empty());
+            let sample = |values: Vec<f64>| Sample { value: median(&values), within: Some(Within::Blocks(values)) };
+            Record {
+                cell: Cell { class: Some(class), ..record.cell.clone() },
+                figures: figures.map(|(figure, values)| (figure, sample(values))).collect(),
+                waited: if waits { 1.0 } else { 0.0 },
+                ..record.clone()
+            }
+        };
+        Ok(groups.into_iter().map(of_group).collect())
+    }
+
     fn versus(&self) -> Result<Record, Fault> {
         let ratio = self.get("ratio").map(|_| self.interval("ratio")).transpose()?;
         Ok(Record {
@@ -386,8 +418,8 @@ mod tests {
     use crate::report::{Capacity, OneCoreCost, Unloaded, tests::sample};
 
     fn read(value: &Value) -> Record {
-        match Line::read(value.to_string().as_bytes()) {
-            Ok(Line::Record(record)) => *record,
+        match Line::read(value.to_string().as_bytes(), 0.05) {
+            Ok(Line::Records(mut records)) if records.len() == 1 => records.remove(0),
             other => panic!("{other:?}"),
         }
     }
@@ -461,8 +493,33 @@ mod tests {
     }
 
     #[test]
+    fn rounds_of_a_sweep_go_by_their_class() {
+        let mut line = serde_json::to_value(sample()).unwrap();
+        line["kind"] = json!("sweep");
+        let round = |mpps: f64, p99_ns: u64, class: &str, waited: f64| json!({"round": 0, "mpps": mpps, "p99_ns": p99_ns, "class": class, "waited": waited});
+        line["sweep"] = json!({"rounds": [
+            round(10.0, 500, "near", 0.0), round(4.0, 900, "far", 0.01), round(12.0, 700, "near", 0.0), round(2.0, 5, "near", 0.5),
+        ]});
+        let Ok(Line::Records(records)) = Line::read(line.to_string().as_bytes(), 0.05) else { panic!("{line}") };
+        let found: Vec<_> = records
+            .iter()
+            .map(|record| {
+                let value = |of| figure(record, of).map(|sample: &Sample| sample.value);
+                (record.cell.class.as_deref(), record.waited, value(Figure::Mpps), value(Figure::P99))
+            })
+            .collect();
+        let [far, near, waits] = found[..] else { panic!("{found:?}") };
+        assert_eq!(far, (Some("far"), 0.0, Some(4.0), Some(900.0)));
+        assert_eq!(near, (Some("near"), 0.0, Some(11.0), Some(600.0)));
+        assert_eq!(waits, (Some("near"), 1.0, Some(2.0), Some(5.0)));
+        line["sweep"]["rounds"][1]["class"] = Value::Null;
+        let fault = Line::read(line.to_string().as_bytes(), 0.05).unwrap_err().to_string();
+        assert!(fault.contains("`sweep.rounds[1].class` is missing"), "{fault}");
+    }
+
+    #[test]
     fn lines_of_other_kinds_are_known_by_name() {
-        assert_eq!(Line::read(br#"{"kind": "tune"}"#), Ok(Line::OfKind("tune".to_owned())));
+        assert_eq!(Line::read(br#"{"kind": "tune"}"#, 0.05), Ok(Line::OfKind("tune".to_owned())));
     }
 
     #[test]
@@ -493,12 +550,12 @@ mod tests {
             (&with("latency_ns", json!({"p99": "short"})), "`latency_ns.p99`"),
             (&with("environment", Value::Null), "`environment` is missing"),
         ] {
-            let fault = Line::read(line.as_bytes()).unwrap_err().to_string();
+            let fault = Line::read(line.as_bytes(), 0.05).unwrap_err().to_string();
             assert!(fault.contains(said), "{said}: {fault}");
             assert!(fault.len() < 300 && !fault.contains('\u{1b}'), "{fault}");
         }
-        assert!(Line::read("[".repeat(100_000).as_bytes()).is_err());
-        assert!(Line::read(&[0xff, 0xfe, b'{']).is_err());
+        assert!(Line::read("[".repeat(100_000).as_bytes(), 0.05).is_err());
+        assert!(Line::read(&[0xff, 0xfe, b'{'], 0.05).is_err());
     }
 
     #[test]

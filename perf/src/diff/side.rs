@@ -67,8 +67,13 @@ impl Side {
                 continue;
             }
             runs += 1;
-            match Line::read(line.trim_ascii()).with_context(place)? {
-                Line::Record(record) => side.add(*record, waited_max, &mut backends),
+            match Line::read(line.trim_ascii(), waited_max).with_context(place)? {
+                Line::Records(records) => {
+                    // Those of one line tell of the same frames.
+                    let errors = records.first().map_or(0, |record| record.integrity_errors);
+                    side.integrity_errors = side.integrity_errors.saturating_add(errors);
+                    records.into_iter().for_each(|record| side.add(record, waited_max, &mut backends));
+                }
                 Line::OfKind(kind) => side.leave_out(format!("kind {kind}, which has no figures to compare")),
             }
         }
@@ -95,7 +100,6 @@ impl Side {
             keep(self.surroundings.entry("placement").or_default(), class.clone());
         }
         warnings.into_iter().for_each(|warning| keep(&mut self.warnings, warning));
-        self.integrity_errors = self.integrity_errors.saturating_add(integrity_errors);
         let rounds = round_of.is_some();
         if let Some(backend) = round_of {
             let seen = backends.entry(cell.anywhere()).or_default();
