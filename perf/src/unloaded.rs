@@ -24,6 +24,8 @@ use crate::steal::Steal;
 const SLICE: Duration = Duration::from_millis(20);
 /// The least number of slices: of fewer there is no interval.
 const SLICES_MIN: u32 = 5;
+/// A slice with fewer frames had its lcores taken away: its median is that of the pauses.
+const SLICE_FRAMES_MIN: u64 = 100;
 /// Readings behind what reading the clock costs.
 const READINGS: usize = 1001;
 /// Buffers that are copied in turn, as those of a queue are; still in the cache.
@@ -59,12 +61,13 @@ struct Slices {
 
 impl Slices {
     /// Whatever could not be measured beside a slice leaves it without ratio.
-    fn add(&mut self, ring: Ring, measured: Measured, ping_pongs_ns: &[f64], copy_ns: f64) -> Result<()> {
+    fn add(&mut self, plan: &Plan, measured: Measured, ping_pongs_ns: &[f64], copy_ns: f64) -> Result<()> {
         let trip_ns = measured.histogram.value_at_quantile(0.5) as f64;
-        if !ping_pongs_ns.is_empty() {
+        let frames_min = if plan.smoke { 1 } else { SLICE_FRAMES_MIN };
+        if !ping_pongs_ns.is_empty() && measured.moved >= frames_min {
             let ping_pong_ns = median(ping_pongs_ns);
             // There and back are two.
-            let limit_ns = f64::from(line_transfers(ring)) * ping_pong_ns / 2.0 + copy_ns;
+            let limit_ns = f64::from(line_transfers(plan.ring)) * ping_pong_ns / 2.0 + copy_ns;
             self.ping_pongs_ns.push(ping_pong_ns);
             self.copies_ns.push(copy_ns);
             self.limits_ns.push(limit_ns);
@@ -127,7 +130,7 @@ pub fn measure(
             let measured = bed.load().measure_alone(SLICE.min(plan.length), clock_ns, watch)?;
             let device_waited = activity.busiest().map_or(0.0, |busiest| busiest.waited);
             slices.waited.push(measured.waited.max(device_waited));
-            slices.add(plan.ring, measured, &probe::round_trips_ns(driver, device), copy_ns(sizes))?;
+            slices.add(plan, measured, &probe::round_trips_ns(driver, device), copy_ns(sizes))?;
         }
         anyhow::Ok(())
     })?;
@@ -136,7 +139,7 @@ pub fn measure(
     let Slices { measured, ping_pongs_ns, copies_ns, limits_ns, ratios, .. } = slices;
     let mut report =
         judge::report(plan, label, measured.context("interrupted before the first slice")?, placement, &account);
-    ensure!(!ratios.is_empty(), "the lcores {driver} and {device} never ran at once: others have them");
+    ensure!(!ratios.is_empty(), "the lcores {driver} and {device} hardly ever ran at once: others have them");
     report.latency_of = Some(LatencyOf::SendToArrival);
     report.unloaded = Some(Unloaded {
         ping_pong_ns: median_interval(&ping_pongs_ns),
@@ -175,19 +178,21 @@ fn copy_ns(sizes: Sizes) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Direction;
     use crate::load::histogram;
+    use crate::sweep::tests::plan;
 
-    fn slice(trip_ns: u64) -> Measured {
+    fn slice(trip_ns: u64, frames: u64) -> Measured {
         let mut histogram = histogram();
-        (0..9).for_each(|_| histogram.record(trip_ns).unwrap());
+        histogram.record_n(trip_ns, frames).unwrap();
         Measured {
             started_at_s: 0.0,
             seconds: 0.5,
-            sent: 9,
-            moved: 9,
-            moved_bytes: 9 * 64,
+            sent: frames,
+            moved: frames,
+            moved_bytes: frames * 64,
             given_up: 0,
-            intervals: vec![9],
+            intervals: vec![frames],
             interval: SLICE,
             histogram,
             waited: 0.0,
@@ -198,14 +203,17 @@ mod tests {
 
     #[test]
     fn each_slice_is_held_against_what_its_own_time_allowed() {
+        let plan = Plan { ring: Ring::Packed, ..plan(Direction::Loopback, &[0], &[1]) };
         let mut slices = Slices::default();
-        slices.add(Ring::Packed, slice(408), &[100.0, 90.0, 110.0], 4.0).unwrap();
-        slices.add(Ring::Packed, slice(1612), &[400.0], 6.0).unwrap();
-        slices.add(Ring::Packed, slice(99), &[], 6.0).unwrap();
+        slices.add(&plan, slice(408, 100), &[100.0, 90.0, 110.0], 4.0).unwrap();
+        slices.add(&plan, slice(1612, 100), &[400.0], 6.0).unwrap();
+        // These have no ratio: the line went not once to and fro, or the frames had no time.
+        slices.add(&plan, slice(99, 100), &[], 6.0).unwrap();
+        slices.add(&plan, slice(8_000_000, 2), &[100.0], 6.0).unwrap();
         assert_eq!(slices.limits_ns, [204.0, 806.0]);
         assert_eq!(slices.ratios, [2.0, 2.0]);
         let measured = slices.measured.as_ref().unwrap();
-        assert_eq!((measured.moved, measured.seconds, measured.histogram.len()), (27, 1.5, 27));
+        assert_eq!((measured.moved, measured.seconds, measured.histogram.len()), (302, 2.0, 302));
         assert_eq!(slices.placement(0.0).class, "mixed");
     }
 
