@@ -224,3 +224,17 @@ fn queue_setup(driver: &Driver, features: u64) -> QueueSetup {
         log: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_move_on_every_path() {
+        for path in Path::all() {
+            for burst in crate::BURSTS {
+                count(path, burst).unwrap_or_else(|error| panic!("{path} in bursts of {burst}: {error}"));
+            }
+        }
+    }
+}
