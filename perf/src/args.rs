@@ -11,6 +11,7 @@ use crate::diff::DiffArgs;
 use crate::frame::Sizes;
 use crate::self_loop::args::SelfLoopArgs;
 use crate::sweep::args::SweepArgs;
+use crate::tune::args::TuneArgs;
 
 /// Load generator and judge for virtio-net data paths.
 ///
@@ -18,7 +19,8 @@ use crate::sweep::args::SweepArgs;
 /// sent (sequence and length of each, checksum of a sample), and says how fast and how evenly they went.
 ///
 /// Exit codes: 0 all is well; 1 it could not run; 2 the command line makes no sense; 3 frames were silently lost, corrupted,
-/// reordered or duplicated; 4 (diff) something became slower.
+/// reordered or duplicated; 4 (diff) something became slower, (tune) no range of lcores reaches the
+/// goal.
 #[derive(Debug, Parser)]
 #[command(name = "virtnet-perf", version, propagate_version = true, max_term_width = 100)]
 pub struct Arguments {
@@ -43,6 +45,8 @@ pub enum Command {
     Search(SearchArgs),
     /// Rates over ranges of lcores, queues, layouts, frame sizes and directions, in one process, in interleaved rounds.
     Sweep(SweepArgs),
+    /// For given devices and load, the range of lcores that reaches a goal, why, and the lines for virtnet.conf.
+    Tune(TuneArgs),
     /// DPDK's virtio driver on one thread with DPDK's vhost device and ours in turns, and the ratio of what these cost
     SelfLoop(SelfLoopArgs),
     /// Two files of reports: what became faster or slower, and how sure that is

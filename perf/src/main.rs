@@ -23,6 +23,7 @@ mod self_loop;
 mod statistics;
 mod steal;
 mod sweep;
+mod tune;
 mod unloaded;
 mod versus;
 
@@ -63,6 +64,7 @@ fn work(command: &Command) -> Result<ExitCode> {
         Command::Versus(args) => (versus::run(args, &watch)?, &args.results),
         Command::Search(args) => (search::run(args, &watch)?, &args.results),
         Command::Sweep(args) => (sweep::run(args, &watch)?, &args.results),
+        Command::Tune(args) => return tune::run(args, &watch),
         Command::SelfLoop(args) => return self_loop::run(args, &watch).map(|()| ExitCode::SUCCESS),
         Command::Diff(args) => return diff::run(args),
     };

@@ -31,6 +31,8 @@ pub struct Plan {
     pub burst: u16,
     /// Features that change the rings.
     pub features: Features,
+    /// The number of its first guest: no two on one switch have the same.
+    pub first_guest: u16,
     /// Who runs where.
     pub division: Division,
     /// Frames a second; `None`: as many as go.
@@ -98,6 +100,7 @@ impl Plan {
             queue_size: load.queue_size,
             burst: load.burst,
             features: load.features.clone(),
+            first_guest: 0,
             division: division.clone(),
             rate_pps,
             // An open loop waits for ever: that is what its latency tells.
@@ -131,7 +134,7 @@ impl Plan {
                 frame.len()
             );
             if self.direction == Direction::GuestToGuest {
-                let Addressing { source, destination } = Addressing::between(0, 1);
+                let Addressing { source, destination } = Addressing::between(self.first_guest, self.first_guest + 1);
                 frame[..6].copy_from_slice(&destination);
                 frame[6..12].copy_from_slice(&source);
             }
@@ -139,6 +142,16 @@ impl Plan {
         let script = Script { frames: frames.into(), capture: Arc::clone(capture), path: path.to_owned() };
         self.traffic = Arc::new(Traffic::Scripted(script));
         Ok(())
+    }
+
+    /// How many guests it takes.
+    pub fn guests(&self) -> u16 {
+        if self.direction == Direction::GuestToGuest { 2 } else { 1 }
+    }
+
+    /// Memory of its guests, in bytes.
+    pub fn guest_memory_bytes(&self) -> usize {
+        self.guest_options().ram_bytes() * usize::from(self.guests())
     }
 
     /// What its guests are made with.

@@ -14,6 +14,8 @@ use virtnet_control::daemon::Daemon;
 
 /// The exit code for frames that were lost silently, corrupted, reordered or duplicated.
 const INTEGRITY: i32 = 3;
+/// The exit code of `tune` where no range reaches the goal.
+const UNREACHED: i32 = 4;
 
 fn perf(arguments: &[&str]) -> Output {
     let output = Command::new(env!("CARGO_BIN_EXE_virtnet-perf")).args(arguments).output().unwrap();
@@ -150,20 +152,25 @@ fn a_damaged_frame_is_an_error_whatever_the_damage() {
     assert_eq!(output.status.code(), Some(INTEGRITY));
 }
 
+/// So many frames, each longer than the one before it, a millisecond apart.
+fn write_capture(path: &str, frames: u32) {
+    // The classic format: a header, then each frame behind its time (seconds, microseconds) and its length twice.
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+    let mut file = words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, 65_535, 1]);
+    for number in 0..frames {
+        let len_bytes = 60 + 37 * number;
+        file.extend(words(&[0, 1000 * number, len_bytes, len_bytes]));
+        file.extend([0x02, 0, 0, 0, 0, 1, 0x02, 0, 0, 0, 0, 2, 0x88, 0xb5]);
+        file.extend((14..len_bytes).map(|byte| (byte ^ number) as u8));
+    }
+    fs::write(path, file).unwrap();
+}
+
 #[test]
 fn a_capture_is_sent_and_known_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("frames.pcap");
-    // The classic format: a header, then each frame behind its time (seconds, microseconds) and its length twice.
-    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
-    let mut file = words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, 65_535, 1]);
-    for number in 0..40_u32 {
-        let len_bytes = 60 + 37 * number;
-        file.extend(words(&[number, 0, len_bytes, len_bytes]));
-        file.extend([0x02, 0, 0, 0, 0, 1, 0x02, 0, 0, 0, 0, 2, 0x88, 0xb5]);
-        file.extend((14..len_bytes).map(|byte| (byte ^ number) as u8));
-    }
-    fs::write(&path, file).unwrap();
+    write_capture(path.to_str().unwrap(), 40);
     let load = ["run", "--smoke", "--pcap", path.to_str().unwrap()];
     let runs = good(&load);
     assert_eq!(runs.len(), 8);
@@ -299,6 +306,90 @@ fn sweep_says_what_it_leaves_out_and_how_long_it_will_take() {
     assert!(fs::read_to_string(path).unwrap().contains("packed-loopback-64-1q-lcores0"));
 }
 
+/// Runs `tune`, whether its goal is reached or not: that is a matter of the machine. Returns its object.
+fn tuned(arguments: &[&str]) -> Value {
+    let output = perf(&[&["tune", "--smoke", "--json", "-"], arguments].concat());
+    let outcome: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&outcome["kind"], &outcome["integrity_errors"]), (&"tune".into(), &0.into()), "{outcome}");
+    let met = outcome["met"].as_bool().unwrap();
+    assert_eq!(output.status.code(), Some(if met { 0 } else { UNREACHED }));
+    assert_eq!(outcome["lines"].is_null(), !met, "{outcome}");
+    let said = text(&output.stderr);
+    assert!(said.contains("at most") && said.contains(if met { "CHOICE" } else { "NO RANGE REACHES" }), "{said}");
+    if met {
+        // What is printed is what the controller reads.
+        let line = said.lines().skip_while(|line| *line != "virtnet.conf:").nth(1).unwrap();
+        let config = Config::parse(&format!("{{{line}, \"devices\": []}}"), Path::new("virtnet.conf")).unwrap();
+        let lcores: Vec<_> =
+            outcome["lcores"].as_array().unwrap().iter().map(|l| l.as_u64().unwrap() as usize).collect();
+        assert_eq!(config.lcores.0, lcores, "{line}");
+    }
+    outcome
+}
+
+#[test]
+fn tune_chooses_among_what_it_tried_and_says_where_pairs_go() {
+    let two = thread::available_parallelism().is_ok_and(|lcores| lcores.get() > 1);
+    let lcores = if two { "0-1" } else { "0" };
+    let outcome = tuned(&["--lcores", lcores, "--devices", "2", "--direction", "guest-to-guest", "--queues", "2"]);
+    assert_eq!(outcome["met"], true);
+    let tried = outcome["tried"].as_array().unwrap();
+    assert!(!tried.is_empty() && tried.iter().any(|tried| tried["lcores"] == outcome["lcores"]), "{outcome}");
+    for round in tried.iter().flat_map(|tried| tried["rounds"].as_array().unwrap()) {
+        let rates = round["devices_mpps"].as_array().unwrap();
+        assert!(rates.len() == 2 && rates.iter().all(|mpps| mpps.as_f64() > Some(0.0)), "{round}");
+    }
+    // Two devices from guest to guest are four, of two pairs each.
+    assert_eq!(outcome["placement"].as_array().unwrap().len(), 8, "{outcome}");
+    assert!(outcome["integrity"]["checked_before"].as_u64() >= Some(512), "{outcome}");
+}
+
+#[test]
+fn tune_looks_for_the_fewest_lcores_or_says_that_there_are_none() {
+    let load = ["--lcores", "0", "--driver-lcores", "0", "--devices", "2", "--direction", "from-guest"];
+    let outcome = tuned(&[&load[..], &["--goal", "rate=2k", "--patience-ms", "1000"]].concat());
+    assert_eq!(outcome["goal"]["rate_pps"], 2000.0, "{outcome}");
+    assert!(outcome["devices"].as_array().unwrap().iter().all(|device| device["rate_pps"] == 1000.0), "{outcome}");
+    let outcome = tuned(&[&load[..], &["--goal", "p99=100ns", "--rate", "2k"]].concat());
+    assert_eq!(
+        (&outcome["met"], &outcome["lcores"]),
+        (&false.into(), &vec![0].into()),
+        "no guest gets a turn that soon"
+    );
+    assert!(outcome["reasons"].as_array().unwrap()[0].as_str().unwrap().contains("no range reached p99=0.1us"));
+}
+
+#[test]
+fn tune_takes_its_load_from_a_file_or_a_capture() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let [load, wrong, capture] = ["load.json", "wrong.json", "a.pcap"].map(path);
+    let devices = r#"[{"name": "web", "queue_pairs": 2, "ring": "split", "frame_bytes": "imix", "count": 2},
+                      {"name": "sink", "direction": "from-guest", "rate_pps": 3000},
+                      {"direction": "to-guest", "frame_bytes": 1518}, {"direction": "guest-to-guest"}]"#;
+    fs::write(&load, devices).unwrap();
+    let outcome = tuned(&["--load", &load]);
+    let names: Vec<_> = outcome["devices"].as_array().unwrap().iter().map(|device| device["name"].clone()).collect();
+    assert_eq!(names, ["web-1", "web-2", "sink", "device3", "device4"]);
+    for round in outcome["tried"][0]["rounds"].as_array().unwrap() {
+        assert!(round["devices_mpps"].as_array().unwrap().iter().all(|mpps| mpps.as_f64() > Some(0.0)), "{round}");
+    }
+    assert!(outcome["placement"].as_array().unwrap().iter().any(|place| place["device"] == "device4/to"), "{outcome}");
+    fs::write(&wrong, r#"[{}, {"queue_pairs": 65}]"#).unwrap();
+    let output = perf(&["tune", "--smoke", "--load", &wrong]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains("device 2: `queue_pairs` is 65: 1 to 64 is allowed"),
+        "{}",
+        text(&output.stderr)
+    );
+
+    write_capture(&capture, 40);
+    let outcome = tuned(&["--recorded", &capture, "--devices", "2", "--goal", "p99=1s"]);
+    assert_eq!((&outcome["pcap"], &outcome["devices"][0]["rate_pps"]), (&capture.into(), &1000.0.into()), "{outcome}");
+    assert!(outcome["devices"][1]["frame_bytes"].is_null(), "{outcome}");
+}
+
 #[test]
 fn a_back_end_behind_a_socket_is_driven_and_judged() {
     let backend = Backend::new();
@@ -404,6 +495,13 @@ fn what_cannot_be_is_refused_with_what_can() {
         (&["latency", "--unloaded", "--queues", "2"], 1, "--queues 2"),
         (&["latency", "--unloaded", "--direction", "from-guest"], 1, "has to come back"),
         (&["latency", "--unloaded", "--lcores", "0", "--driver-lcores", "0"], 1, "an lcore for each side"),
+        (&["tune", "--goal", "fast"], 2, "max-throughput, p99=TIME"),
+        (&["tune", "--goal", "p99=5us"], 1, "1 of 1 devices have no rate"),
+        (&["tune", "--goal", "p99=5us", "--rate", "1k", "--direction", "to-guest"], 1, "nobody knows when"),
+        (&["tune", "--load", "/no/such.json"], 1, "/no/such.json"),
+        (&["tune", "--load", "x.json", "--devices", "2"], 2, "--devices"),
+        (&["tune", "--lcores", "4000"], 1, "lcore 4000"),
+        (&["tune", "--devices", "1024", "--queues", "64", "--queue-size", "32768"], 1, "MiB that are free"),
         (&["attach", "--socket", "/no/such.sock", "--direction", "guest-to-guest"], 1, "--peer-socket"),
         (&["versus", "--socket", "/no/such.sock"], 1, "twice in all"),
         (&["search", "--socket", "/no/such.sock", "--direction", "to-guest"], 1, "at what rate"),

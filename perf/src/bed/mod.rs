@@ -1,6 +1,7 @@
 //! Test beds: a device with its guests' queues attached, ready for load.
 
 mod attached;
+mod fleet;
 mod in_process;
 mod one_core;
 
@@ -9,6 +10,7 @@ use rustix::process::Pid;
 use virtnet_engine::LcoreLoad;
 
 pub use attached::{Attached, Door, default_direction, division};
+pub use fleet::{Fleet, Seat};
 pub use in_process::InProcess;
 pub use one_core::OneCore;
 

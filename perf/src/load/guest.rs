@@ -33,6 +33,23 @@ pub struct GuestOptions {
     pub traffic: Arc<Traffic>,
 }
 
+impl GuestOptions {
+    /// What there must be room for in a frame's buffer, in bytes.
+    fn frame_bytes_max(&self) -> u32 {
+        (self.traffic.longest_bytes() as u32).max(STANDARD_FRAME_BYTES)
+    }
+
+    /// Memory of such a guest, in bytes: two queues a pair, of areas, buffers and indirect tables, each rounded up generously.
+    pub fn ram_bytes(&self) -> usize {
+        const TABLE_BYTES: usize = 64 * 16;
+        let size = usize::from(self.queue_size);
+        let buffer_bytes = self.frame_bytes_max().max(MERGED_BUFFER_BYTES) as usize + 256;
+        let tables = if self.features.has(Feature::Indirect) { size * TABLE_BYTES } else { 0 };
+        let queue_bytes = size * (buffer_bytes + 32) + tables + 5 * 4096;
+        2 * usize::from(self.queues) * queue_bytes
+    }
+}
+
 /// A guest.
 #[derive(Debug)]
 pub struct Guest {
@@ -49,8 +66,7 @@ impl Guest {
     /// There is no memory for it.
     pub fn new(options: &GuestOptions, number: u16, peer: u16) -> Result<Self> {
         let mergeable = options.features.has(Feature::MrgRxbuf);
-        let longest = options.traffic.longest_bytes().max(1) as u32;
-        let frame_bytes_max = longest.max(STANDARD_FRAME_BYTES);
+        let frame_bytes_max = options.frame_bytes_max();
         let indirect = options.features.has(Feature::Indirect);
         let nic_options = NicOptions {
             layout: match options.ring {
@@ -72,7 +88,7 @@ impl Guest {
             // In a table: the header and the frame, each with a descriptor, as Linux does it.
             transmit_cuts: if indirect { vec![12] } else { vec![] },
         };
-        let ram = Ram::with_huge_pages(ram_bytes(options, frame_bytes_max), RAM_GPA).context("guest memory")?;
+        let ram = Ram::with_huge_pages(options.ram_bytes(), RAM_GPA).context("guest memory")?;
         let ram = Arc::new(ram);
         let lanes = (0..options.queues)
             .map(|_| {
@@ -104,14 +120,4 @@ impl Guest {
     pub fn receive_frames_max(&self) -> u64 {
         self.lanes.iter().map(Lane::receive_frames_max).min().unwrap_or(0)
     }
-}
-
-/// Two queues a pair: areas, buffers, indirect tables, each rounded up generously.
-fn ram_bytes(options: &GuestOptions, frame_bytes_max: u32) -> usize {
-    const TABLE_BYTES: usize = 64 * 16;
-    let size = usize::from(options.queue_size);
-    let buffer_bytes = frame_bytes_max.max(MERGED_BUFFER_BYTES) as usize + 256;
-    let tables = if options.features.has(Feature::Indirect) { size * TABLE_BYTES } else { 0 };
-    let queue_bytes = size * (buffer_bytes + 32) + tables + 5 * 4096;
-    2 * usize::from(options.queues) * queue_bytes
 }

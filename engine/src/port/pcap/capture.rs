@@ -130,6 +130,12 @@ impl Capture {
         })
     }
 
+    /// Frames a second on the average, as they were captured; none if all were captured at once.
+    pub fn rate_pps(&self) -> Option<f64> {
+        let length_ns = self.shots.last().filter(|shot| shot.at_ns > 0)?.at_ns;
+        Some((self.shots.len() - 1) as f64 * 1e9 / length_ns as f64)
+    }
+
     pub(super) fn shots(&self) -> &[Shot] {
         &self.shots
     }
