@@ -3,7 +3,7 @@
 //! On x86-64 copies and runs of ring words gain from wider registers. On aarch64 NEON is what every CPU has, so there is one level.
 
 // UNSAFETY: a function compiled for a CPU feature may be called only where the CPU has it.
-#![expect(unsafe_code)]
+#![cfg_attr(target_arch = "x86_64", expect(unsafe_code))]
 
 /// A level that the CPU we run on has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

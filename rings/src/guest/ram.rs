@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
@@ -86,8 +87,18 @@ impl Ram {
     /// Makes every page now, so that none is made while something is being timed.
     pub fn populate(&self) -> io::Result<()> {
         // SAFETY: the range is our own mapping; populating changes no contents.
-        unsafe { madvise(self.base.as_ptr().cast(), self.len_bytes, Advice::LinuxPopulateWrite)? };
-        Ok(())
+        match unsafe { madvise(self.base.as_ptr().cast(), self.len_bytes, Advice::LinuxPopulateWrite) } {
+            // Linux before 5.14, or an emulation of it: each page is written, with what is there.
+            Err(Errno::INVAL) => {
+                for offset in (0..self.len_bytes).step_by(4096) {
+                    // SAFETY: inside our own mapping, and only ever accessed atomically or by copy.
+                    let byte = unsafe { AtomicU8::from_ptr(self.base.as_ptr().add(offset)) };
+                    byte.fetch_or(0, Ordering::Relaxed);
+                }
+                Ok(())
+            }
+            populated => Ok(populated?),
+        }
     }
 
     /// The memory file: byte 0 is guest physical address `gpa`.
@@ -160,15 +171,19 @@ impl Ram {
     /// Asks the processor to have the cache line at `gpa` ready for reading. Any address will do.
     #[inline]
     pub fn prefetch(&self, gpa: u64) {
+        let at = self.base.as_ptr().wrapping_add(gpa.wrapping_sub(self.gpa) as usize);
         #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let at = self.base.as_ptr().wrapping_add(gpa.wrapping_sub(self.gpa) as usize);
-            // SAFETY: a prefetch reads nothing; one of an address that is not ours has no effect.
-            unsafe { _mm_prefetch(at.cast(), _MM_HINT_T0) };
+        // SAFETY: a prefetch reads nothing; one of an address that is not ours has no effect.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = gpa;
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        unsafe {
+            std::arch::asm!("prfm pldl1keep, [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let _ = at;
     }
 
     #[inline]
