@@ -39,7 +39,7 @@ fn frame(number: u32, len_bytes: usize) -> Vec<u8> {
 fn exchange(sender: &mut Guest, mut receiver: Option<&mut Guest>, count: u32, len_bytes: impl Fn(u32) -> usize) {
     let (mut sent, mut received) = (0, 0);
     let mut got = Vec::new();
-    let deadline = Instant::now() + PATIENCE;
+    let mut deadline = Instant::now() + PATIENCE;
     while received < count {
         assert!(Instant::now() < deadline, "{sent} sent, {received} received of {count}");
         // No more on the way than any port keeps.
@@ -50,6 +50,7 @@ fn exchange(sender: &mut Guest, mut receiver: Option<&mut Guest>, count: u32, le
         while nic.receive(&mut got).unwrap() {
             assert!(got == frame(received, len_bytes(received)), "frame {received} has changed on its way");
             received += 1;
+            deadline = Instant::now() + PATIENCE;
         }
     }
 }
