@@ -35,10 +35,11 @@ struct SplitClock {
     device: Turns,
 }
 
-/// One side's turns, of which those that were interrupted count as the mean of the others.
+/// One side's turns, of which those that were interrupted count as the mean of the others, if there are others.
 #[derive(Debug, Default)]
 struct Turns {
     count: u64,
+    all_ns: u64,
     undisturbed: u64,
     undisturbed_ns: u64,
 }
@@ -47,6 +48,7 @@ impl Turns {
     #[inline]
     fn add(&mut self, length: Duration) {
         self.count += 1;
+        self.all_ns += length.as_nanos() as u64;
         if length <= TURN_MAX {
             self.undisturbed += 1;
             self.undisturbed_ns += length.as_nanos() as u64;
@@ -54,7 +56,10 @@ impl Turns {
     }
 
     fn ns(&self) -> f64 {
-        self.undisturbed_ns as f64 / self.undisturbed.max(1) as f64 * self.count as f64
+        match self.undisturbed {
+            0 => self.all_ns as f64,
+            undisturbed => self.undisturbed_ns as f64 / undisturbed as f64 * self.count as f64,
+        }
     }
 }
 
