@@ -1,5 +1,6 @@
 //! From a plan and a test bed to a report: check, warm up, measure, settle, account for every frame.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -236,10 +237,12 @@ pub fn report(plan: &Plan, label: Label, measured: Measured, placement: Placemen
 impl Plan {
     /// How fast the guests send.
     pub fn pace(&self) -> Pace {
-        match (self.direction, self.rate_pps) {
-            (Direction::ToGuest, _) => Pace::Listen,
-            (_, Some(pps)) => Pace::Rate { pps, patience: self.patience },
-            (_, None) => Pace::Full,
+        let patience = self.patience;
+        match (self.direction, &self.timetable, self.rate_pps) {
+            (Direction::ToGuest, ..) => Pace::Listen,
+            (_, Some(timetable), _) => Pace::Captured { timetable: Arc::clone(timetable), patience },
+            (_, None, Some(pps)) => Pace::Rate { pps, patience },
+            (_, None, None) => Pace::Full,
         }
     }
 }

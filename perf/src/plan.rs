@@ -12,7 +12,7 @@ use virtnet_rings::spec::virtq::{VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1};
 use crate::args::{Direction, Features, Injection, LoadArgs, Ring};
 use crate::frame::{Addressing, FRAME_BYTES_MAX, Sizes};
 use crate::lcore::Division;
-use crate::load::{GuestOptions, Script, Traffic};
+use crate::load::{GuestOptions, Script, Timetable, Traffic};
 
 /// What is measured.
 #[derive(Clone, Debug)]
@@ -37,6 +37,8 @@ pub struct Plan {
     pub division: Division,
     /// Frames a second; `None`: as many as go.
     pub rate_pps: Option<f64>,
+    /// When the frames of a capture are due, if that is not at a rate; `rate_pps` is what it comes to.
+    pub timetable: Option<Arc<Timetable>>,
     /// How long a frame may wait for room before it is given up.
     pub patience: Duration,
     /// How long is measured.
@@ -103,6 +105,7 @@ impl Plan {
             first_guest: 0,
             division: division.clone(),
             rate_pps,
+            timetable: None,
             // An open loop waits for ever: that is what its latency tells.
             patience: Duration::MAX,
             length,

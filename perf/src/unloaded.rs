@@ -191,6 +191,7 @@ mod tests {
             sent: frames,
             moved: frames,
             moved_bytes: frames * 64,
+            due: 0,
             given_up: 0,
             intervals: vec![frames],
             interval: SLICE,

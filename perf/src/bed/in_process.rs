@@ -132,7 +132,11 @@ pub(super) enum Generator {
 pub(super) fn generator(plan: &Plan) -> Generator {
     match &*plan.traffic {
         Traffic::Scripted(script) => {
-            let pace = plan.rate_pps.map_or(Pace::AsFastAsPossible, Pace::Rate);
+            let pace = match (&plan.timetable, plan.rate_pps) {
+                (Some(_), _) => Pace::AsCaptured,
+                (None, Some(pps)) => Pace::Rate(pps),
+                (None, None) => Pace::AsFastAsPossible,
+            };
             Generator::Replay(ReplayConfig { capture: Arc::clone(&script.capture), pace, repeat: true })
         }
         Traffic::Stamped(sizes) => {

@@ -58,6 +58,7 @@ impl Station {
             sent: frames,
             moved: frames,
             moved_bytes: self.checker().counts().received_bytes - bytes_before,
+            due: 0,
             given_up: 0,
             intervals: vec![frames],
             interval: length,

@@ -112,7 +112,7 @@ pub struct Stopwatch<'a> {
     /// When the schedule began.
     pub start: Instant,
     /// The schedule.
-    pub schedule: Schedule,
+    pub schedule: &'a Schedule,
     /// First sequence number of the schedule, by flow.
     pub first: &'a [u64],
     /// Where latencies go.

@@ -29,6 +29,7 @@ use crate::args::{Direction, Injection};
 use crate::frame::{Checker, Integrity};
 use lane::Role;
 use schedule::Schedule;
+pub use schedule::Timetable;
 use station::Station;
 use stint::Turn;
 
@@ -59,7 +60,7 @@ pub fn histogram() -> Histogram<u64> {
 }
 
 /// How fast the guests send.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Pace {
     /// As fast as frames arrive: no more in flight than there are buffers for, so that no frame need be lost.
     Full,
@@ -68,6 +69,13 @@ pub enum Pace {
     Rate {
         /// Frames a second.
         pps: f64,
+        /// How long a frame waits.
+        patience: Duration,
+    },
+    /// The frames of a capture as they were captured, in the same way.
+    Captured {
+        /// When they are due.
+        timetable: Arc<Timetable>,
         /// How long a frame waits.
         patience: Duration,
     },
@@ -88,6 +96,8 @@ pub struct Measured {
     pub moved: u64,
     /// Bytes of these.
     pub moved_bytes: u64,
+    /// Frames that were due, at a rate; 0 without one.
+    pub due: u64,
     /// Frames that were due and given up, as there was no room in the ring.
     pub given_up: u64,
     /// Frames that arrived in each interval.
@@ -328,12 +338,18 @@ pub fn measure_together(loads: &mut [(&mut Load, Pace)], length: Duration, watch
     let count = loads.len();
     let mut by_lcore: BTreeMap<usize, Vec<Seat<'_>>> = BTreeMap::new();
     for (at, (load, pace)) in loads.iter_mut().enumerate() {
-        let schedule = match *pace {
-            Pace::Rate { pps, .. } => Schedule::new(pps, load.flows),
-            _ => Schedule::new(1.0, load.flows),
+        let schedule = match pace {
+            Pace::Rate { pps, .. } => Schedule::new(*pps, load.flows),
+            Pace::Captured { timetable, .. } => Schedule::Captured { timetable: Arc::clone(timetable), first: 0 },
+            Pace::Full | Pace::Listen => Schedule::new(1.0, load.flows),
         };
         for (lcore, station) in &mut load.stations {
-            by_lcore.entry(*lcore).or_default().push(Seat { load: at, pace: *pace, schedule, station });
+            by_lcore.entry(*lcore).or_default().push(Seat {
+                load: at,
+                pace: pace.clone(),
+                schedule: schedule.clone(),
+                station,
+            });
         }
     }
     let parts: Vec<(usize, Measured)> = thread::scope(|scope| {
@@ -412,6 +428,7 @@ impl Measured {
         self.sent += other.sent;
         self.moved += other.moved;
         self.moved_bytes += other.moved_bytes;
+        self.due += other.due;
         self.given_up += other.given_up;
         for (sum, part) in self.intervals.iter_mut().zip(&other.intervals) {
             *sum += part;

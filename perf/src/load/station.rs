@@ -304,8 +304,10 @@ impl Station {
         let course = match pace {
             Pace::Full => Course::Closed(ClosedLoop::new(Some(self.shared.window), record.start)),
             Pace::Listen => Course::Closed(ClosedLoop::new(None, record.start)),
-            Pace::Rate { patience, .. } => {
+            Pace::Rate { patience, .. } | Pace::Captured { patience, .. } => {
                 let used = self.lanes.iter().map(Lane::used).collect();
+                // A capture has one flow, which goes on where it was.
+                let schedule = schedule.beginning_with(self.first[0]);
                 Course::Open(OpenLoop::new(schedule, patience, self.first.clone(), used))
             }
         };
@@ -338,12 +340,23 @@ impl Station {
             sent: self.sent() - sent_before,
             moved: self.moved() - record.moved_before,
             moved_bytes: self.moved_bytes() - bytes_before,
+            due: self.due(&course, elapsed.as_nanos() as u64),
             given_up: course.given_up(),
             intervals: record.intervals,
             interval: record.interval,
             histogram: record.histogram,
             split: self.beside.is_some().then(|| self.clock.split()),
             interrupted: watch.stopped(),
+        }
+    }
+
+    /// Frames that were to be sent by now.
+    fn due(&self, course: &Course, elapsed_ns: u64) -> u64 {
+        match course {
+            Course::Open(OpenLoop { schedule, .. }) => {
+                self.lanes.iter().filter_map(Lane::flow).map(|flow| schedule.count_due(flow, elapsed_ns)).sum()
+            }
+            Course::Closed(_) => 0,
         }
     }
 
@@ -442,7 +455,7 @@ impl Station {
         let (start, receives) = (record.start, self.shared.direction != Direction::FromGuest);
         let mut moved = 0;
         if receives {
-            let mut stopwatch = Stopwatch { start, schedule: *schedule, first, histogram: &mut record.histogram };
+            let mut stopwatch = Stopwatch { start, schedule, first, histogram: &mut record.histogram };
             moved += self.receive(Some(&mut stopwatch))?;
         }
         self.ignore()?;
@@ -459,7 +472,7 @@ impl Station {
             if !receives {
                 lane.reap()?;
                 let now_ns = start.elapsed().as_nanos() as u64;
-                let mut stopwatch = Stopwatch { start, schedule: *schedule, first, histogram: &mut record.histogram };
+                let mut stopwatch = Stopwatch { start, schedule, first, histogram: &mut record.histogram };
                 for sequence in used[index]..lane.used() {
                     stopwatch.record(flow, sequence, now_ns);
                 }

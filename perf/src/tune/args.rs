@@ -22,9 +22,9 @@ pub struct TuneArgs {
     #[arg(long, value_name = "N", default_value_t = 2, help_heading = "Engine",
         value_parser = clap::value_parser!(u16).range(1..=64))]
     pub ranges: u16,
-    /// Seconds of a round of each range
-    #[arg(long, value_name = "N", default_value = "0.5", value_parser = seconds)]
-    pub seconds: f64,
+    /// Seconds of a round of each range [default: 0.5; of a capture at its own pace as long as it is, 60 at most]
+    #[arg(long, value_name = "N", value_parser = seconds)]
+    pub seconds: Option<f64>,
     /// Rounds, and as many again of the choice and its runner-up
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rounds: u32,
@@ -52,7 +52,8 @@ pub struct TuneArgs {
     #[arg(long, value_name = "FILE", help_heading = "Load",
         conflicts_with_all = ["devices", "queues", "ring", "frame_bytes", "direction", "rate", "recorded"])]
     pub load: Option<PathBuf>,
-    /// Each device sends, or is sent, the frames of a capture (pcap or pcapng), at its pace
+    /// Each device sends, or is sent, the frames of a capture (pcap or pcapng): p99= as they were captured, unless --rate says
+    /// another pace
     #[arg(long, value_name = "FILE", conflicts_with = "frame_bytes", help_heading = "Load")]
     pub recorded: Option<PathBuf>,
     /// Descriptors of a queue: up to 32768; split: a power of two

@@ -194,7 +194,7 @@ impl Hunt<'_> {
             round,
             second,
             mpps: parts.iter().map(mpps).sum(),
-            offered_mpps: self.load.offered_pps().map(|pps| pps / 1e6),
+            offered_mpps: plans.iter().zip(&parts).map(offered_mpps).sum(),
             p99_ns: worst_p99_ns(&plans, &parts),
             lost,
             workers: report.lcores.iter().map(WorkerLoad::from).collect(),
@@ -228,6 +228,12 @@ impl Hunt<'_> {
 
 fn mpps(part: &Measured) -> f64 {
     part.moved as f64 / part.seconds / 1e6
+}
+
+/// What was due, in millions of frames a second; none without a rate.
+fn offered_mpps((plan, part): (&Plan, &Measured)) -> Option<f64> {
+    let pps = plan.rate_pps?;
+    Some(if plan.direction == Direction::ToGuest { pps / 1e6 } else { part.due as f64 / part.seconds / 1e6 })
 }
 
 fn sum(parts: &[Measured]) -> Result<Measured> {

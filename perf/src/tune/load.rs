@@ -11,8 +11,13 @@ use super::goal::Goal;
 use super::load_file::{self, DeviceLoad};
 use crate::args::Direction;
 use crate::lcore::Division;
+use crate::load::Timetable;
 use crate::plan::Plan;
 
+/// Seconds of a round, unless others are asked for.
+const SECONDS: f64 = 0.5;
+/// Longer captures are cut off.
+const CAPTURE_SECONDS_MAX: f64 = 60.0;
 /// Guests' memory may take so much of what is free.
 const MEMORY_SHARE: f64 = 0.75;
 
@@ -22,6 +27,8 @@ pub struct Load {
     /// The devices.
     pub devices: Vec<DeviceLoad>,
     capture: Option<Arc<Capture>>,
+    /// When its frames are due, where its own pace is kept.
+    timetable: Option<Arc<Timetable>>,
 }
 
 impl Load {
@@ -40,13 +47,15 @@ impl Load {
             let own_pps = capture.rate_pps();
             for device in &mut devices {
                 device.frame_bytes = None;
-                if args.goal != Goal::MaxThroughput {
+                if let Goal::P99 { .. } = args.goal {
                     device.rate_pps = device.rate_pps.or(own_pps);
                 }
             }
         }
         set_rates(args.goal, &mut devices)?;
-        Ok(Load { devices, capture })
+        let keeps_pace = matches!(args.goal, Goal::P99 { .. }) && args.rate.is_none();
+        let timetable = capture.as_ref().filter(|_| keeps_pace).and_then(|capture| Timetable::new(capture.times_ns()));
+        Ok(Load { devices, capture, timetable: timetable.map(Arc::new) })
     }
 
     /// Queue pairs in all.
@@ -55,9 +64,10 @@ impl Load {
         self.devices.iter().map(|device| usize::from(device.queue_pairs) * guests(device)).sum()
     }
 
-    /// What is asked for in all, in frames a second, if every device has a rate.
-    pub fn offered_pps(&self) -> Option<f64> {
-        self.devices.iter().map(|device| device.rate_pps).sum()
+    /// Seconds of a round.
+    fn seconds(&self, args: &TuneArgs) -> f64 {
+        let own = self.timetable.as_ref().map_or(0.0, |timetable| timetable.round_ns() as f64 / 1e9);
+        args.seconds.unwrap_or(own.clamp(SECONDS, CAPTURE_SECONDS_MAX))
     }
 
     /// A plan for each device.
@@ -69,10 +79,11 @@ impl Load {
         for device in &self.devices {
             let sizes = device.frame_bytes.unwrap_or(args.frame_bytes);
             let load = args.guest_load(device.queue_pairs, device.ring, sizes);
-            let mut all = Plan::all(&load, &[device.direction], division, args.seconds, device.rate_pps)?;
+            let mut all = Plan::all(&load, &[device.direction], division, self.seconds(args), device.rate_pps)?;
             let mut plan = all.pop().context("a plan for each device")?;
             // Two for each, whether they are needed or not.
             plan.first_guest = 2 * plans.len() as u16;
+            plan.timetable.clone_from(&self.timetable);
             if let Goal::Rate { .. } = args.goal {
                 plan.patience = Duration::from_secs_f64(args.patience_ms / 1e3);
             }

@@ -130,6 +130,11 @@ impl Capture {
         })
     }
 
+    /// When each frame was captured, in nanoseconds since the first one, in order.
+    pub fn times_ns(&self) -> impl Iterator<Item = u64> {
+        self.shots.iter().map(|shot| shot.at_ns)
+    }
+
     /// Frames a second on the average, as they were captured; none if all were captured at once.
     pub fn rate_pps(&self) -> Option<f64> {
         let length_ns = self.shots.last().filter(|shot| shot.at_ns > 0)?.at_ns;
