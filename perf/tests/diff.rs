@@ -108,9 +108,9 @@ fn what_cannot_be_compared_is_listed_and_left_out() {
     };
     let far = change(3.0, &|line| line["placement"]["class"] = json!("far"));
     let old = bench.runs("old", &STEADY);
-    let (code, shown, _) = diff(&old, &bench.write("new", &vec![far; 6]), &[]);
-    assert_eq!(code, 0);
-    assert!(shown.contains("DIFFERS placement: near -> far") && shown.contains("nothing to compare"));
+    let (code, shown, error) = diff(&old, &bench.write("new", &vec![far; 6]), &[]);
+    assert_eq!(code, 1, "who judges by the exit code is not to take this for a pass");
+    assert!(shown.contains("DIFFERS placement: near -> far") && error.contains("nothing to compare"));
     assert!(shown.contains("not in one placement: run split loopback 64"));
 
     let mut lines = vec![
@@ -214,4 +214,28 @@ fn files_that_are_no_reports_are_refused_with_the_line_and_what_was_found() {
         let (code, _, error) = diff(&good, Path::new(path), &[]);
         assert!(code == 1 && error.contains(path), "{path}");
     }
+}
+
+#[test]
+fn what_every_subcommand_writes_can_be_read() {
+    let bench = Bench::new();
+    let load = ["--smoke", "--ring", "split", "--direction", "loopback", "--json", "-"];
+    let mut all = Vec::new();
+    for command in [
+        &["run"][..],
+        &["run", "--one-core"],
+        &["latency", "--rate", "10k"],
+        &["latency", "--capacity-percent", "5"],
+        &["search", "--rate-max", "2k", "--attempts", "50", "--patience-ms", "500"],
+        &["sweep", "--queues", "1"],
+    ] {
+        let output = perf(&[command, &load[..]].concat());
+        assert!(output.status.success());
+        all.extend(output.stdout);
+    }
+    let file = bench.write_text("all", &all);
+    let (code, shown, _) = diff(&file, &file, &["--waited-max", "0.999", "--json", "-"]);
+    // On one core neither placement nor waiting matters: that much is always compared.
+    assert!(code == 0 && shown.contains("one core"));
+    assert!(shown.contains(r#""slower":0"#) && !shown.contains("kind run"));
 }

@@ -73,8 +73,8 @@ pub struct Record {
     pub waited: f64,
     /// What of its surroundings may make a difference, by key.
     pub surroundings: Vec<(&'static str, String)>,
-    /// What was said of its reliability.
-    pub warnings: Vec<String>,
+    /// What was said of its reliability; older reports say nothing.
+    pub warnings: Option<Vec<String>>,
 }
 
 /// A figure of one run, and what the run itself says of its spread.
@@ -335,7 +335,7 @@ impl<'a> Fields<'a> {
             integrity_errors: 0,
             waited: 0.0,
             surroundings: Vec::new(),
-            warnings: Vec::new(),
+            warnings: None,
         })
     }
 
@@ -368,11 +368,10 @@ impl<'a> Fields<'a> {
         Ok(found)
     }
 
-    fn warnings(&self) -> Result<Vec<String>, Fault> {
+    fn warnings(&self) -> Result<Option<Vec<String>>, Fault> {
         let environment = self.object("environment")?;
         let texts = |value: &'a Value| value.as_array()?.iter().map(|text| Some(clean(text.as_str()?))).collect();
-        // Older reports have none.
-        Ok(environment.may("warnings", "a list of sentences", texts)?.unwrap_or_default())
+        environment.may("warnings", "a list of sentences", texts)
     }
 }
 

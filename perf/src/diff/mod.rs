@@ -12,7 +12,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::EXIT_INTEGRITY;
@@ -56,7 +56,7 @@ fn percent(text: &str) -> Result<f64, String> {
 /// Compares, and shows it.
 ///
 /// # Errors
-/// A file that cannot be read, or that `virtnet-perf` did not write.
+/// A file that cannot be read, or that `virtnet-perf` did not write; no figure that both have.
 pub fn run(args: &DiffArgs) -> Result<ExitCode> {
     let old = Side::read(&args.old, args.waited_max)?;
     let new = Side::read(&args.new, args.waited_max)?;
@@ -76,6 +76,11 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
         };
         written.or_else(ignore_broken_pipe).with_context(|| path.display().to_string())?;
     }
+    let runs_left_out: u64 = old.left_out.values().chain(new.left_out.values()).sum();
+    ensure!(
+        !comparison.compared.is_empty(),
+        "nothing to compare: no cell is in both, {runs_left_out} runs were left out"
+    );
     Ok(match &summary {
         summary if summary.integrity_errors > 0 => ExitCode::from(EXIT_INTEGRITY),
         summary if summary.slower > 0 => ExitCode::from(EXIT_REGRESSION),

@@ -12,6 +12,9 @@ use super::cell::{Cell, Figure};
 use super::side::Side;
 use super::verdict::{Comparison, Verdict};
 
+/// The difference whose values are sentences.
+const WARNINGS: &str = "warnings";
+
 /// The last object: everything but the figures.
 #[derive(Debug, Serialize)]
 pub struct Summary<'a> {
@@ -91,9 +94,11 @@ fn differences<'a>(old: &'a Side, new: &'a Side) -> Vec<Difference<'a>> {
         .map(|key| Difference { what: key, old: of(old, key), new: of(new, key) })
         .filter(|difference| difference.old != difference.new)
         .collect();
-    if old.warnings != new.warnings {
-        let only = |side: &Side, other: &Side| side.warnings.difference(&other.warnings).cloned().collect();
-        differences.push(Difference { what: "warnings", old: only(old, new), new: only(new, old) });
+    if let (Some(old), Some(new)) = (&old.warnings, &new.warnings)
+        && old != new
+    {
+        let only = |side: &BTreeSet<String>, other| side.difference(other).cloned().collect();
+        differences.push(Difference { what: WARNINGS, old: only(old, new), new: only(new, old) });
     }
     differences
 }
@@ -123,14 +128,19 @@ pub fn render(comparison: &Comparison, summary: &Summary<'_>) -> String {
         }
     };
     for Difference { what, old, new } in &summary.differences {
+        if *what == WARNINGS {
+            // Sentences, which take a line each.
+            for (side, warnings) in [("OLD", old), ("NEW", new)] {
+                warnings.iter().for_each(|warning| text.push_str(&format!("WARNING in {side} only: {warning}\n")));
+            }
+            continue;
+        }
         let _ = writeln!(text, "DIFFERS {what}: {} -> {}", list(old), list(new));
     }
     if summary.differences.iter().any(|difference| ["cpu_model", "architecture"].contains(&difference.what)) {
         let _ = writeln!(text, "WARNING: these are different machines: figures differ for that alone");
     }
-    if comparison.compared.is_empty() {
-        let _ = writeln!(text, "nothing to compare");
-    } else {
+    if !comparison.compared.is_empty() {
         let _ = writeln!(text, "{}", table(comparison));
         let _ = writeln!(
             text,
@@ -243,9 +253,11 @@ mod tests {
         let mut side = Side::default();
         let samples = vec![Sample { value: 10.0, within: None }; 2];
         side.figures.insert((Cell::default(), Figure::Mpps), Samples { samples, rounds: false });
-        let other = Side { warnings: BTreeSet::from(["a debug build".to_owned()]), ..Side::default() };
+        side.warnings = Some(BTreeSet::new());
+        let other = Side { warnings: Some(BTreeSet::from(["a debug build".to_owned()])), ..Side::default() };
         let comparison = Comparison::of(&side, &side, 0.03);
         let summary = Summary::of(&side, &other, &comparison, 0.03);
+        assert!(render(&comparison, &summary).contains("WARNING in NEW only: a debug build"));
         let mut found = Vec::new();
         let mut out = Vec::new();
         write_json(&mut out, &comparison, &summary).unwrap();

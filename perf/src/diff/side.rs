@@ -33,8 +33,8 @@ pub struct Side {
     pub figures: BTreeMap<(Cell, Figure), Samples>,
     /// Values of each thing that may make a difference.
     pub surroundings: BTreeMap<&'static str, BTreeSet<String>>,
-    /// What was said of its reliability.
-    pub warnings: BTreeSet<String>,
+    /// What was said of its reliability, if somebody said something.
+    pub warnings: Option<BTreeSet<String>>,
     /// How many runs are not compared, by the reason.
     pub left_out: BTreeMap<String, u64>,
     /// Frames that were lost silently, corrupted, reordered or duplicated.
@@ -99,7 +99,10 @@ impl Side {
         if let Some(class) = &cell.class {
             keep(self.surroundings.entry("placement").or_default(), class.clone());
         }
-        warnings.into_iter().for_each(|warning| keep(&mut self.warnings, warning));
+        if let Some(warnings) = warnings {
+            let kept = self.warnings.get_or_insert_default();
+            warnings.into_iter().for_each(|warning| keep(kept, warning));
+        }
         let rounds = round_of.is_some();
         if let Some(backend) = round_of {
             let seen = backends.entry(cell.anywhere()).or_default();
