@@ -8,7 +8,7 @@ use virtnet_rings::{Chain, Taken, Violation, Virtqueue};
 use crate::arch::Burst;
 use crate::bench::Bench;
 use crate::counters::{DropReason, QueueCounts};
-use crate::frame::{Frame, Lender, Loan, PlainFrame};
+use crate::frame::{self, Frame, Lender, Loan, PlainFrame};
 use crate::hand::Hand;
 use crate::port::Port;
 use crate::window::Window;
@@ -54,10 +54,11 @@ impl<Q: Virtqueue, P: Port> Burst for FromGuest<'_, Q, P> {
         }
         let first = lend(P::KEEPS, window, bench, taken.count); // out until their tickets are settled
         let Bench { chains, counts, lender, .. } = bench;
+        let reads_header = frame::reads_header(features);
         let (mut packets, mut bytes) = (0, 0);
         for (chain, number) in chains[..taken.count].iter_mut().zip(0..) {
             let ticket = first.wrapping_add(number);
-            match Frame::plain(chain) {
+            match Frame::plain(chain, reads_header) {
                 Some(frame) => {
                     packets += 1;
                     bytes += u64::from(frame.len_bytes());

@@ -2,11 +2,13 @@
 
 use std::os::fd::BorrowedFd;
 
+use virtnet_rings::spec::net::NET_HEADER_SIZE_BYTES;
 use virtnet_rings::{Notifier, Queue, Violation, Virtqueue, with_queue};
 
 use crate::announcement::Announcement;
 use crate::bench::Bench;
 use crate::counters::{DropReason, QueueCounters, QueueCounts};
+use crate::frame;
 use crate::hand::Hand;
 use crate::journey::{self, FromGuest, ToGuest};
 use crate::port::loopback::Loopback;
@@ -107,7 +109,7 @@ impl Attachment {
         match side {
             Side::Receiveq => Self::Receiveq(Attached::new(queue, features, enabled, Hand::new(size))),
             Side::Transmitq => {
-                queue.only_reads();
+                queue.only_reads(if frame::reads_header(features) { 0 } else { NET_HEADER_SIZE_BYTES as u32 });
                 let window = Window::new(usize::from(size).min(WINDOW_CHAINS_MAX));
                 Self::Transmitq(Attached::new(queue, features, enabled, window))
             }

@@ -5,12 +5,16 @@ use std::sync::Arc;
 use crate::memory::area::Descriptor;
 use crate::memory::{GuestMemory, Span, Window};
 use crate::setup::Layout;
+use crate::spec::net::NET_HEADER_SIZE_BYTES;
 use crate::spec::virtq::*;
 use crate::violation::{Fault, Violation};
 use crate::virtqueue::Used;
 
 /// The most parts a chain may have to be used; longer ones are a [`Fault::TooManyParts`].
 pub const PARTS_MAX: usize = 64;
+
+/// The frames that come by the million; of those, the cache is asked for the last byte, too.
+const SHORT_FRAME_BYTES: u32 = 64;
 
 /// Room for the parts of a long chain, lent by a [`PartStore`].
 pub type PartList = Box<[Span; PARTS_MAX]>;
@@ -279,15 +283,27 @@ impl Chain {
 
     /// Makes this what nearly every chain is: one descriptor, all in the region of `window`; `false` if it is not.
     #[inline(always)]
-    pub(crate) fn set_plain(&mut self, window: &Window, descriptor: Descriptor, access: Access, id: u16) -> bool {
+    pub(crate) fn set_plain(&mut self, usual: &Usual, descriptor: Descriptor, id: u16) -> bool {
+        let Usual { window, access, unread_bytes, .. } = *usual;
         debug_assert!(self.parts.far.is_none(), "the list of the last chain in this place was given back");
         let Some(span) = window.span(descriptor.addr, descriptor.len) else { return false };
-        span.prefetch();
+        span.prefetch([unread_bytes, NET_HEADER_SIZE_BYTES as u32 + SHORT_FRAME_BYTES - 1]);
         self.parts.near[0] = span;
         self.parts.shape = Shape::plain(access);
         (self.id, self.descriptors) = (id, 1);
         true
     }
+}
+
+/// What nearly every chain is like: one descriptor, in this region, in this direction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Usual {
+    pub window: Window,
+    pub access: Access,
+    /// By which its descriptor says so.
+    pub flags: u16,
+    /// As in [`Reach`].
+    pub unread_bytes: u32,
 }
 
 /// What a queue can reach: guest memory, and the rules of a walk.
@@ -300,6 +316,8 @@ pub(crate) struct Reach {
     pub indirect: bool,
     /// [`crate::Queue::only_reads`].
     pub only_reads: bool,
+    /// How many bytes at the front of a chain nobody looks at.
+    pub unread_bytes: u32,
     /// Ring slots that were taken and not returned.
     pub outstanding: u32,
 }
@@ -314,10 +332,12 @@ impl Drop for Reach {
 }
 
 impl Reach {
-    /// Which way nearly all descriptors go, and the flag that says so.
+    /// What nearly all descriptors are like.
     #[inline(always)]
-    pub(crate) fn usual_access(&self) -> (Access, u16) {
-        if self.only_reads { (Access::Read, 0) } else { (Access::Write, VIRTQ_DESC_F_WRITE) }
+    pub(crate) fn usual(&self) -> Usual {
+        let Reach { window, unread_bytes, .. } = *self;
+        let (access, flags) = if self.only_reads { (Access::Read, 0) } else { (Access::Write, VIRTQ_DESC_F_WRITE) };
+        Usual { window, access, flags, unread_bytes }
     }
 
     /// Adds what one descriptor points at. Whatever is wrong with it is a fault of the chain.

@@ -134,19 +134,19 @@ impl Queue {
             VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED | VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_INDIRECT | VIRTQ_DESC_F_WRITE;
         let Queue { descriptors, reach, next_available, .. } = self;
         let descriptors = *descriptors; // in registers, whatever is stored to chains
-        let Reach { size, window, .. } = *reach;
-        let (access, way) = reach.usual_access();
+        let Reach { size, .. } = *reach;
+        let usual = reach.usual();
         let room = chains.len().min((u32::from(size) - reach.outstanding) as usize) as u16;
         let mut taken = 0;
         // Once up to the end of the ring, once from its start.
         while taken < room {
-            let wanted = available_flags(next_available.wrap) | way;
+            let wanted = available_flags(next_available.wrap) | usual.flags;
             let count = (room - taken).min(size - next_available.slot);
             let mut done = 0;
             let places = &mut chains[usize::from(taken)..];
             for (descriptor, chain) in descriptors.load_run(next_available.slot, count).zip(places) {
                 let [id, flags] = descriptor.halves;
-                if flags & OF_INTEREST != wanted || id >= size || !chain.set_plain(&window, descriptor, access, id) {
+                if flags & OF_INTEREST != wanted || id >= size || !chain.set_plain(&usual, descriptor, id) {
                     break;
                 }
                 done += 1;

@@ -114,6 +114,7 @@ impl QueueSetup {
             indirect: self.has(VIRTIO_F_INDIRECT_DESC),
             outstanding: 0,
             only_reads: false,
+            unread_bytes: 0,
         };
         Ok(match layout {
             Layout::Split => Queue::Split(split::Queue::new(self, reach)?),

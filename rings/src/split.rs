@@ -108,14 +108,13 @@ impl Queue {
         let Queue { descriptors, available_ring, reach, next_available, .. } = self;
         let (descriptors, available_ring) = (*descriptors, *available_ring); // in registers, whatever is stored to chains
         const OF_INTEREST: u16 = VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_INDIRECT | VIRTQ_DESC_F_WRITE;
-        let window = reach.window;
-        let (access, wanted) = reach.usual_access();
+        let usual = reach.usual();
         let mut count = 0;
         for chain in chains {
             let head = available_ring.load(next_available.wrapping_add(count));
             let Some(descriptor) = descriptors.load(head) else { break };
             let [flags, _] = descriptor.halves;
-            if flags & OF_INTEREST != wanted || !chain.set_plain(&window, descriptor, access, head) {
+            if flags & OF_INTEREST != usual.flags || !chain.set_plain(&usual, descriptor, head) {
                 break;
             }
             count += 1;

@@ -107,9 +107,9 @@ macro_rules! with_queue {
 impl Queue {
     /// Says that this is a queue whose chains are only ever read, a transmitq: no used length is but 0. Entries of a packed
     /// ring's indirect tables then count as readable whatever their WRITE flag says: DPDK's driver leaves the flag behind
-    /// on some (the header's always), and means none of them.
-    pub fn only_reads(&mut self) {
-        with_queue!(self, q => q.reach.only_reads = true);
+    /// on some (the header's always), and means none of them. The first `unread_bytes` of a chain, nobody will look at.
+    pub fn only_reads(&mut self, unread_bytes: u32) {
+        with_queue!(self, q => (q.reach.only_reads, q.reach.unread_bytes) = (true, unread_bytes));
     }
 
     /// Lends the ring its region of an in-flight buffer: where one before us left off, this one goes on, instead of at

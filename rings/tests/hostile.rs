@@ -199,7 +199,7 @@ fn a_queue_that_is_only_read_takes_a_packed_table_as_readable() {
     for (layout, only_reads) in [(Layout::Packed, true), (Layout::Packed, false), (Layout::Split, true)] {
         let mut victim = Victim::new(layout, 8, true);
         if only_reads {
-            victim.device.only_reads();
+            victim.device.only_reads(0);
         }
         for writable in [[true, false, false], [true, true, false], [true, false, true]] {
             victim.driver.offer_indirect(&table(writable), 0).unwrap();

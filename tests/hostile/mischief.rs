@@ -87,10 +87,23 @@ fn outcome(mischief: Mischief, case: Case) -> Outcome {
         HeaderOnly | FrameShort if kind == Kind::Receiveq && mergeable => Kept,
         HeaderOnly | FrameShort => Dropped(DropReason::TooShort),
         FrameLong => Dropped(DropReason::TooLong),
-        GsoTypeUnknown => Dropped(DropReason::MalformedHeader),
-        GsoSizeZero | GsoWithoutChecksum | HdrLenHuge | ChecksumStartPastFrame | ChecksumOffsetPastFrame => {
-            Dropped(if offloads { DropReason::MalformedHeader } else { DropReason::OffloadRefused })
+        GsoTypeUnknown
+        | GsoSizeZero
+        | GsoWithoutChecksum
+        | HdrLenHuge
+        | ChecksumStartPastFrame
+        | ChecksumOffsetPastFrame
+            if offloads =>
+        {
+            Dropped(DropReason::MalformedHeader)
         }
+        // Nobody looks at the header of a driver that has negotiated nothing to ask for.
+        GsoTypeUnknown
+        | GsoSizeZero
+        | GsoWithoutChecksum
+        | HdrLenHuge
+        | ChecksumStartPastFrame
+        | ChecksumOffsetPastFrame => Carried,
         ChainAsLongAsQueue | ZeroLengthDescriptor | HeaderInThree | HeaderFlagsUnknown => Carried,
         OfferedTwice => CarriedTwice,
         RingLapped => unreachable!("it is played by itself, below"),

@@ -6,8 +6,9 @@ pub mod steer;
 
 use virtnet_rings::memory::Span;
 use virtnet_rings::spec::net::{
-    NET_HEADER_SIZE_BYTES, NetHeader, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_HDR_F_DATA_VALID,
-    VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE,
+    NET_HEADER_SIZE_BYTES, NetHeader, VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_HOST_ECN,
+    VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_HOST_UFO, VIRTIO_NET_F_HOST_USO,
+    VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE,
 };
 use virtnet_rings::{Access, Chain, Fault, PartList, Parts};
 
@@ -18,6 +19,13 @@ use crate::counters::DropReason;
 pub const FRAME_LEN_MIN: u32 = 14;
 /// Where a net header has the number of merged buffers: little-endian, at its end.
 const NUM_BUFFERS: usize = NET_HEADER_SIZE_BYTES - 2;
+/// What a driver may negotiate to ask for in a header.
+const OFFLOADS_OF_SENDER: u64 = 1 << VIRTIO_NET_F_CSUM
+    | 1 << VIRTIO_NET_F_HOST_TSO4
+    | 1 << VIRTIO_NET_F_HOST_TSO6
+    | 1 << VIRTIO_NET_F_HOST_ECN
+    | 1 << VIRTIO_NET_F_HOST_UFO
+    | 1 << VIRTIO_NET_F_HOST_USO;
 /// The longest frame: 64 KiB of IP after an Ethernet header with two VLAN tags.
 pub const FRAME_LEN_MAX: u32 = 65_536 + 14 + 8;
 
@@ -157,26 +165,26 @@ impl Frame {
         asks_for_nothing([self.header[0], self.header[1]])
     }
 
-    /// The bytes of what nearly every chain of a transmitq is: header and frame in one part, and the header asks for nothing.
-    /// `None` for any other, and for one that is too short or too long.
+    /// The bytes of what nearly every chain of a transmitq is: header and frame in one part, and the header, if it is read, asks
+    /// for nothing. `None` for any other, and for one that is too short or too long.
     #[inline(always)]
-    pub fn plain(chain: &Chain) -> Option<Span> {
+    pub fn plain(chain: &Chain, reads_header: bool) -> Option<Span> {
         const SHORTEST: u32 = NET_HEADER_SIZE_BYTES as u32 + FRAME_LEN_MIN;
         let part = chain.parts.plain(Access::Read)?;
         if part.len_bytes().wrapping_sub(SHORTEST) > FRAME_LEN_MAX - FRAME_LEN_MIN {
             return None;
         }
-        if !asks_for_nothing(part.read_array()?) {
+        if reads_header && !asks_for_nothing(part.read_array()?) {
             return None;
         }
         Some(part.skip(NET_HEADER_SIZE_BYTES as u32))
     }
 
-    /// Asks the cache for the first bytes.
+    /// Asks the cache for the first bytes of it, which are all of a short one.
     #[inline]
     pub fn prefetch(&self) {
         if let Some(part) = self.parts.only() {
-            part.prefetch();
+            part.prefetch([0, 63]);
         }
     }
 
@@ -220,9 +228,9 @@ impl Frame {
         if self.len_bytes > FRAME_LEN_MAX {
             return Err(DropReason::TooLong);
         }
-        if self.is_plain() {
-            // What is left in the flags is not for a driver to say.
-            self.header[0] = 0;
+        if !reads_header(features) || self.is_plain() {
+            // What else is in it is not for a driver to say.
+            self.header = [0; _];
             return Ok(());
         }
         self.check_offload(features)
@@ -266,6 +274,12 @@ impl Frame {
         header[NUM_BUFFERS..].copy_from_slice(&num_buffers.to_le_bytes());
         header
     }
+}
+
+/// Whether the header of what a driver sends is looked at: one that has negotiated neither checksums nor segments may ask for
+/// nothing in it ("Packet Transmission"), and to read it would be to fetch one more line from the driver's core.
+pub fn reads_header(features: u64) -> bool {
+    features & OFFLOADS_OF_SENDER != 0
 }
 
 /// Whether the first two bytes of a net header, flags and GSO type, ask for neither a checksum nor segments.

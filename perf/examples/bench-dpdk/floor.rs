@@ -190,7 +190,7 @@ impl Backend for Device {
 
     fn start_ring(&mut self, index: usize, mut queue: Queue, _enabled: bool) -> Result<(), &'static str> {
         if index == 1 {
-            queue.only_reads();
+            queue.only_reads(0);
         }
         *self.ring(index) = Some(queue);
         Ok(())

@@ -72,15 +72,16 @@ impl Span {
         Span { start: self.start, len_bytes: self.len_bytes.min(count) }
     }
 
-    /// Asks the cache for the first line and the one after it: a net header lies before its frame, often in another line.
+    /// Asks the cache for the lines that two bytes lie in, wherever that is.
     #[inline(always)]
-    pub fn prefetch(self) {
+    pub fn prefetch(self, bytes: [u32; 2]) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a prefetch has no effect that the program could see, at any address.
         unsafe {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(self.start.cast());
-            _mm_prefetch::<_MM_HINT_T0>(self.start.wrapping_add(64).cast());
+            for at in bytes {
+                _mm_prefetch::<_MM_HINT_T0>(self.start.wrapping_add(at as usize).cast());
+            }
         }
     }
 
