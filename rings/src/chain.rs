@@ -287,7 +287,11 @@ impl Chain {
         let Usual { window, access, unread_bytes, .. } = *usual;
         debug_assert!(self.parts.far.is_none(), "the list of the last chain in this place was given back");
         let Some(span) = window.span(descriptor.addr, descriptor.len) else { return false };
-        span.prefetch([unread_bytes, NET_HEADER_SIZE_BYTES as u32 + SHORT_FRAME_BYTES - 1]);
+        let bytes = [unread_bytes, NET_HEADER_SIZE_BYTES as u32 + SHORT_FRAME_BYTES - 1];
+        match access {
+            Access::Read => span.prefetch(bytes),
+            Access::Write => span.prefetch_to_write(bytes),
+        }
         self.parts.near[0] = span;
         self.parts.shape = Shape::plain(access);
         (self.id, self.descriptors) = (id, 1);

@@ -75,12 +75,35 @@ impl Span {
     /// Asks the cache for the lines that two bytes lie in, wherever that is.
     #[inline(always)]
     pub fn prefetch(self, bytes: [u32; 2]) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch has no effect that the program could see, at any address.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            for at in bytes {
-                _mm_prefetch::<_MM_HINT_T0>(self.start.wrapping_add(at as usize).cast());
+        for at in bytes {
+            let _byte = self.start.wrapping_add(at as usize);
+            // SAFETY: a prefetch has no effect that the program could see, at any address.
+            #[cfg(target_arch = "x86_64")]
+            unsafe {
+                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(_byte.cast());
+            }
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            unsafe {
+                std::arch::asm!("prfm pldl1keep, [{}]", in(reg) _byte, options(nostack, preserves_flags, readonly));
+            }
+        }
+    }
+
+    /// The same to write there: the line is taken from other cores at once, and not first read and then taken.
+    #[inline(always)]
+    pub fn prefetch_to_write(self, bytes: [u32; 2]) {
+        for at in bytes {
+            let _byte = self.start.wrapping_add(at as usize);
+            // SAFETY: as in `prefetch`; a CPU that does not know the instruction does nothing.
+            #[cfg(target_arch = "x86_64")]
+            unsafe {
+                std::arch::asm!("prefetchw [{}]", in(reg) _byte, options(nostack, preserves_flags, readonly));
+            }
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            unsafe {
+                std::arch::asm!("prfm pstl1keep, [{}]", in(reg) _byte, options(nostack, preserves_flags, readonly));
             }
         }
     }
