@@ -756,7 +756,8 @@ impl End<'_> {
             self.open(both(head), place, lender);
             let way =
                 |known| Way { addresses: both(head), source: known, destination: found, tick: self.lane.tick, place };
-            self.lane.mailboxes[usize::from(self.slot)].way = self.lane.fdb.locate(source, vlan).map(way);
+            let known = self.lane.fdb.locate(source, vlan).filter(|&known| self.lane.fdb.port(known) == self.port);
+            self.lane.mailboxes[usize::from(self.slot)].way = known.map(way);
         }
     }
 
