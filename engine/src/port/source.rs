@@ -150,7 +150,7 @@ impl Rate {
     /// How many frames are due in all by now.
     fn due(&mut self, now_ns: u64) -> u64 {
         let start_ns = *self.start_ns.get_or_insert(now_ns);
-        (now_ns.saturating_sub(start_ns) as f64 / self.interval_ns) as u64 + 1
+        ((now_ns.saturating_sub(start_ns) as f64 / self.interval_ns) as u64).saturating_add(1)
     }
 }
 
