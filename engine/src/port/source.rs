@@ -58,13 +58,13 @@ pub struct Source {
     frames: Box<[Span]>,
     /// What they lie in.
     _memory: OwnedMemory,
-    /// The next one to be sent, and the next one to be numbered.
+    /// The next one to be sent, and the one that is not to be sent in this turn.
     next: usize,
-    next_stamped: usize,
+    end: usize,
+    /// How many had been sent when the first of `frames` was the next one.
+    sent_before: u64,
     lent: usize,
-    sent: u64,
-    /// How many may have been sent by the end of this turn.
-    due: u64,
+    next_stamped: usize,
     /// How many have got their number: some ahead of those sent, so that copying them does not wait for the stores.
     stamped: u64,
     count: u64,
@@ -114,10 +114,10 @@ impl Source {
             frames: frames.collect(),
             _memory: memory,
             next: 0,
-            next_stamped: 0,
+            end: 0,
+            sent_before: 0,
             lent: 0,
-            sent: 0,
-            due: 0,
+            next_stamped: 0,
             stamped: 0,
             count: config.count.unwrap_or(u64::MAX),
             stamp_offset: config.stamp_offset.map(u32::from),
@@ -127,22 +127,21 @@ impl Source {
 
     /// Whether it has sent all that it will.
     pub fn is_over(&self) -> bool {
-        self.sent >= self.count
+        self.sent() >= self.count
+    }
+
+    fn sent(&self) -> u64 {
+        self.sent_before + self.next as u64
     }
 
     /// Numbers the frames that come next. They are not lent: there are more than are lent and numbered.
     #[inline]
     fn stamp(&mut self, at: u32) {
-        while self.stamped < self.sent + AHEAD as u64 {
+        while self.stamped < self.sent() + AHEAD as u64 {
             self.frames[self.next_stamped].skip(at).write_array(self.stamped.to_le_bytes());
-            self.next_stamped = self.after(self.next_stamped);
+            self.next_stamped = if self.next_stamped + 1 == self.frames.len() { 0 } else { self.next_stamped + 1 };
             self.stamped += 1;
         }
-    }
-
-    #[inline(always)]
-    fn after(&self, place: usize) -> usize {
-        if place + 1 == self.frames.len() { 0 } else { place + 1 }
     }
 }
 
@@ -171,21 +170,26 @@ impl Port for Source {
     #[inline]
     fn arrived(&mut self, now_ns: u64) -> usize {
         let due = self.rate.as_mut().map_or(u64::MAX, |rate| rate.due(now_ns));
-        self.due = due.min(self.count).min(self.sent + (AHEAD - self.lent) as u64);
+        if self.next == self.frames.len() {
+            self.sent_before = self.sent();
+            self.next = 0;
+        }
         if let Some(at) = self.stamp_offset {
             self.stamp(at);
         }
-        self.due.saturating_sub(self.sent) as usize
+        let left = due.min(self.count).saturating_sub(self.sent()).min((AHEAD - self.lent) as u64) as usize;
+        let count = left.min(self.frames.len() - self.next); // the others come next
+        self.end = self.next + count;
+        count
     }
 
     #[inline(always)]
     fn receive(&mut self, _now_ns: u64, copier: &mut impl Copier) -> Arrival {
-        if self.sent >= self.due {
+        if self.next >= self.end {
             return Arrival::None;
         }
         let span = self.frames[self.next];
-        self.next = self.after(self.next);
-        self.sent += 1;
+        self.next += 1;
         let frame = Frame { parts: Parts::one(span), len_bytes: span.len_bytes(), ..Frame::default() };
         if copier.copy(&frame) {
             return Arrival::Copied;
