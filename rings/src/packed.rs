@@ -59,6 +59,8 @@ pub struct Queue {
     next_available: Position,
     /// The next used descriptor to write; everything before it is published.
     next_used: Position,
+    /// Chains out that have more than one descriptor.
+    longer: u32,
     /// Slots used since a notification was last decided on.
     undecided: u32,
     event_idx: bool,
@@ -91,6 +93,7 @@ impl Queue {
             device_event,
             next_available: start,
             next_used: start,
+            longer: 0,
             undecided: 0,
             event_idx: setup.has(VIRTIO_F_EVENT_IDX),
             in_order: setup.has(VIRTIO_F_IN_ORDER),
@@ -183,6 +186,7 @@ impl Queue {
         }
         self.next_available.advance(chain.descriptors, size);
         self.reach.outstanding += u32::from(chain.descriptors);
+        self.longer += u32::from(chain.descriptors > 1);
         Ok(true)
     }
 
@@ -228,16 +232,18 @@ fn used_word(wrap: bool, used: Used) -> u64 {
 impl Virtqueue for Queue {
     #[inline(always)]
     fn take_available(&mut self, chains: &mut [Chain], store: &mut PartStore) -> Taken {
-        let mut count = self.take_plain(chains);
-        while count < chains.len() {
+        let mut count = 0;
+        loop {
+            count += self.take_plain(&mut chains[count..]);
+            if count == chains.len() {
+                return Taken { count, violation: None };
+            }
             match self.take_other(&mut chains[count], store) {
                 Ok(true) => count += 1,
-                Ok(false) => break,
+                Ok(false) => return Taken { count, violation: None },
                 Err(violation) => return Taken { count, violation: Some(violation) },
             }
-            count += self.take_plain(&mut chains[count..]);
         }
-        Taken { count, violation: None }
     }
 
     #[inline(always)]
@@ -245,7 +251,11 @@ impl Virtqueue for Queue {
         let [first, rest @ ..] = used else { return };
         let size = self.reach.size;
         let head = self.next_used;
-        let slots: u32 = used.iter().map(|used| u32::from(used.descriptors)).sum();
+        let mut slots = used.len() as u32;
+        if self.longer > 0 {
+            slots = used.iter().map(|used| u32::from(used.descriptors)).sum();
+            self.longer -= used.iter().filter(|used| used.descriptors > 1).count() as u32;
+        }
         debug_assert!(self.reach.outstanding >= slots);
         self.next_used.advance(slots as u16, size);
         let after = self.next_used;
@@ -333,6 +343,7 @@ impl Virtqueue for Queue {
 
     fn abandon(&mut self, chain: &Chain) {
         self.reach.outstanding -= u32::from(chain.descriptors);
+        self.longer -= u32::from(chain.descriptors > 1);
     }
 
     fn memory(&self) -> &GuestMemory {

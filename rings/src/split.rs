@@ -169,16 +169,18 @@ impl Virtqueue for Queue {
         };
         let room = available.min(chains.len());
         let chains = &mut chains[..room];
-        let mut count = self.take_plain(chains);
-        while count < room {
+        let mut count = 0;
+        loop {
+            count += self.take_plain(&mut chains[count..]);
+            if count == room {
+                return Taken { count, violation: None };
+            }
             match self.take_other(&mut chains[count], store) {
                 Ok(true) => count += 1,
-                Ok(false) => break,
+                Ok(false) => return Taken { count, violation: None },
                 Err(violation) => return Taken { count, violation: Some(violation) },
             }
-            count += self.take_plain(&mut chains[count..]);
         }
-        Taken { count, violation: None }
     }
 
     #[inline(always)]
