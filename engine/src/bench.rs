@@ -3,7 +3,7 @@
 use virtnet_rings::{Chain, Used};
 
 use crate::arch::Level;
-use crate::counters::QueueCounts;
+use crate::counters::BurstCounts;
 use crate::frame::Lender;
 use crate::frame::offload::Workshop;
 
@@ -31,7 +31,7 @@ pub struct Bench {
     /// For frames that their receiver does not take as they are.
     pub workshop: Workshop,
     /// What this burst adds to the queue's counters.
-    pub counts: QueueCounts,
+    pub counts: BurstCounts,
 }
 
 impl Bench {
@@ -45,7 +45,7 @@ impl Bench {
             chains: (0..BURST_MAX).map(|_| Chain::default()).collect(),
             used: Vec::with_capacity(USED_MAX),
             workshop: Workshop::default(),
-            counts: QueueCounts::default(),
+            counts: BurstCounts::default(),
         }
     }
 

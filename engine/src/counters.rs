@@ -1,6 +1,6 @@
 //! What a queue has done, counted always.
 //!
-//! A burst is added up in a [`QueueCounts`] of the worker's own, and goes into the queue's shared words once, as
+//! A burst is added up in a [`BurstCounts`] of the worker's own, and goes into the queue's shared words once, as
 //! plain stores on cache lines that no other core writes. Anybody may read them at any time through a
 //! [`CountersReader`], without the worker taking notice: a sequence number, odd while the words are in motion, tells
 //! the reader whether what it has read belongs together. Nothing is ever set back: a reader that wants to start at
@@ -123,7 +123,7 @@ impl DropReason {
     }
 }
 
-/// Counts of a receiveq or a transmitq: of one burst in a worker's hand, of all time in a reader's.
+/// Counts of a receiveq or a transmitq.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct QueueCounts {
@@ -156,32 +156,6 @@ const WORDS: usize = size_of::<QueueCounts>() / 8;
 const COMMON_WORDS: usize = 2 + SIZE_BINS + 4;
 
 impl QueueCounts {
-    /// Counts a frame that went through.
-    #[inline(always)]
-    pub fn frame(&mut self, len_bytes: u32) {
-        self.packets += 1;
-        self.bytes += u64::from(len_bytes);
-        self.size(len_bytes);
-    }
-
-    /// Counts a frame's size only: the rest is added up outside of the loop.
-    #[inline(always)]
-    pub fn size(&mut self, len_bytes: u32) {
-        self.size_bins[size_bin(len_bytes)] += 1;
-    }
-
-    /// Counts one that did not.
-    #[inline]
-    pub fn drop(&mut self, reason: DropReason) {
-        self.drops[reason as usize] += 1;
-    }
-
-    /// Whether there is nothing to add up.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        none(self.words())
-    }
-
     /// How many were dropped, for whatever reason.
     pub fn dropped(&self) -> u64 {
         self.drops.iter().sum()
@@ -198,18 +172,80 @@ impl QueueCounts {
     fn words(&self) -> &[u64; WORDS] {
         must_cast_ref(self)
     }
-}
 
-/// Whether all words are zero.
-#[inline(always)]
-fn none(words: &[u64]) -> bool {
-    words.iter().fold(0, |any, word| any | word) == 0
+    #[inline(always)]
+    fn words_mut(&mut self) -> &mut [u64; WORDS] {
+        must_cast_mut(self)
+    }
 }
 
 impl AddAssign<&QueueCounts> for QueueCounts {
     fn add_assign(&mut self, more: &QueueCounts) {
-        let words: &mut [u64; WORDS] = must_cast_mut(self);
-        words.iter_mut().zip(more.words()).for_each(|(word, more)| *word = word.wrapping_add(*more));
+        self.words_mut().iter_mut().zip(more.words()).for_each(|(word, more)| *word = word.wrapping_add(*more));
+    }
+}
+
+/// Counts of the burst that a worker has in hand.
+#[derive(Debug, Default)]
+pub struct BurstCounts {
+    counts: QueueCounts,
+    /// Whether it has added to the words that seldom change; whoever does not is not made to look through them.
+    seldom: bool,
+}
+
+impl BurstCounts {
+    /// Counts a frame that went through.
+    #[inline(always)]
+    pub fn frame(&mut self, len_bytes: u32) {
+        self.size(len_bytes);
+        self.frames(1, u64::from(len_bytes));
+    }
+
+    /// Counts a frame's size only: the rest is added up outside of the loop, for [`Self::frames`].
+    #[inline(always)]
+    pub fn size(&mut self, len_bytes: u32) {
+        self.counts.size_bins[size_bin(len_bytes)] += 1;
+    }
+
+    /// Counts frames that went through, except for their sizes.
+    #[inline(always)]
+    pub fn frames(&mut self, packets: u64, bytes: u64) {
+        self.counts.packets += packets;
+        self.counts.bytes += bytes;
+    }
+
+    /// Counts frames that did not.
+    #[inline]
+    pub fn drop(&mut self, reason: DropReason, frames: u64) {
+        if frames > 0 {
+            self.seldom = true;
+            self.counts.drops[reason as usize] += frames;
+        }
+    }
+
+    /// Counts descriptors taken from the driver.
+    #[inline(always)]
+    pub fn taken(&mut self, descriptors: u32) {
+        self.counts.descriptors += u64::from(descriptors);
+    }
+
+    /// Counts chains given back to the driver.
+    #[inline(always)]
+    pub fn completed(&mut self, chains: usize) {
+        self.counts.completed += chains as u64;
+    }
+
+    /// Counts a notification: sent, or not wanted.
+    #[inline(always)]
+    pub fn notification(&mut self, sent: bool) {
+        self.counts.notifications_sent += u64::from(sent);
+        self.counts.notifications_suppressed += u64::from(!sent);
+    }
+
+    /// Counts a violation.
+    pub fn violation(&mut self) {
+        self.seldom = true;
+        self.counts.violations += 1;
     }
 }
 
@@ -269,11 +305,22 @@ impl QueueCounters {
         (Self(shared.clone()), CountersReader(shared))
     }
 
-    /// Adds a burst's counts.
+    /// Takes a burst's counts over; returns how many frames and chains moved in it.
     #[inline]
-    pub fn add(&mut self, burst: &QueueCounts) {
-        let (common, seldom) = burst.words().split_at(COMMON_WORDS);
-        self.0.add(if none(seldom) { common } else { burst.words() });
+    pub fn take(&mut self, BurstCounts { counts, seldom }: &mut BurstCounts) -> usize {
+        let moved = (counts.descriptors + counts.completed + counts.packets) as usize;
+        if moved > 0 || *seldom {
+            let words = if std::mem::take(seldom) { WORDS } else { COMMON_WORDS };
+            let words = &mut counts.words_mut()[..words];
+            self.0.add(words);
+            words.fill(0);
+        }
+        moved
+    }
+
+    /// Adds a kick.
+    pub fn add_kick(&mut self) {
+        self.0.add(QueueCounts { kicks: 1, ..QueueCounts::default() }.words());
     }
 
     /// Adds to what the queue has cost its worker.
@@ -367,21 +414,27 @@ mod tests {
         proptest! {
             #[test]
             fn bursts_add_up(bursts in prop::collection::vec((prop::collection::vec(0..70_000u32, 0..32),
-                             prop::collection::vec(0..DropReason::COUNT, 0..4), any::<[u16; 7]>()), 0..20)) {
+                             prop::collection::vec(0..DropReason::COUNT, 0..4), any::<[u8; 5]>()), 0..20)) {
                 let (mut counters, reader) = QueueCounters::new();
                 let mut sum = QueueCounts::default();
                 let mut base = QueueCounts::default();
                 for (n, (frames, drops, rest)) in bursts.iter().enumerate() {
-                    let mut burst = QueueCounts::default();
+                    let mut burst = BurstCounts::default();
                     frames.iter().for_each(|&len_bytes| burst.frame(len_bytes));
-                    drops.iter().for_each(|&reason| burst.drop(DropReason::ALL[reason]));
-                    let [descriptors, completed, sent, suppressed, coalesced, kicks, violations] = rest.map(u64::from);
-                    burst = QueueCounts { descriptors, completed, notifications_sent: sent, notifications_suppressed: suppressed,
-                                          notifications_coalesced: coalesced, kicks, violations, ..burst };
-                    counters.add(&burst);
-                    sum += &burst;
+                    drops.iter().for_each(|&reason| burst.drop(DropReason::ALL[reason], 1));
+                    let [descriptors, completed, sent, suppressed, violations] = *rest;
+                    burst.taken(descriptors.into());
+                    burst.completed(usize::from(completed) + 1); // nobody is told where nothing was completed
+                    (0..sent).for_each(|_| burst.notification(true));
+                    (0..suppressed).for_each(|_| burst.notification(false));
+                    (0..violations).for_each(|_| burst.violation());
+                    let more = burst.counts;
+                    let moved = frames.len() + usize::from(descriptors) + usize::from(completed) + 1;
+                    prop_assert_eq!(counters.take(&mut burst), moved);
+                    prop_assert_eq!((burst.counts, burst.seldom), Default::default());
+                    sum += &more;
                     prop_assert_eq!(reader.read(), Some(sum));
-                    prop_assert_eq!(sum.since(&base), burst);
+                    prop_assert_eq!(sum.since(&base), more);
                     prop_assert_eq!(sum.size_bins.iter().sum::<u64>(), sum.packets);
                     prop_assert_eq!(sum.dropped(), bursts[..=n].iter().map(|b| b.1.len() as u64).sum::<u64>());
                     base = counters.reader().read().unwrap();
@@ -405,17 +458,20 @@ mod tests {
                     while !stop.load(Ordering::Relaxed) {
                         let Some(counts) = reader.read() else { continue };
                         assert_eq!(counts.bytes, counts.packets * 100);
-                        assert_eq!(counts.kicks, counts.packets);
+                        assert_eq!(counts.violations, counts.packets);
                         assert_eq!(counts.drops[12], counts.packets);
                         assert!(counts.packets >= last);
                         last = counts.packets;
                     }
                 })
             });
-            let mut burst = QueueCounts { kicks: 1, ..QueueCounts::default() };
-            burst.frame(100);
-            burst.drop(DropReason::PortError);
-            (0..200_000).for_each(|_| counters.add(&burst));
+            for _ in 0..200_000 {
+                let mut burst = BurstCounts::default();
+                burst.frame(100);
+                burst.violation();
+                burst.drop(DropReason::PortError, 1);
+                counters.take(&mut burst);
+            }
             stop.store(true, Ordering::Relaxed);
             readers.into_iter().for_each(|reader| reader.join().unwrap());
             assert_eq!(reader.read().unwrap().packets, 200_000);

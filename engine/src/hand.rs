@@ -6,7 +6,7 @@ use virtnet_rings::spec::net::{NET_HEADER_SIZE_BYTES, VIRTIO_NET_F_MRG_RXBUF};
 use virtnet_rings::{Access, Chain, PartStore, Parts, Used, Violation, Virtqueue};
 
 use crate::bench::{BURST_MAX, Bench};
-use crate::counters::{DropReason, QueueCounts};
+use crate::counters::{BurstCounts, DropReason};
 use crate::frame::offload::Work;
 use crate::frame::{self, FRAME_LEN_MIN, Frame};
 use crate::port::{Arrival, Copier, Keep, Port};
@@ -83,7 +83,7 @@ impl Hand {
         let before = receiveq.outstanding();
         let taken = receiveq.take_available(&mut self.chains[self.end..count], &mut self.store);
         self.end += taken.count;
-        bench.counts.descriptors += u64::from(receiveq.outstanding() - before);
+        bench.counts.taken(receiveq.outstanding() - before);
         taken.violation.map_or(Ok(()), Err)
     }
 
@@ -149,8 +149,7 @@ impl Hand {
             }
         }
         let next = self.end - filling.chains.len();
-        filling.counts.packets += (next - self.next) as u64;
-        filling.counts.bytes += filling.bytes;
+        filling.counts.frames((next - self.next) as u64, filling.bytes);
         self.next = next;
         received
     }
@@ -213,7 +212,7 @@ impl Hand {
         let chains = match self.buffers_for(need, mergeable) {
             Buffers::Enough(chains) if chains <= bench.used_room() => chains,
             Buffers::TooSmall => {
-                bench.counts.drop(DropReason::TooLong);
+                bench.counts.drop(DropReason::TooLong, 1);
                 return true;
             }
             _ => return false,
@@ -236,7 +235,7 @@ impl Hand {
         let mut finished = match workshop.start(&self.arrivals[self.arrivals_done], work, self.pieces_done) {
             Ok(finished) => finished,
             Err(refusal) => {
-                counts.drop(refusal.reason());
+                counts.drop(refusal.reason(), 1);
                 self.pieces_done = 0;
                 return true;
             }
@@ -252,7 +251,7 @@ impl Hand {
                     counts.frame((piece.len() - NET_HEADER_SIZE_BYTES) as u32);
                     self.filled(receiveq, chains);
                 }
-                Buffers::TooSmall => counts.drop(DropReason::TooLong),
+                Buffers::TooSmall => counts.drop(DropReason::TooLong, 1),
                 _ => return false,
             }
             self.pieces_done += 1;
@@ -291,9 +290,7 @@ impl Hand {
     }
 
     fn drop_arrivals(&mut self, bench: &mut Bench, reason: DropReason) {
-        for _ in self.arrivals_done..self.arrivals.len() {
-            bench.counts.drop(reason);
-        }
+        bench.counts.drop(reason, (self.arrivals.len() - self.arrivals_done) as u64);
         self.arrivals_done = self.arrivals.len();
         self.pieces_done = 0;
     }
@@ -311,7 +308,7 @@ impl Hand {
             && let Some(reason) = unusable(&chain.parts, mergeable)
             && bench.used_room() > 0
         {
-            bench.counts.drop(reason);
+            bench.counts.drop(reason, 1);
             bench.used.push(chain.used(0));
             self.store.give_back(chain.parts.take_list());
             self.next += 1;
@@ -361,7 +358,7 @@ impl Hand {
 struct Filling<'b> {
     chains: slice::Iter<'b, Chain>,
     used: &'b mut Vec<Used>,
-    counts: &'b mut QueueCounts,
+    counts: &'b mut BurstCounts,
     /// Of the frames.
     bytes: u64,
     features: u64,

@@ -7,7 +7,7 @@ use virtnet_rings::{Chain, Taken, Violation, Virtqueue};
 
 use crate::arch::Burst;
 use crate::bench::Bench;
-use crate::counters::{DropReason, QueueCounts};
+use crate::counters::{BurstCounts, DropReason};
 use crate::frame::{self, Frame, Lender, Loan, PlainFrame};
 use crate::hand::Hand;
 use crate::port::Port;
@@ -68,8 +68,7 @@ impl<Q: Virtqueue, P: Port> Burst for FromGuest<'_, Q, P> {
                 None => send_other(chain, ticket, *lender, window, port, counts, features),
             }
         }
-        counts.packets += packets;
-        counts.bytes += bytes;
+        counts.frames(packets, bytes);
         if P::KEEPS {
             port.reap(window); // what the wire has finished with
             window.close(&mut bench.used); // in the order it came
@@ -113,7 +112,7 @@ pub fn discard(
 fn take(queue: &mut impl Virtqueue, window: &mut Window, bench: &mut Bench, room: usize) -> Taken {
     let before = queue.outstanding();
     let taken = queue.take_available(&mut bench.chains[..room], &mut window.store);
-    bench.counts.descriptors += u64::from(queue.outstanding() - before);
+    bench.counts.taken(queue.outstanding() - before);
     taken
 }
 
@@ -137,7 +136,7 @@ fn send_other<P: Port>(
     lender: Lender,
     window: &mut Window,
     port: &mut P,
-    counts: &mut QueueCounts,
+    counts: &mut BurstCounts,
     features: u64,
 ) {
     let mut frame = Frame { parts: std::mem::take(&mut chain.parts), ticket, lender, ..Frame::default() };
@@ -159,10 +158,10 @@ fn refuse(
     keeps: bool,
     ticket: u32,
     window: &mut Window,
-    counts: &mut QueueCounts,
+    counts: &mut BurstCounts,
     reason: DropReason,
 ) {
-    counts.drop(reason);
+    counts.drop(reason, 1);
     let list = chain.parts.take_list();
     if keeps {
         window.settle(Loan { ticket, count: 1, list });
@@ -178,14 +177,13 @@ fn finish(queue: &mut impl Virtqueue, bench: &mut Bench) {
         return;
     }
     queue.return_used(&bench.used);
-    bench.counts.completed += bench.used.len() as u64;
+    bench.counts.completed(bench.used.len());
     bench.used.clear();
     if queue.call().is_connected() {
-        if queue.wants_notification() {
+        let wanted = queue.wants_notification();
+        if wanted {
             queue.call().notify();
-            bench.counts.notifications_sent += 1;
-        } else {
-            bench.counts.notifications_suppressed += 1;
         }
+        bench.counts.notification(wanted);
     }
 }

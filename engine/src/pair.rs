@@ -7,7 +7,7 @@ use virtnet_rings::{Notifier, Queue, Violation, Virtqueue, with_queue};
 
 use crate::announcement::Announcement;
 use crate::bench::Bench;
-use crate::counters::{DropReason, QueueCounters, QueueCounts};
+use crate::counters::{DropReason, QueueCounters};
 use crate::frame;
 use crate::hand::Hand;
 use crate::journey::{self, FromGuest, ToGuest};
@@ -269,7 +269,7 @@ impl Pair {
         let burst = bench.burst;
         if let (AnyPort::Loopback(port), true) = (&mut self.port, *leaving) {
             // The loop waits for buffers as long as it takes; a queue that goes does not.
-            bench.counts.drops[DropReason::QueueDisabled as usize] += port.recall(held) as u64;
+            bench.counts.drop(DropReason::QueueDisabled, port.recall(held) as u64);
         }
         if stopped {
             // Nothing more is taken, what is out comes home.
@@ -283,19 +283,19 @@ impl Pair {
             with_port!(&mut self.port, lane, slot, port => journey::discard(queue, held, port, bench))
         };
         bench.burst = burst;
-        let drops = &mut bench.counts.drops;
+        let counts = &mut bench.counts;
         match &mut self.port {
-            AnyPort::Switch(_) => lane.take_losses(slot).count(drops),
-            AnyPort::Pcap(pcap) => drops[DropReason::PortFull as usize] += pcap.take_drops(),
-            AnyPort::Tap(tap) => tap.take_drops().count(drops),
+            AnyPort::Switch(_) => lane.take_losses(slot).count(counts),
+            AnyPort::Pcap(pcap) => counts.drop(DropReason::PortFull, pcap.take_drops()),
+            AnyPort::Tap(tap) => tap.take_drops().count(counts),
             _ => {}
         }
         if let Err(violation) = result {
             *broken = true;
-            bench.counts.violations += 1;
+            bench.counts.violation();
             turned.violation = Some((Side::Transmitq, violation));
         }
-        turned.moved += account(bench, &mut self.transmit_counters);
+        turned.moved += self.transmit_counters.take(&mut bench.counts);
     }
 
     #[inline]
@@ -316,7 +316,7 @@ impl Pair {
             }));
             if let Err(violation) = result {
                 *broken = true;
-                bench.counts.violations += 1;
+                bench.counts.violation();
                 turned.violation = Some((Side::Receiveq, violation));
             }
         } else {
@@ -330,16 +330,16 @@ impl Pair {
                 if port.patience_ns() < u64::MAX {
                     for _ in 0..port.arrived(bench.now_ns).min(bench.burst) {
                         let Arrival::Lent(mut frame) = port.receive(bench.now_ns, &mut Keep) else { break };
-                        bench.counts.drop(DropReason::QueueDisabled);
+                        bench.counts.drop(DropReason::QueueDisabled, 1);
                         port.release(&mut frame);
                     }
                 }
             })
         }
         if let AnyPort::Switch(_) = self.port {
-            bench.counts.drops[DropReason::NoBuffers as usize] += lane.take_overflows(slot);
+            bench.counts.drop(DropReason::NoBuffers, lane.take_overflows(slot));
         }
-        turned.moved += account(bench, &mut self.receive_counters);
+        turned.moved += self.receive_counters.take(&mut bench.counts);
     }
 
     /// What it waits for, since it moves nothing; notifications of that are asked for.
@@ -396,11 +396,10 @@ impl Pair {
 
     /// A driver has kicked.
     pub fn count_kick(&mut self, side: Side) {
-        let counters = match side {
-            Side::Receiveq => &mut self.receive_counters,
-            Side::Transmitq => &mut self.transmit_counters,
-        };
-        counters.add(&QueueCounts { kicks: 1, ..QueueCounts::default() });
+        match side {
+            Side::Receiveq => self.receive_counters.add_kick(),
+            Side::Transmitq => self.transmit_counters.add_kick(),
+        }
     }
 
     /// The wire's door, where it has one.
@@ -422,16 +421,3 @@ impl Pair {
 /// Something of a queue is still out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StillOut;
-
-/// Moves a burst's counts to the queue's counters; tells how much moved.
-#[inline]
-pub(crate) fn account(bench: &mut Bench, counters: &mut QueueCounters) -> usize {
-    let counts = &mut bench.counts;
-    if counts.is_empty() {
-        return 0;
-    }
-    let moved = counts.descriptors + counts.completed + counts.packets;
-    counters.add(counts);
-    *counts = QueueCounts::default();
-    moved as usize
-}

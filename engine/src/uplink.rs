@@ -7,9 +7,8 @@ use virtnet_rings::Used;
 
 use crate::announcement::Announcement;
 use crate::bench::Bench;
-use crate::counters::{DropReason, QueueCounters, QueueCounts};
+use crate::counters::{BurstCounts, DropReason, QueueCounters};
 use crate::frame::Frame;
-use crate::pair::account;
 use crate::port::switch::Lane;
 use crate::port::switch::fdb::PortId;
 use crate::port::tap::Tap;
@@ -32,14 +31,14 @@ pub struct Uplink {
 /// Where frames leave by the interface.
 struct Outlet<'u> {
     tap: &'u mut Tap,
-    counts: &'u mut QueueCounts,
+    counts: &'u mut BurstCounts,
 }
 
 impl Copier for Outlet<'_> {
     fn copy(&mut self, frame: &Frame) -> bool {
         match self.tap.transmit(frame) {
             Ok(()) => self.counts.frame(frame.len_bytes),
-            Err(reason) => self.counts.drop(reason),
+            Err(reason) => self.counts.drop(reason, 1),
         }
         true
     }
@@ -74,8 +73,8 @@ impl Uplink {
         drop(end);
         self.window.close(&mut bench.used);
         bench.used.drain(..).for_each(|used| self.tap.take_back(used.id));
-        lane.take_losses(slot).count(&mut bench.counts.drops);
-        account(bench, &mut self.from_wire)
+        lane.take_losses(slot).count(&mut bench.counts);
+        self.from_wire.take(&mut bench.counts)
     }
 
     fn turn_to_wire(&mut self, lane: &mut Lane, bench: &mut Bench) -> usize {
@@ -86,8 +85,8 @@ impl Uplink {
             let Arrival::Copied = end.receive(bench.now_ns, &mut outlet) else { break };
         }
         drop(end);
-        bench.counts.drops[DropReason::NoBuffers as usize] += lane.take_overflows(slot);
-        account(bench, &mut self.to_wire)
+        bench.counts.drop(DropReason::NoBuffers, lane.take_overflows(slot));
+        self.to_wire.take(&mut bench.counts)
     }
 
     /// Sends an announcement out of the interface; whether it took it.

@@ -93,7 +93,6 @@ const RULES: &[Rule] = &[
     ),
     (Step::Header, "engine/src/frame/offload.rs", &[]),
     (Step::Counters, "engine/src/counters.rs", &[]),
-    (Step::Counters, "engine/src/pair.rs", &["account"]),
     (Step::Fill, "engine/src/hand.rs", &[]),
     (Step::Port, "engine/src/port/", &[]),
     (Step::Journey, "engine/src/journey.rs", &[]),

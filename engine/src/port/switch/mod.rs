@@ -16,7 +16,7 @@ use virtnet_rings::memory::Span;
 use self::fdb::{Fdb, Learned, Mac, PortId, Sighting, TICK_SECONDS};
 use self::hold::Hold;
 use super::{Arrival, Copier, Port};
-use crate::counters::DropReason;
+use crate::counters::{BurstCounts, DropReason};
 use crate::frame::queue::FrameQueue;
 use crate::frame::steer::Steering;
 use crate::frame::{Frame, Lender, Loan, Loans, PlainFrame};
@@ -242,11 +242,11 @@ pub struct Losses {
 }
 
 impl Losses {
-    /// Adds them to a queue's drops.
+    /// Adds them to what a burst counts.
     #[inline]
-    pub fn count(self, drops: &mut [u64; DropReason::COUNT]) {
-        drops[DropReason::PortFull as usize] += self.port_full;
-        drops[DropReason::NoDestination as usize] += self.no_destination;
+    pub fn count(self, counts: &mut BurstCounts) {
+        counts.drop(DropReason::PortFull, self.port_full);
+        counts.drop(DropReason::NoDestination, self.no_destination);
     }
 }
 

@@ -20,7 +20,7 @@ use virtnet_rings::spec::net::*;
 
 use self::sys::InterfaceName;
 use super::{Arrival, Copier, Port};
-use crate::counters::DropReason;
+use crate::counters::{BurstCounts, DropReason};
 use crate::frame::{FRAME_LEN_MAX, FRAME_LEN_MIN, Frame};
 use crate::window::Window;
 
@@ -102,11 +102,11 @@ pub struct TapDrops {
 }
 
 impl TapDrops {
-    /// Adds them to a queue's drops.
+    /// Adds them to what a burst counts.
     #[inline]
-    pub fn count(self, drops: &mut [u64; DropReason::COUNT]) {
-        drops[DropReason::PortFull as usize] += self.full;
-        drops[DropReason::PortError as usize] += self.refused;
+    pub fn count(self, counts: &mut BurstCounts) {
+        counts.drop(DropReason::PortFull, self.full);
+        counts.drop(DropReason::PortError, self.refused);
     }
 }
 
