@@ -11,9 +11,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
-use virtnet_rings::guest::{self, Buffer, Completed, Driver, Options, Ram, Refused};
+use virtnet_rings::guest::{Buffer, Completed, Driver, Options, Ram, Refused};
 use virtnet_rings::memory::{GuestMemory, RegionSpec};
-use virtnet_rings::{Chain, Fault, Layout, Notifier, PartStore, Queue, QueueAddresses, QueueSetup, Virtqueue};
+use virtnet_rings::{Chain, Fault, Layout, PartStore, Queue, QueueSetup, Virtqueue};
 
 const GPA: u64 = 0x8000_0000;
 /// The first region of guest memory is for rings and tables, which must lie in one.
@@ -96,6 +96,8 @@ struct Model {
     store: PartStore,
     features: u64,
     layout: Layout,
+    /// A transmitq: the device may tell of a batch by its last chain.
+    only_reads: bool,
     /// All that is not collected, in the order offered: first what is returned, then what the device has, then what it
     /// may take, then what is not published.
     offered: VecDeque<Offered>,
@@ -109,7 +111,7 @@ struct Model {
 }
 
 impl Model {
-    fn new(layout: Layout, size: u16, options: Options) -> Self {
+    fn new(layout: Layout, size: u16, options: Options, only_reads: bool) -> Self {
         let slots = u64::from(size).max(4);
         let ram = Arc::new(Ram::new((FIRST_REGION_BYTES + (slots + 1) * CHAIN_BYTES) as usize, GPA).unwrap());
         let driver = Driver::new(&ram, layout, size, options).unwrap();
@@ -120,15 +122,15 @@ impl Model {
             features |= u64::from(on) << bit;
         }
         let memory = memory(&ram, if size < 10 { CHAIN_BYTES } else { 16 * CHAIN_BYTES });
-        let device = Some(queue(&driver, &memory, features, start(layout)));
-        Self {
+        let mut model = Self {
             ram,
             memory,
             driver,
-            device,
+            device: None,
             store: PartStore::new(64),
             features,
             layout,
+            only_reads,
             offered: VecDeque::new(),
             returned: 0,
             held: VecDeque::new(),
@@ -137,7 +139,10 @@ impl Model {
             device_sleeps: false,
             driver_sleeps: false,
             suppressed: false,
-        }
+        };
+        let base = model.driver.setup(features).base;
+        model.device = Some(model.queue(base));
+        model
     }
 
     fn device(&mut self) -> &mut Queue {
@@ -146,8 +151,12 @@ impl Model {
 
     fn step(&mut self, op: &Op) {
         match *op {
-            Op::Offer { how, ref lens, readable } => self.offer(how, lens, readable),
+            Op::Offer { how, ref lens, readable } => {
+                let readable = if self.only_reads { lens.len() } else { readable };
+                self.offer(how, lens, readable);
+            }
             Op::Burst(count, writable) => {
+                let writable = writable && !self.only_reads;
                 let room = self.driver.free().min(usize::from(count));
                 for _ in 0..room {
                     let chain = self.buffers(&[64], usize::from(!writable));
@@ -343,9 +352,19 @@ impl Model {
         assert_eq!(old.outstanding(), 0);
         let base = old.base();
         drop(old);
-        self.device = Some(queue(&self.driver, &self.memory, self.features, base));
+        self.device = Some(self.queue(base));
         self.device_sleeps = false;
         assert_eq!(self.store.available(), 64, "every list came back");
+    }
+
+    /// The device's side, from `base` on.
+    fn queue(&self, base: u32) -> Queue {
+        let setup = QueueSetup { base, ..self.driver.setup(self.features) };
+        let mut queue = setup.activate(Arc::clone(&self.memory)).unwrap();
+        if self.only_reads {
+            queue.only_reads(0);
+        }
+        queue
     }
 
     /// All that is left is published, taken, returned and collected.
@@ -382,26 +401,6 @@ fn memory(ram: &Ram, region_bytes: u64) -> Arc<GuestMemory> {
     GuestMemory::new(regions.collect()).unwrap()
 }
 
-/// Where a queue starts: on the packed layout both wrap counters are 1.
-fn start(layout: Layout) -> u32 {
-    if layout == Layout::Packed { 0x8000_8000 } else { 0 }
-}
-
-fn queue(driver: &Driver, memory: &Arc<GuestMemory>, features: u64, base: u32) -> Queue {
-    let guest::Addresses { descriptor, driver: driver_area, device } = driver.addresses();
-    let setup = QueueSetup {
-        layout: driver.layout(),
-        size: driver.size(),
-        addresses: QueueAddresses { descriptor_area: descriptor, driver_area, device_area: device },
-        base,
-        features,
-        call: Notifier::default(),
-        kick: Notifier::default(),
-        log: None,
-    };
-    setup.activate(Arc::clone(memory)).unwrap()
-}
-
 fn every_queue(
     layout: Layout,
     sizes: impl Iterator<Item = u16> + Clone,
@@ -420,8 +419,8 @@ fn every_queue(
 fn check(queues: impl Iterator<Item = (Layout, u16, Options)>, cases: u32) {
     for (layout, size, options) in queues {
         let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
-        let run = TestRunner::new(config).run(&vec(op(), 1..120), |ops| {
-            let mut model = Model::new(layout, size, options);
+        let run = TestRunner::new(config).run(&(any::<bool>(), vec(op(), 1..120)), |(only_reads, ops)| {
+            let mut model = Model::new(layout, size, options, only_reads);
             ops.iter().for_each(|op| model.step(op));
             model.end();
             Ok(())
@@ -451,9 +450,10 @@ fn larger_queues_do_too() {
 #[test]
 fn indices_wrap_and_nobody_notices() {
     for (layout, size) in [(Layout::Split, 4), (Layout::Packed, 3), (Layout::Packed, 4)] {
-        for (event_idx, in_order) in [(false, false), (true, false), (false, true), (true, true)] {
+        for bits in 0..8 {
+            let [event_idx, in_order, only_reads] = [1, 2, 4].map(|bit| bits & bit != 0);
             let options = Options { event_idx, in_order, ..Options::default() };
-            let mut model = Model::new(layout, size, options);
+            let mut model = Model::new(layout, size, options, only_reads);
             for round in 0_u32..30_000 {
                 model.step(&Op::Burst(3, round % 2 == 0));
                 model.step(&Op::DeviceSleeps);
