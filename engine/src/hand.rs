@@ -185,7 +185,7 @@ impl Hand {
                 return Ok(());
             }
             if !receiveq.is_logging() {
-                left -= self.fill_plain(port, bench, features, left);
+                left -= self.fill_plain(port, bench, features, left.min(bench.used_room()));
             }
             if left > 0 && !self.is_waiting() {
                 self.arrivals.extend(port.receive(bench.now_ns, &mut Keep).lent());

@@ -9,8 +9,8 @@ use virtnet_engine::{DeviceId, Engine, PortConfig};
 use virtnet_rings::Layout;
 use virtnet_rings::guest::Options;
 use virtnet_rings::guest::net::NicOptions;
-use virtnet_tests::Guest;
 use virtnet_tests::frames::{BROADCAST, Mac, frame};
+use virtnet_tests::{Guest, House};
 
 use crate::{child, is_child, plug, start};
 
@@ -141,6 +141,52 @@ fn measure() {
             }
         }
     }
+}
+
+/// Bursts of long frames in many short buffers each, then short ones: together more buffers than a burst completes.
+fn measure_many_buffers() {
+    let size = 1024;
+    for layout in [Layout::Split, Layout::Packed] {
+        let short = NicOptions {
+            layout,
+            size,
+            mergeable: true,
+            frame_bytes_max: 1300,
+            receive_buffers: size,
+            ..NicOptions::default()
+        };
+        let long =
+            NicOptions { layout, size: 64, frame_bytes_max: 65_550, receive_buffers: 0, ..NicOptions::default() };
+        let (mut sender, mut receiver) = (Guest::with_memory(1, long, 16 << 20), Guest::new(2, short));
+        let mut house = House::new(1);
+        let _devices = [house.move_in(0, &sender), house.move_in(0, &receiver)];
+        receiver.send(BROADCAST, 1, |_| 60);
+        house.turns(2);
+        for round in 0..20 {
+            // 10 frames of 50 buffers and 22 of one.
+            let first = sender.sent_to(receiver.mac);
+            assert_eq!(sender.send(receiver.mac, 32, |number| if number - first < 10 { 65_550 } else { 60 }), 32);
+            let region = Region::new(ALLOCATOR);
+            house.turns(5);
+            let change = region.change();
+            assert_eq!(
+                [change.allocations, change.deallocations, change.reallocations],
+                [0; 3],
+                "{layout:?}, round {round}"
+            );
+            assert_eq!(receiver.listen(), 32);
+        }
+        println!("{layout:?}: nothing");
+    }
+}
+
+#[test]
+fn nothing_is_allocated_for_frames_of_many_buffers() {
+    if is_child() {
+        return measure_many_buffers();
+    }
+    let output = child("allocations::nothing_is_allocated_for_frames_of_many_buffers", &[]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout).matches(": nothing").count(), 2);
 }
 
 #[test]
