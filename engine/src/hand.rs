@@ -332,7 +332,9 @@ impl Hand {
                 return Buffers::TooSmall;
             }
         }
-        if chains.len() == self.chains.len() { Buffers::TooSmall } else { Buffers::NotYet }
+        // No more can be on hand: the place for them is full, or every list is in use.
+        let is_all = chains.len() == self.chains.len() || self.store.available() == 0;
+        if is_all { Buffers::TooSmall } else { Buffers::NotYet }
     }
 
     /// Gives up the frames, because the queue is not served any more: they keep what their senders lent.

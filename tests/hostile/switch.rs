@@ -1,6 +1,8 @@
 //! What guests can do to each other through the switch: not take buffers, flood, invent addresses, send to themselves, loop.
 
 use virtnet_engine::counters::DropReason;
+use virtnet_engine::pair::AnyPort;
+use virtnet_engine::port::loopback::Loopback;
 use virtnet_rings::Layout;
 use virtnet_rings::guest::net::NicOptions;
 use virtnet_tests::frames::{self, BROADCAST, Mac};
@@ -290,5 +292,41 @@ fn two_guests_that_send_each_others_broadcasts_back_keep_only_themselves_busy() 
         // The storm is heard by everybody, as broadcasts are, but there is room beside it.
         assert_eq!((other.heard_from(one.mac).count, other.heard_from(one.mac).missed), (300, 0));
         assert_eq!((one.unreaped(), other.unreaped()), (0, 0));
+    }
+}
+
+#[test]
+fn a_frame_for_more_buffers_than_can_be_on_hand_is_dropped_and_those_behind_it_arrive() {
+    for layout in LAYOUTS {
+        for looped in [false, true] {
+            let mut house = House::new(1);
+            // Of buffers in three parts 32 can be on hand, which are too few; 80 are on offer.
+            let options = NicOptions {
+                layout,
+                mergeable: true,
+                frame_bytes_max: 65_000,
+                receive_bytes_max: Some(1300),
+                receive_cuts: vec![12, 100],
+                ..NicOptions::default()
+            };
+            let mut receiver = Guest::with_memory(1, options.clone(), 24 << 20);
+            let mut sender = Guest::with_memory(2, options, 24 << 20);
+            let device = match looped {
+                true => house.add_with([(0, AnyPort::Loopback(Loopback::default()))]),
+                false => house.add(&[0]),
+            };
+            house.plug(&device, &receiver);
+            if !looped {
+                house.move_in(0, &sender);
+            }
+            let from = if looped { &mut receiver } else { &mut sender };
+            let (from_mac, to) = (from.mac, if looped { from.mac } else { frames::mac(1) });
+            assert_eq!(from.send(to, 6, |number| if number == 0 { 65_000 } else { 60 }), 6);
+            house.turns(3);
+            receiver.listen();
+            let heard = receiver.heard_from(from_mac);
+            assert_eq!((heard.count, heard.next), (5, 6), "{layout:?}, looped: {looped}");
+            assert_eq!((device.counts(0).dropped(), drops(&device, 0, DropReason::TooLong)), (1, 1));
+        }
     }
 }
