@@ -6,9 +6,8 @@ pub mod steer;
 
 use virtnet_rings::memory::Span;
 use virtnet_rings::spec::net::{
-    NET_HEADER_SIZE_BYTES, NetHeader, VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_HOST_ECN,
-    VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_HOST_UFO, VIRTIO_NET_F_HOST_USO,
-    VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE,
+    NET_HEADER_SIZE_BYTES, NetHeader, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_HDR_F_DATA_VALID,
+    VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE,
 };
 use virtnet_rings::{Access, Chain, Fault, PartList, Parts};
 
@@ -19,13 +18,6 @@ use crate::counters::DropReason;
 pub const FRAME_LEN_MIN: u32 = 14;
 /// Where a net header has the number of merged buffers: little-endian, at its end.
 const NUM_BUFFERS: usize = NET_HEADER_SIZE_BYTES - 2;
-/// What a driver may negotiate to ask for in a header.
-const OFFLOADS_OF_SENDER: u64 = 1 << VIRTIO_NET_F_CSUM
-    | 1 << VIRTIO_NET_F_HOST_TSO4
-    | 1 << VIRTIO_NET_F_HOST_TSO6
-    | 1 << VIRTIO_NET_F_HOST_ECN
-    | 1 << VIRTIO_NET_F_HOST_UFO
-    | 1 << VIRTIO_NET_F_HOST_USO;
 /// The longest frame: 64 KiB of IP after an Ethernet header with two VLAN tags.
 pub const FRAME_LEN_MAX: u32 = 65_536 + 14 + 8;
 
@@ -279,7 +271,7 @@ impl Frame {
 /// Whether the header of what a driver sends is looked at: one that has negotiated neither checksums nor segments may ask for
 /// nothing in it ("Packet Transmission"), and to read it would be to fetch one more line from the driver's core.
 pub fn reads_header(features: u64) -> bool {
-    features & OFFLOADS_OF_SENDER != 0
+    features & offload::FROM_GUEST != 0
 }
 
 /// Whether the first two bytes of a net header, flags and GSO type, ask for neither a checksum nor segments.
