@@ -3,6 +3,7 @@
 //! Workers are turned by hand on one thread; what needs real threads and signals has an engine of its own.
 
 mod asleep;
+mod headers;
 mod leaving;
 mod memory;
 mod mischief;
