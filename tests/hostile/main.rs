@@ -7,4 +7,5 @@ mod headers;
 mod leaving;
 mod memory;
 mod mischief;
+mod reset;
 mod switch;
