@@ -58,7 +58,7 @@ pub fn measure(
     watch: &Watch,
     progress: &Progress,
 ) -> Result<Report> {
-    let bed = Attached::new(plan, doors)?;
+    let bed = Attached::new(plan, doors, watch)?;
     let backend = doors[0].path().display().to_string();
     let label = Label { kind: Kind::Run, command, backend, allow_loss };
     // Where the back end polls shows in which of its threads is busy while the queues are set up and checked.

@@ -127,7 +127,7 @@ impl Bench<'_> {
     fn unloaded(&self, plan: &Plan) -> Result<Report> {
         let (bed, whereabouts, backend): (Box<dyn Bed>, _, _) = match self.door {
             Some(door) => {
-                let bed = Attached::new(plan, std::slice::from_ref(door))?;
+                let bed = Attached::new(plan, std::slice::from_ref(door), self.watch)?;
                 let activity = Activity::of(bed.process());
                 (Box::new(bed), Whereabouts::There(activity), door.path().display().to_string())
             }

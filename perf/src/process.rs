@@ -1,7 +1,7 @@
 //! Other processes that a device lives in: where they run, and having them pause.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,7 +14,7 @@ use tempfile::{NamedTempFile, TempDir};
 /// How long a back end may take to end before it is made to.
 const FAREWELL: Duration = Duration::from_secs(3);
 /// How much of what a back end said is repeated.
-const SAID_BYTES: usize = 2000;
+const SAID_BYTES_MAX: u64 = 2000;
 
 /// What a process's threads had done by some moment, to see later what they did since.
 #[derive(Debug)]
@@ -148,10 +148,13 @@ impl Started {
         let deadline = Instant::now() + patience;
         while !is_socket(&self.socket()) {
             if let Some(status) = self.child.try_wait()? {
-                bail!("it ended ({status}) without a socket; it said:\n{}", self.said());
+                bail!("it ended ({status}) without a socket; {}", self.said());
             }
-            if Instant::now() > deadline || !wanted() {
-                bail!("no socket within {} s; it said:\n{}", patience.as_secs(), self.said());
+            if !wanted() {
+                bail!("interrupted before its socket was there");
+            }
+            if Instant::now() > deadline {
+                bail!("no socket within {} s; {}", patience.as_secs(), self.said());
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -159,14 +162,16 @@ impl Started {
     }
 
     /// The end of what it said.
-    pub fn said(&mut self) -> String {
-        let mut text = String::new();
-        if let Ok(mut file) = self.said.reopen() {
-            let mut bytes = Vec::new();
-            let _ = file.read_to_end(&mut bytes);
-            text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(SAID_BYTES)..]).into_owned();
+    fn said(&self) -> String {
+        let mut bytes = Vec::new();
+        let read = self.said.reopen().and_then(|mut file| {
+            file.seek(SeekFrom::Start(file.metadata()?.len().saturating_sub(SAID_BYTES_MAX)))?;
+            file.take(SAID_BYTES_MAX).read_to_end(&mut bytes)
+        });
+        match read {
+            Ok(1..) => format!("it said:\n{}", String::from_utf8_lossy(&bytes)),
+            _ => "it said nothing".to_owned(),
         }
-        text
     }
 
     /// The shell that runs it.
@@ -283,6 +288,12 @@ mod tests {
 
     #[test]
     fn a_back_end_that_ends_is_quoted() {
+        let mut silent = Started::new("exit 4").unwrap();
+        let error = silent.wait_for_socket(Duration::from_secs(5), || true).unwrap_err().to_string();
+        assert!(error.contains("it said nothing"), "{error}");
+        let mut waiting = Started::new("sleep 30").unwrap();
+        let error = waiting.wait_for_socket(Duration::from_secs(5), || false).unwrap_err().to_string();
+        assert!(error.contains("interrupted"), "{error}");
         let mut started = Started::new("echo no such device {socket} >&2; exit 4").unwrap();
         let error = started.wait_for_socket(Duration::from_secs(5), || true).unwrap_err().to_string();
         assert!(error.contains("no such device /") && error.contains("exit status: 4"), "{error}");

@@ -97,7 +97,7 @@ pub fn search(
     let account = if door.is_none() { run::check_on_loop(plan, watch)? } else { Account::default() };
     let bed: Box<dyn Bed> = match door {
         None => Box::new(InProcess::new(plan, plan.direction)?),
-        Some(door) => Box::new(Attached::new(plan, std::slice::from_ref(door))?),
+        Some(door) => Box::new(Attached::new(plan, std::slice::from_ref(door), watch)?),
     };
     let whereabouts = match plan.division.workers.as_slice() {
         [] => Whereabouts::There(Activity::of(bed.process())),

@@ -101,7 +101,7 @@ impl Contest<'_> {
             Contestant::Started(command, started) => (command.clone(), started.socket()),
         };
         let door = Door::new(socket, false, PATIENCE)?;
-        let mut bed = Box::new(Attached::new(self.plan, &[door]).with_context(|| name.clone())?);
+        let mut bed = Box::new(Attached::new(self.plan, &[door], self.watch).with_context(|| name.clone())?);
         let activity = Activity::of(bed.process());
         let checked = bed.load().check(self.plan.smoke, self.watch).with_context(|| name.clone())?;
         bed.load().measure(self.plan.pace(), self.plan.warm_up.max(RESUME), self.watch)?;

@@ -20,7 +20,7 @@ use virtnet_rings::spec::net::VIRTIO_NET_F_MQ;
 use super::{Bed, Counted};
 use crate::args::{Direction, Ring};
 use crate::lcore::Division;
-use crate::load::{Guest, Lane, Load, LoadOptions};
+use crate::load::{Guest, Lane, Load, LoadOptions, Watch};
 use crate::plan::Plan;
 
 /// How long a back end may take to answer a request.
@@ -54,7 +54,7 @@ impl Door {
     }
 
     /// A connection, as soon as there is somebody.
-    fn open(&self) -> Result<OwnedFd> {
+    fn open(&self, watch: &Watch) -> Result<OwnedFd> {
         let deadline = Instant::now() + self.patience;
         loop {
             let refused = match &self.listener {
@@ -74,6 +74,7 @@ impl Door {
                     None
                 }
             };
+            ensure!(!watch.stopped(), "interrupted before a back end was there");
             if Instant::now() >= deadline {
                 match refused {
                     Some(error) => return Err(error).context("nobody listens there"),
@@ -111,14 +112,14 @@ impl Attached {
     ///
     /// # Errors
     /// Nobody is there, or the back end has not what is asked for.
-    pub fn new(plan: &Plan, doors: &[Door]) -> Result<Self> {
+    pub fn new(plan: &Plan, doors: &[Door], watch: &Watch) -> Result<Self> {
         let mut sessions = Vec::new();
         let mut guests = Vec::new();
         let mut peer = None;
         for (number, door) in (0..).zip(doors) {
             let mut guest = Guest::new(&plan.guest_options(), number, (number + 1) % 2)?;
             let place = || door.path.display().to_string();
-            let stream = door.open().with_context(place)?;
+            let stream = door.open(watch).with_context(place)?;
             let pid = socket_peercred(&stream).ok().map(|peer| peer.pid);
             peer = peer.or(pid);
             sessions.push(Session::start(stream, plan, &mut guest).with_context(place)?);
