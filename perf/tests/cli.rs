@@ -357,7 +357,7 @@ fn tune_looks_for_the_fewest_lcores_or_says_that_there_are_none() {
         (&false.into(), &vec![0].into()),
         "no guest gets a turn that soon"
     );
-    assert!(outcome["reasons"].as_array().unwrap()[0].as_str().unwrap().contains("no range reached p99=0.1us"));
+    assert!(outcome["reasons"].as_array().unwrap()[0].as_str().unwrap().contains("no range reached p99=100ns"));
 }
 
 #[test]

@@ -62,7 +62,17 @@ impl fmt::Display for Goal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Goal::MaxThroughput => f.write_str("max-throughput"),
-            Goal::P99 { ns } => write!(f, "p99={}us", ns as f64 / 1e3),
+            Goal::P99 { ns } => {
+                let (scale, unit) = match ns {
+                    0..1_000 => (1.0, "ns"),
+                    1_000..1_000_000 => (1e3, "us"),
+                    1_000_000..1_000_000_000 => (1e6, "ms"),
+                    _ => (1e9, "s"),
+                };
+                write!(f, "p99={}{unit}", ns as f64 / scale)
+            }
+            Goal::Rate { pps } if pps < 1e3 => write!(f, "rate={pps}"),
+            Goal::Rate { pps } if pps < 1e6 => write!(f, "rate={}k", pps / 1e3),
             Goal::Rate { pps } => write!(f, "rate={}M", pps / 1e6),
         }
     }
@@ -95,10 +105,12 @@ mod tests {
             ("p99=1.5ms", Goal::P99 { ns: 1_500_000 }),
             ("p99=800ns", Goal::P99 { ns: 800 }),
             ("rate=4M", Goal::Rate { pps: 4e6 }),
+            ("p99=2s", Goal::P99 { ns: 2_000_000_000 }),
             ("rate=250k", Goal::Rate { pps: 250e3 }),
+            ("rate=7", Goal::Rate { pps: 7.0 }),
         ] {
             assert_eq!(text.parse(), Ok(goal), "{text}");
-            assert_eq!(goal.to_string().parse(), Ok(goal), "{goal}");
+            assert_eq!(goal.to_string(), text);
         }
         assert_eq!("p99=5µs".parse(), Ok(Goal::P99 { ns: 5000 }));
     }

@@ -1,5 +1,8 @@
 //! Devices that differ, from a file: a JSON list of objects, each checked key by key.
 
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -43,15 +46,18 @@ pub struct DeviceLoad {
 /// It cannot be read, or something in it is not as it should be: which key, what was found, what is allowed.
 pub fn read(path: &Path) -> Result<Vec<DeviceLoad>> {
     let place = || path.display().to_string();
-    let len_bytes = std::fs::metadata(path).with_context(place)?.len();
-    ensure!(len_bytes <= FILE_BYTES_MAX, "{}: {len_bytes} bytes; a load has up to {FILE_BYTES_MAX}", place());
-    parse(&std::fs::read_to_string(path).with_context(place)?).with_context(place)
+    let mut text = String::new();
+    // Of a pipe or device nobody knows the length.
+    File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)).with_context(place)?;
+    ensure!(text.len() as u64 <= FILE_BYTES_MAX, "{}: a load has up to {FILE_BYTES_MAX} bytes, this has more", place());
+    parse(&text).with_context(place)
 }
 
 fn parse(text: &str) -> Result<Vec<DeviceLoad>> {
     let value: Value = serde_json::from_str(text).context("no JSON")?;
     let Value::Array(list) = &value else { bail!("found {}: a list of devices is needed", found(&value)) };
     let mut devices = Vec::new();
+    let mut names = HashSet::new();
     for (at, value) in list.iter().enumerate() {
         let number = at + 1;
         let Value::Object(map) = value else { bail!("device {number} is {}: an object is needed", found(value)) };
@@ -59,6 +65,7 @@ fn parse(text: &str) -> Result<Vec<DeviceLoad>> {
         ensure!(devices.len() + count <= DEVICES_MAX, "device {number}: there are more than {DEVICES_MAX} in all");
         for copy in 0..count {
             let name = if count > 1 { format!("{}-{}", device.name, copy + 1) } else { device.name.clone() };
+            ensure!(names.insert(name.clone()), "device {number}: another one is named {name}, too");
             devices.push(DeviceLoad { name, ..device.clone() });
         }
     }
@@ -155,6 +162,12 @@ mod tests {
     }
 
     #[test]
+    fn a_file_without_end_is_refused() {
+        let error = read(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert!(error.contains("up to 1048576 bytes"), "{error}");
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_what_was_found_and_what_is_allowed() {
         for (text, said) in [
             ("", "no JSON"),
@@ -174,6 +187,8 @@ mod tests {
             (r#"[{"rate_pps": 1e300}]"#, "`rate_pps` is 1e+300"),
             (r#"[{"count": 1025}]"#, "`count` is 1025"),
             (r#"[{"count": 1024}, {}]"#, "device 2: there are more than 1024"),
+            (r#"[{"name": "a"}, {"name": "a"}]"#, "device 2: another one is named a"),
+            (r#"[{"name": "a-2"}, {"name": "a", "count": 2}]"#, "device 2: another one is named a-2"),
             (r#"[{"name": ""}]"#, "`name` is \"\""),
             (r#"[{"name": ["a", "very long list that is repeated only in part, which is enough of it"]}]"#, "...:"),
         ] {
