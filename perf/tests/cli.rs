@@ -497,7 +497,7 @@ fn what_cannot_be_is_refused_with_what_can() {
         (&["latency", "--unloaded", "--direction", "from-guest"], 1, "has to come back"),
         (&["latency", "--unloaded", "--lcores", "0", "--driver-lcores", "0"], 1, "an lcore for each side"),
         (&["tune", "--goal", "fast"], 2, "max-throughput, p99=TIME"),
-        (&["tune", "--goal", "p99=5us"], 1, "1 of 1 devices have no rate"),
+        (&["tune", "--goal", "p99=5us"], 1, "no rate for 1 of 1 device"),
         (&["tune", "--goal", "p99=5us", "--rate", "1k", "--direction", "to-guest"], 1, "nobody knows when"),
         (&["tune", "--load", "/no/such.json"], 1, "/no/such.json"),
         (&["tune", "--load", "x.json", "--devices", "2"], 2, "--devices"),

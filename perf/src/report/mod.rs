@@ -25,7 +25,7 @@ use crate::halving::Found;
 use crate::lcore;
 use crate::statistics::Interval;
 pub use sweep::{RoundFigures, SweepFigures};
-pub use table::duration;
+pub use table::{counted, duration};
 
 /// Who waited for an lcore for a larger part of the time was disturbed.
 const WAITED_MAX: f64 = 0.05;

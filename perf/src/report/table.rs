@@ -125,10 +125,12 @@ fn setting(report: &Report) -> String {
         .iter()
         .filter_map(|feature| clap::ValueEnum::to_possible_value(feature).map(|value| value.get_name().to_owned()))
         .collect();
-    let (s, on) = (if report.queues == 1 { "" } else { "s" }, list(&report.lcores));
+    let on = list(&report.lcores);
     let (length, on) = match &report.sweep {
-        Some(sweep) => (format!("{} rounds of each cell, {:.3} s in all", sweep.rounds.len(), report.seconds), ""),
-        None => (format!("{:.3} s each, {} queue pair{s}", report.seconds, report.queues), on.as_str()),
+        Some(sweep) => {
+            (format!("{} of each cell, {:.3} s in all", counted(sweep.rounds.len(), "round"), report.seconds), "")
+        }
+        None => (format!("{:.3} s each, {}", report.seconds, counted(report.queues.into(), "queue pair")), on.as_str()),
     };
     format!(
         "{length}, queue size {}, burst {}, features {}; device {}{}, guest on lcore {}\n{}, {} CPUs, {}, {}{}",
@@ -151,10 +153,11 @@ fn notes(text: &mut String, runs: &[&Report]) {
         if let Some(found) = &report.search {
             let _ = writeln!(
                 text,
-                "{}: highest rate without loss {:.3} Mpps, {} trials",
+                "{}: highest rate without loss {:.3} Mpps, {}{}",
                 report.name(),
                 found.zero_loss_pps / 1e6,
-                found.trials.len()
+                counted(found.trials.len(), "trial"),
+                if report.partial { "; INTERRUPTED: it may be higher" } else { "" }
             );
         }
     }
@@ -244,6 +247,11 @@ pub fn duration(ns: u64) -> String {
     }
 }
 
+/// So many of something, as in "1 round" and "2 rounds".
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// With a space between thousands.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -278,6 +286,7 @@ mod tests {
     #[test]
     fn durations_and_numbers_read_well() {
         assert_eq!([999, 1_500, 2_500_000, 3_000_000_000].map(duration), ["999 ns", "1.5 µs", "2.5 ms", "3.00 s"]);
+        assert_eq!([0, 1, 2].map(|count| counted(count, "lcore")), ["0 lcores", "1 lcore", "2 lcores"]);
         assert_eq!([1, 999, 1_000, 1_234_567].map(grouped), ["1", "999", "1 000", "1 234 567"]);
     }
 }

@@ -14,7 +14,7 @@ use crate::lcore;
 use crate::load::Watch;
 use crate::plan::Plan;
 use crate::progress::{Progress, about};
-use crate::report::{Kind, Report, Results};
+use crate::report::{Kind, Report, Results, counted};
 use crate::run;
 use args::SweepArgs;
 use cell::Cell;
@@ -58,8 +58,8 @@ pub fn run(args: &SweepArgs, watch: &Watch) -> Result<Results> {
     let progress = Progress::new(cells.iter().map(|cell| cell.plan.length * rounds).sum());
     notes.iter().for_each(|note| progress.say(note));
     let whole: Duration = cells.iter().map(|cell| duration(&cell.plan) * rounds).sum();
-    let s = if cells.len() == 1 { "" } else { "s" };
-    progress.say(&format!("{} cell{s}, {rounds} rounds of each: {}", cells.len(), about(whole)));
+    let (cells_said, rounds_said) = (counted(cells.len(), "cell"), counted(rounds as usize, "round"));
+    progress.say(&format!("{cells_said}, {rounds_said} of each: {}", about(whole)));
     'rounds: for round in 0..rounds {
         for cell in &mut cells {
             if watch.stopped() {

@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 
 use super::args::SweepArgs;
 use crate::lcore::{self, Division};
+use crate::report::counted;
 
 /// Workers without a word about how many.
 const DEFAULT_WIDTHS: [usize; 3] = [1, 2, 4];
@@ -76,8 +77,7 @@ fn first_of_each(widths: &[usize], drivers: &[usize], usable: &[usize], notes: &
 fn leave_out(widths: &[usize], room: usize, of: &str, notes: &mut Vec<String>) {
     let too_many: Vec<String> = widths.iter().filter(|&&width| width > room).map(usize::to_string).collect();
     if !too_many.is_empty() {
-        let s = if room == 1 { "" } else { "s" };
-        notes.push(format!("{} workers were left out: {of} {room} lcore{s}", too_many.join(" and ")));
+        notes.push(format!("{} workers were left out: {of} {}", too_many.join(" and "), counted(room, "lcore")));
     }
 }
 

@@ -13,6 +13,7 @@ use crate::args::Direction;
 use crate::lcore::Division;
 use crate::load::Timetable;
 use crate::plan::Plan;
+use crate::report::counted;
 
 /// Seconds of a round, unless others are asked for.
 const SECONDS: f64 = 0.5;
@@ -129,9 +130,9 @@ fn set_rates(goal: Goal, devices: &mut [DeviceLoad]) -> Result<()> {
         Goal::P99 { .. } => {
             ensure!(
                 without == 0,
-                "--goal {goal}: at full pace frames wait in full rings; {without} of {} devices have no rate: \
+                "--goal {goal}: at full pace frames wait in full rings; no rate for {without} of {}: \
                  --rate, or rate_pps in the load",
-                devices.len()
+                counted(devices.len(), "device")
             );
             ensure!(
                 devices.iter().any(|device| device.direction != Direction::ToGuest),

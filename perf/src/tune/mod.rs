@@ -23,7 +23,7 @@ use crate::environment::Environment;
 use crate::lcore::{self, Division};
 use crate::load::Watch;
 use crate::progress::{Progress, about};
-use crate::report::{Findings, ignore_broken_pipe};
+use crate::report::{Findings, counted, ignore_broken_pipe};
 use args::TuneArgs;
 use hunt::Hunt;
 use load::Load;
@@ -54,7 +54,7 @@ pub fn run(args: &TuneArgs, watch: &Watch) -> Result<ExitCode> {
     let most = round * rounds * (count + 2);
     let progress = Progress::new(plans[0].length * rounds * (count + 2));
     notes.iter().for_each(|note| progress.say(note));
-    progress.say(&format!("up to {count} range{}: {} at most", if count == 1 { "" } else { "s" }, about(most)));
+    progress.say(&format!("up to {}: {} at most", counted(count as usize, "range"), about(most)));
     let mut hunt = Hunt {
         args,
         load: &load,
@@ -133,7 +133,11 @@ fn ranges(
     if ranges.len() > most {
         notes.push(match pairs <= WORKERS_MAX {
             true => {
-                format!("no more than {pairs} workers are tried, one for each queue pair, of {} lcores", lcores.len())
+                format!(
+                    "not more than {} tried, one for each queue pair: there are {}",
+                    counted(pairs, "worker"),
+                    counted(lcores.len(), "lcore")
+                )
             }
             false => format!("no more than {WORKERS_MAX} workers are tried, as many as an engine has"),
         });

@@ -14,7 +14,7 @@ use super::trial::{Round, Trial};
 use crate::args::Features;
 use crate::environment::Environment;
 use crate::lcore;
-use crate::report::{Findings, duration};
+use crate::report::{Findings, counted, duration};
 use crate::statistics::Interval;
 
 /// Lines of a placement that are shown; all are in the JSON.
@@ -166,10 +166,9 @@ impl Outcome {
         let environment = &self.environment;
         writeln!(
             text,
-            "goal {}; {} device{}, queue size {}, burst {}, guests on lcore {}\n{}, {} CPUs, {}, {}{}",
+            "goal {}; {}, queue size {}, burst {}, guests on lcore {}\n{}, {} CPUs, {}, {}{}",
             self.goal,
-            self.devices.len(),
-            if self.devices.len() == 1 { "" } else { "s" },
+            counted(self.devices.len(), "device"),
             self.queue_size,
             self.burst,
             lcore::list(&self.driver_lcores),
