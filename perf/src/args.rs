@@ -18,7 +18,7 @@ use crate::tune::args::TuneArgs;
 /// A simulated guest drives virtqueues as fast as they go (or at a rate), checks that every frame that arrives is one that was
 /// sent (sequence and length of each, checksum of a sample), and says how fast and how evenly they went.
 ///
-/// Exit codes: 0 all is well; 1 it could not run; 2 the command line makes no sense; 3 frames were silently lost, corrupted,
+/// Exit codes: 0 all is well; 1 it could not run, or what was asked for cannot be; 2 the command line makes no sense; 3 frames were silently lost, corrupted,
 /// reordered or duplicated; 4 (diff) something became slower, (tune) no range of lcores reaches the
 /// goal.
 #[derive(Debug, Parser)]
@@ -225,7 +225,7 @@ pub fn part_of_one(text: &str) -> Result<f64, String> {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Load")]
 pub struct LoadArgs {
-    /// Virtqueue layout; several with commas
+    /// Virtqueue layout; several with commas [default: both]
     #[arg(long, value_name = "LAYOUT", value_delimiter = ',')]
     pub ring: Vec<Ring>,
     /// Bytes of a frame as it lies in the virtqueue (no frame check sequence): 64 to 9216, or imix (64, 594, 1518; 7:4:1);
@@ -364,12 +364,12 @@ pub struct AttachArgs {
 #[derive(Clone, Debug, Args)]
 pub struct LatencyArgs {
     /// Measure this vhost-user back end instead of the engine in this process
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with = "lcores")]
     pub socket: Option<PathBuf>,
     /// Listen at the socket and let the back end connect to it
     #[arg(long, requires = "socket")]
     pub server: bool,
-    /// Which way frames go: loopback or guest-to-guest; several with commas
+    /// Which way frames go: all but to-guest, of whose frames nobody here knows when they were sent; several with commas
     #[arg(long, value_delimiter = ',', default_value = "loopback")]
     pub direction: Vec<Direction>,
     /// Seconds measured for each line of the table
@@ -438,7 +438,7 @@ pub struct VersusArgs {
 #[derive(Clone, Debug, Args)]
 pub struct SearchArgs {
     /// Search with this vhost-user back end instead of the engine in this process
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with = "lcores")]
     pub socket: Option<PathBuf>,
     /// Listen at the socket and let the back end connect to it
     #[arg(long, requires = "socket")]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use virtnet_engine::port::pcap::Capture;
 
 use crate::args::{Direction, RunArgs};
@@ -22,7 +22,8 @@ use crate::report::{Kind, Report, Results};
 pub fn run(args: &RunArgs, watch: &Watch) -> Result<Results> {
     let mut division = Division::new(args.engine.lcores.as_ref(), args.load.driver_lcores.as_ref(), &lcore::usable())?;
     if args.one_core.one_core {
-        division.drivers.truncate(1);
+        let drivers = division.drivers.len();
+        ensure!(drivers == 1, "--one-core with {drivers} lcores in --driver-lcores: it has one thread");
         division.workers = division.drivers.clone();
     }
     let directions = if args.direction.is_empty() { &Direction::ALL[..] } else { &args.direction };

@@ -481,12 +481,35 @@ fn an_interrupt_ends_with_what_there_is() {
 }
 
 #[test]
+fn an_interrupt_ends_the_wait_for_a_back_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("vhost.sock");
+    let child = Command::new(env!("CARGO_BIN_EXE_virtnet-perf"))
+        .args(["attach", "--server", "--socket", &socket.to_string_lossy()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !socket.exists() {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("interrupted"), "{}", text(&output.stderr));
+    assert!(!socket.exists());
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_what_can() {
     for (arguments, code, said) in [
         (&["run", "--frame-bytes", "63"][..], 2, "64 to 9216, or imix"),
         (&["run", "--ring", "split", "--queue-size", "100"], 1, "power of two"),
         (&["run", "--lcores", "4000"], 1, "lcore 4000"),
         (&["run", "--features", "sriov"], 2, "mrg_rxbuf"),
+        (&["run", "--one-core", "--driver-lcores", "0-1"], 1, "lcore"),
+        (&["latency", "--socket", "/no/such.sock", "--lcores", "0"], 2, "--lcores"),
+        (&["search", "--socket", "/no/such.sock", "--lcores", "0"], 2, "--lcores"),
         (&["sweep", "--lcores", "4000"], 1, "lcore 4000"),
         (&["sweep", "--lcores", "0", "--workers", "2", "--queues", "4"], 1, "nothing is left"),
         (&["sweep", "--queues", "0"], 2, "1..=64"),
