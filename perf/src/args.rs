@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -51,6 +51,26 @@ pub enum Command {
     SelfLoop(SelfLoopArgs),
     /// Two files of reports: what became faster or slower, and how sure that is
     Diff(DiffArgs),
+}
+
+impl Command {
+    /// Where results are to be written.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let (results, json) = match self {
+            Command::Run(args) => (Some(&args.results), None),
+            Command::Attach(args) => (Some(&args.results), None),
+            Command::Latency(args) => (Some(&args.results), None),
+            Command::Versus(args) => (Some(&args.results), None),
+            Command::Search(args) => (Some(&args.results), None),
+            Command::Sweep(args) => (Some(&args.results), None),
+            Command::Tune(args) => (None, args.json.as_deref()),
+            Command::SelfLoop(args) => (None, args.json.as_deref()),
+            Command::Diff(args) => (None, args.json.as_deref()),
+        };
+        let json = json.or(results.and_then(|results| results.json.as_deref())).filter(|path| *path != "-");
+        let others = results.into_iter().flat_map(|results| [results.hdr.as_deref(), results.html.as_deref()]);
+        json.into_iter().chain(others.flatten())
+    }
 }
 
 /// Which way frames go.

@@ -12,6 +12,7 @@ mod judge;
 mod latency;
 mod lcore;
 mod load;
+mod output;
 mod plan;
 mod probe;
 mod process;
@@ -44,10 +45,23 @@ fn main() -> ExitCode {
     match work(&Arguments::parse().command) {
         Ok(exit_code) => exit_code,
         Err(error) => {
-            eprintln!("virtnet-perf: {error:#}");
+            eprintln!("virtnet-perf: {}", sentence(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and what caused it; many have that in their own words already.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut whole = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if whole.is_empty() {
+            whole = cause;
+        } else if !whole.ends_with(&cause) {
+            whole = format!("{whole}: {cause}");
+        }
+    }
+    whole
 }
 
 fn work(command: &Command) -> Result<ExitCode> {
@@ -56,6 +70,9 @@ fn work(command: &Command) -> Result<ExitCode> {
         // The second one does not ask.
         signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&watch.stop)).context("signals")?;
         signal_hook::flag::register(signal, Arc::clone(&watch.stop)).context("signals")?;
+    }
+    for path in command.files() {
+        output::ensure_writable(path)?;
     }
     let (results, shown) = match command {
         Command::Run(args) => (run::run(args, &watch)?, &args.results),
@@ -70,4 +87,15 @@ fn work(command: &Command) -> Result<ExitCode> {
     };
     results.publish(shown)?;
     Ok(if results.integrity_errors() > 0 { ExitCode::from(EXIT_INTEGRITY) } else { ExitCode::SUCCESS })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_everything_once() {
+        let error = anyhow::Error::msg("refused").context("connecting: refused").context("vm.sock");
+        assert_eq!(sentence(&error), "vm.sock: connecting: refused");
+    }
 }

@@ -7,16 +7,13 @@ mod side;
 mod significance;
 mod verdict;
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 
-use crate::EXIT_INTEGRITY;
-use crate::report::ignore_broken_pipe;
+use crate::{EXIT_INTEGRITY, output};
 use show::Summary;
 use side::Side;
 use verdict::Comparison;
@@ -63,29 +60,16 @@ pub fn run(args: &DiffArgs) -> Result<ExitCode> {
     let comparison = Comparison::of(&old, &new, args.threshold);
     let summary = Summary::of(&old, &new, &comparison, args.threshold);
     let text = show::render(&comparison, &summary);
-    let to_stdout = args.json.as_deref() == Some(Path::new("-"));
-    // With JSON on standard output, nothing else goes there.
-    let shown =
-        if to_stdout { io::stderr().write_all(text.as_bytes()) } else { io::stdout().write_all(text.as_bytes()) };
-    shown.or_else(ignore_broken_pipe).context("the table")?;
-    if let Some(path) = &args.json {
-        let written = if to_stdout {
-            show::write_json(&mut io::stdout().lock(), &comparison, &summary)
-        } else {
-            File::create(path).and_then(|file| show::write_json(&mut BufWriter::new(file), &comparison, &summary))
-        };
-        written.or_else(ignore_broken_pipe).with_context(|| path.display().to_string())?;
+    output::publish(&text, args.json.as_deref(), |out| show::write_json(out, &comparison, &summary))?;
+    if summary.integrity_errors > 0 {
+        return Ok(ExitCode::from(EXIT_INTEGRITY));
     }
     let runs_left_out: u64 = old.left_out.values().chain(new.left_out.values()).sum();
     ensure!(
         !comparison.compared.is_empty(),
         "nothing to compare: no cell is in both, {runs_left_out} runs were left out"
     );
-    Ok(match &summary {
-        summary if summary.integrity_errors > 0 => ExitCode::from(EXIT_INTEGRITY),
-        summary if summary.slower > 0 => ExitCode::from(EXIT_REGRESSION),
-        _ => ExitCode::SUCCESS,
-    })
+    Ok(if summary.slower > 0 { ExitCode::from(EXIT_REGRESSION) } else { ExitCode::SUCCESS })
 }
 
 #[cfg(test)]

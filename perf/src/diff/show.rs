@@ -113,8 +113,7 @@ pub fn write_json(out: &mut dyn Write, comparison: &Comparison, summary: &Summar
         out.write_all(b"\n")?;
     }
     serde_json::to_writer(&mut *out, summary)?;
-    out.write_all(b"\n")?;
-    out.flush()
+    out.write_all(b"\n")
 }
 
 /// Everything as text, ending with a line feed.

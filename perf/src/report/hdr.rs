@@ -1,15 +1,16 @@
 //! Histogram files in the formats of HdrHistogram's own tools and plotters; values in microseconds, as those expect.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use anyhow::Result;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
 use super::Report;
+use crate::output::write_file;
 
 const NS_PER_US: f64 = 1000.0;
 /// Lines per halving of the distance to 100 %, as the reference implementation has it.
@@ -17,16 +18,14 @@ const TICKS_PER_HALF_DISTANCE: u32 = 5;
 
 /// Writes `path`: an interval log if it ends in `.hlog`; else percentile text, one file a report, the report's name before the
 /// extension where there are several.
-pub fn write(path: &Path, reports: &[Report]) -> io::Result<()> {
+pub fn write(path: &Path, reports: &[Report]) -> Result<()> {
     if path.extension().is_some_and(|extension| extension == "hlog") {
-        return write_log(&mut BufWriter::new(File::create(path)?), reports);
+        return write_file(path, |out| write_log(out, reports));
     }
-    for (index, report) in reports.iter().enumerate() {
-        let mut out = BufWriter::new(File::create(file_name(path, reports, index))?);
-        write_percentiles(&mut out, &report.histogram)?;
-        out.flush()?;
-    }
-    Ok(())
+    let mut each = reports.iter().enumerate();
+    each.try_for_each(|(index, report)| {
+        write_file(&file_name(path, reports, index), |out| write_percentiles(out, &report.histogram))
+    })
 }
 
 fn file_name(path: &Path, reports: &[Report], index: usize) -> PathBuf {

@@ -7,13 +7,11 @@ mod html;
 mod sweep;
 mod table;
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::iter::Sum;
 use std::ops::AddAssign;
-use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use virtnet_engine::LcoreLoad;
@@ -23,6 +21,7 @@ use crate::environment::Environment;
 use crate::frame::Sizes;
 use crate::halving::Found;
 use crate::lcore;
+use crate::output::{self, write_file};
 use crate::statistics::Interval;
 pub use sweep::{RoundFigures, SweepFigures};
 pub use table::{counted, duration};
@@ -391,51 +390,27 @@ impl Results {
     /// # Errors
     /// Those of the files.
     pub fn publish(&self, args: &ResultArgs) -> Result<()> {
-        let to_stdout = args.json.as_deref() == Some(Path::new("-"));
-        let table = table::render(self);
-        // With JSON on standard output, nothing else goes there.
-        let shown =
-            if to_stdout { io::stderr().write_all(table.as_bytes()) } else { io::stdout().write_all(table.as_bytes()) };
-        shown.or_else(ignore_broken_pipe).context("the table")?;
-        if let Some(path) = &args.json {
-            let written = if to_stdout {
-                self.write_json(&mut io::stdout().lock())
-            } else {
-                write_file(path, |out| self.write_json(out))
-            };
-            written.or_else(ignore_broken_pipe).with_context(|| format!("{}", path.display()))?;
-        }
+        output::publish(&table::render(self), args.json.as_deref(), |out| self.write_json(out))?;
         if let Some(path) = &args.hdr {
-            hdr::write(path, &self.reports).with_context(|| format!("{}", path.display()))?;
+            hdr::write(path, &self.reports)?;
         }
-        if let Some(path) = &args.html {
-            write_file(path, |out| html::write(out, self)).with_context(|| format!("{}", path.display()))?;
+        match &args.html {
+            Some(path) => write_file(path, |out| html::write(out, self)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
+    fn write_json(&self, mut out: impl Write) -> io::Result<()> {
         for report in &self.reports {
-            serde_json::to_writer(&mut *out, report)?;
+            serde_json::to_writer(&mut out, report)?;
             out.write_all(b"\n")?;
         }
         for comparison in &self.comparisons {
-            serde_json::to_writer(&mut *out, comparison)?;
+            serde_json::to_writer(&mut out, comparison)?;
             out.write_all(b"\n")?;
         }
-        out.flush()
+        Ok(())
     }
-}
-
-fn write_file(path: &Path, write: impl FnOnce(&mut io::BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
-    let mut out = io::BufWriter::new(File::create(path)?);
-    write(&mut out)?;
-    out.flush()
-}
-
-/// Whoever reads us may have seen enough.
-pub fn ignore_broken_pipe(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
 }
 
 #[cfg(test)]

@@ -1,11 +1,9 @@
 //! The table of `self-loop`, and its JSON, whose keys are promised in docs/perf.md.
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
 use std::path::Path as FilePath;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{CellAlignment, LineStyle, Table};
 use serde::Serialize;
@@ -16,6 +14,7 @@ use super::slice::Slice;
 use crate::args::{Direction, Features, Ring};
 use crate::environment::Environment;
 use crate::frame::Sizes;
+use crate::output;
 use crate::statistics::{Interval, median_interval, quantile};
 
 /// DPDK's device, ours, and a bare copy in nanoseconds a frame, one after another.
@@ -136,32 +135,13 @@ impl Figures {
 /// # Errors
 /// Those of the files.
 pub fn publish(lines: &[Line], json: Option<&FilePath>) -> Result<()> {
-    let to_stdout = json == Some(FilePath::new("-"));
-    let text = render(lines);
-    // With JSON on standard output, nothing else goes there.
-    let shown =
-        if to_stdout { io::stderr().write_all(text.as_bytes()) } else { io::stdout().write_all(text.as_bytes()) };
-    shown.or_else(ignore_broken_pipe).context("the table")?;
-    let Some(path) = json else { return Ok(()) };
-    let written = if to_stdout {
-        write_json(lines, io::stdout().lock())
-    } else {
-        File::create(path).and_then(|file| write_json(lines, BufWriter::new(file)))
-    };
-    written.or_else(ignore_broken_pipe).with_context(|| path.display().to_string())
-}
-
-fn write_json(lines: &[Line], mut out: impl Write) -> io::Result<()> {
-    for line in lines {
-        serde_json::to_writer(&mut out, line)?;
-        out.write_all(b"\n")?;
-    }
-    out.flush()
-}
-
-/// Whoever reads us may have seen enough.
-fn ignore_broken_pipe(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
+    output::publish(&render(lines), json, |mut out| {
+        for line in lines {
+            serde_json::to_writer(&mut out, line)?;
+            out.write_all(b"\n")?;
+        }
+        Ok(())
+    })
 }
 
 fn render(lines: &[Line]) -> String {

@@ -12,18 +12,16 @@ mod show;
 mod standing;
 mod trial;
 
-use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
-use crate::EXIT_INTEGRITY;
 use crate::environment::Environment;
 use crate::lcore::{self, Division};
 use crate::load::Watch;
 use crate::progress::{Progress, about};
-use crate::report::{Findings, counted, ignore_broken_pipe};
+use crate::report::{Findings, counted};
+use crate::{EXIT_INTEGRITY, output};
 use args::TuneArgs;
 use hunt::Hunt;
 use load::Load;
@@ -100,7 +98,10 @@ pub fn run(args: &TuneArgs, watch: &Watch) -> Result<ExitCode> {
     outcome.environment.warnings.extend(doubts);
     outcome.choose(choice, &trials);
     ensure!(outcome.lcores.is_some(), "interrupted before the first round was over");
-    publish(&outcome, args.json.as_deref())?;
+    output::publish(&outcome.text(), args.json.as_deref(), |mut out| {
+        serde_json::to_writer(&mut out, &outcome)?;
+        out.write_all(b"\n")
+    })?;
     Ok(match (outcome.integrity_errors, outcome.met) {
         (0, true) => ExitCode::SUCCESS,
         (0, false) => ExitCode::from(EXIT_UNREACHED),
@@ -144,18 +145,4 @@ fn ranges(
         ranges.truncate(most);
     }
     ranges
-}
-
-fn publish(outcome: &Outcome, json: Option<&Path>) -> Result<()> {
-    let to_stdout = json == Some(Path::new("-"));
-    let text = outcome.text();
-    // With JSON on standard output, nothing else goes there.
-    let shown =
-        if to_stdout { io::stderr().write_all(text.as_bytes()) } else { io::stdout().write_all(text.as_bytes()) };
-    shown.or_else(ignore_broken_pipe).context("the table")?;
-    let Some(path) = json else { return Ok(()) };
-    let line = serde_json::to_string(outcome)? + "\n";
-    let written =
-        if to_stdout { io::stdout().write_all(line.as_bytes()) } else { std::fs::write(path, line.as_bytes()) };
-    written.or_else(ignore_broken_pipe).with_context(|| path.display().to_string())
 }
