@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use virtnet_rings::guest::mischief::{Kind, Mischief, Unable};
 use virtnet_rings::guest::{self, Buffer, Driver, Options, Ram};
-use virtnet_rings::{Chain, Fault, Layout, PARTS_MAX, PartStore, Queue, Violation, Virtqueue};
+use virtnet_rings::memory::GuestMemory;
+use virtnet_rings::{Chain, Fault, Layout, PARTS_MAX, PartStore, Queue, QueueSetup, Violation, Virtqueue};
 
 const GPA: u64 = 0x1_0000_0000;
 
@@ -212,5 +213,75 @@ fn a_queue_that_is_only_read_takes_a_packed_table_as_readable() {
             victim.give_back(chains);
             assert_eq!(victim.driver.collect(&mut [guest::Completed::default(); 2]), Ok(1));
         }
+    }
+}
+
+/// Takes and returns whatever is offered, and starts again behind each violation, until there was enough of both. Everything that
+/// is taken must lie in `memory`, which ends at `end`.
+fn take_what_comes(setup: impl Fn() -> QueueSetup, memory: &Arc<GuestMemory>, end: u64) {
+    let mut store = PartStore::new(8);
+    let mut queue = setup().activate(memory.clone()).unwrap();
+    let size = queue.size();
+    let (mut taken, mut violations) = (0, 0);
+    while taken < 20_000 || violations < 100 {
+        let (chains, violation) = queue.take_list(16, &mut store);
+        assert!(queue.outstanding() <= size.into());
+        for mut chain in chains {
+            taken += 1;
+            assert!(chain.id < size && chain.descriptors <= size);
+            assert!(chain.parts.readable() <= chain.parts.count());
+            for part in chain.parts.iter() {
+                let gpa = memory.gpa_of(part).expect("in guest memory");
+                assert!(gpa + u64::from(part.len_bytes()) <= end, "to its end");
+            }
+            store.give_back(chain.parts.take_list());
+            queue.return_used(&[chain.used(0)]);
+        }
+        assert_eq!((queue.outstanding(), store.available()), (0, 8));
+        if violation.is_some() {
+            violations += 1;
+            queue = QueueSetup { base: queue.base(), ..setup() }.activate(memory.clone()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_is_rewritten_while_it_is_read_is_used_as_it_was_checked() {
+    const RAM_BYTES: u64 = 1 << 20;
+    const END: u64 = GPA + RAM_BYTES;
+    const BORDERS: [u64; 6] = [0, 1, GPA - 1, END - 1, END, u64::MAX];
+    const LENS: [u64; 6] = [0, 1, 16, 64, 4096, u32::MAX as u64];
+    for (layout, size) in [(Layout::Split, 4), (Layout::Split, 64), (Layout::Packed, 3), (Layout::Packed, 61)] {
+        let ram = Arc::new(Ram::new(RAM_BYTES as usize, GPA).unwrap());
+        let driver = Driver::new(&ram, layout, size, Options { indirect: true, ..Options::default() }).unwrap();
+        let guest::Addresses { descriptor, driver: available, device: used } = driver.addresses();
+        let packed = layout == Layout::Packed;
+        let setup = || driver.setup(1 << 32 | 1 << 28 | u64::from(packed) << 34);
+        let memory = ram.guest_memory().unwrap();
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut below = |end: u64| {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            (state >> 33) % end
+        };
+        std::thread::scope(|scope| {
+            let device = scope.spawn(|| take_what_comes(setup, &memory, END));
+            while !device.is_finished() {
+                let at = descriptor + 16 * below(size.into());
+                let gpa = if below(4) > 0 { GPA + below(RAM_BYTES) } else { BORDERS[below(6) as usize] };
+                ram.write_u64(at, gpa);
+                // Split: flags, then next. Packed: id, then flags, which are of one lap or the other.
+                let flags = if below(2) > 0 { 0 } else { below(8) };
+                let past_end = u64::from(below(50) == 0);
+                let index = below(u64::from(size) + past_end);
+                let lap = [0x80, 0x8000][below(2) as usize];
+                let halves = if packed { index | (flags | lap) << 16 } else { flags | index << 16 };
+                ram.write_u64(at + 8, LENS[below(6) as usize] | halves << 32);
+                if !packed {
+                    ram.write_u16(available + 4 + 2 * below(size.into()), index as u16);
+                    let ahead = below(size.into()) as u16;
+                    ram.write_u16(available + 2, ram.read_u16(used + 2).wrapping_add(ahead));
+                }
+            }
+        });
     }
 }
