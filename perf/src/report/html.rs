@@ -134,7 +134,10 @@ fn comparisons(page: &mut String, results: &Results) -> std::fmt::Result {
                 "<p>A over B: <strong>{:.3}</strong> ({:.3} to {:.3}) over {} pairs of rounds in one placement, of {}.</p>",
                 ratio.median, ratio.low, ratio.high, comparison.rounds_compared, comparison.rounds
             )?,
-            None => write!(page, "<p>No pair of rounds in the same placement.</p>")?,
+            None => write!(
+                page,
+                "<p>No pair of rounds in one placement in which neither side waited long for its lcore.</p>"
+            )?,
         }
     }
     Ok(())

@@ -218,21 +218,27 @@ fn comparison_text(text: &mut String, comparison: &Comparison) {
     row("B", &comparison.b_mpps, " Mpps");
     row("A over B", &comparison.ratio, "");
     for class in &comparison.classes {
-        row(&format!("  cores {} ({} rounds)", class.class, class.rounds), &Some(class.ratio), "");
+        row(&format!("  cores {} ({})", class.class, counted(class.rounds as usize, "round")), &Some(class.ratio), "");
     }
     let _ = writeln!(text, "A: {a}\nB: {b}");
     let _ = writeln!(
         text,
-        "{}, {}, frames of {}: {rounds} rounds of each, {rounds_compared} pairs in one placement{}",
+        "{}, {}, frames of {}: {} of each, {} compared{}",
         comparison.ring.name(),
         comparison.direction.name(),
         comparison.frame_bytes.map_or("a capture".to_owned(), |sizes| sizes.to_string()),
+        counted(*rounds as usize, "round"),
+        counted(*rounds_compared as usize, "pair"),
         if comparison.partial { ", interrupted" } else { "" }
     );
     if comparison.ratio.is_some() {
         let _ = writeln!(text, "{table}");
     } else {
-        let _ = writeln!(text, "no pair of rounds in the same placement: nothing to compare; more --rounds may help");
+        let _ = writeln!(
+            text,
+            "nothing to compare: no pair of rounds in one placement in which neither side waited long for its lcore \
+             (--waited-max); more --rounds may help"
+        );
     }
 }
 
