@@ -31,7 +31,7 @@ mod versus;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -85,6 +85,7 @@ fn work(command: &Command) -> Result<ExitCode> {
         Command::SelfLoop(args) => return self_loop::run(args, &watch).map(|()| ExitCode::SUCCESS),
         Command::Diff(args) => return diff::run(args),
     };
+    ensure!(!results.reports.is_empty() || !watch.stopped(), "interrupted before anything was measured");
     results.publish(shown)?;
     Ok(if results.integrity_errors() > 0 { ExitCode::from(EXIT_INTEGRITY) } else { ExitCode::SUCCESS })
 }

@@ -96,6 +96,7 @@ pub fn run(args: &SelfLoopArgs, watch: &Watch) -> Result<()> {
         });
     }
     drop(progress);
+    ensure!(!lines.is_empty() || !watch.stopped(), "interrupted before anything was measured");
     report::publish(&lines, args.json.as_deref())
 }
 
