@@ -1,19 +1,23 @@
 //! A back end that takes chains and returns them, and does nothing else: no look at a header, no byte copied. What a driver
-//! reaches with it is what the driver can do, and no back end will do more.
+//! reaches with it is what the driver can do, and no back end will do more. One that moves frames needs their lines, too, which
+//! the driver has to get back: what that costs both sides tells a back end that touches the first eight bytes of each.
 
+use std::hint::black_box;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use rustix::event::{Timespec, epoll};
 use rustix::fs::Mode;
+use serde::Serialize;
 use virtnet_control::device::config_space::ConfigSpace;
 use virtnet_control::device::features;
 use virtnet_control::vhost_user::server::Endpoint;
 use virtnet_control::vhost_user::session::Backend;
 use virtnet_engine::caller::{Caller, Line};
-use virtnet_rings::spec::net::NET_HEADER_SIZE_BYTES;
+use virtnet_rings::memory::Span;
+use virtnet_rings::spec::net::{NET_HEADER_SIZE_BYTES, NetHeader};
 use virtnet_rings::{Chain, Notifier, PartStore, Queue, Taken, Used, Virtqueue, with_queue};
 
 use crate::cell::{Direction, Frames};
@@ -26,6 +30,28 @@ const TURNS_PER_LOOK: usize = 4096;
 /// What it prints when front ends may come.
 pub const READY: &str = "floor: listening";
 
+/// What is done with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Deed {
+    /// Nothing: its chain is returned
+    Returns,
+    /// Its first eight bytes are read, or written behind a header, and its chain is returned
+    Touches,
+}
+
+impl Deed {
+    /// To say what the floor is.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Deed::Returns => "a back end that takes chains and returns them, and does nothing else",
+            Deed::Touches => {
+                "a back end that reads or writes eight bytes of each frame, returns its chain, and does nothing else"
+            }
+        }
+    }
+}
+
 /// The back end that does nothing.
 #[derive(Args)]
 pub struct Floor {
@@ -35,6 +61,9 @@ pub struct Floor {
     /// What it pretends to do
     #[arg(long)]
     pub direction: Direction,
+    /// What it does with a frame
+    #[arg(long)]
+    pub deed: Deed,
     /// What the frames that it has not received are said to be
     #[arg(long)]
     pub frames: Frames,
@@ -59,7 +88,7 @@ impl Floor {
             devices.push(Device::new()?);
         }
         println!("{READY}");
-        let mut hand = Hand::new(self.frames);
+        let mut hand = Hand::new(self.frames, self.deed);
         let mut owed = [0; 2];
         let mut events = Vec::with_capacity(8);
         loop {
@@ -98,16 +127,18 @@ struct Hand {
     chains: [Chain; BURST],
     store: PartStore,
     used: Vec<Used>,
+    deed: Deed,
     /// What is said to be in receive buffers, in turn.
     lengths: std::iter::Cycle<std::slice::Iter<'static, u32>>,
 }
 
 impl Hand {
-    fn new(frames: Frames) -> Self {
+    fn new(frames: Frames, deed: Deed) -> Self {
         Hand {
             chains: std::array::from_fn(|_| Chain::default()),
             store: PartStore::new(BURST),
             used: Vec::with_capacity(BURST),
+            deed,
             lengths: frames.bytes().iter().cycle(),
         }
     }
@@ -116,7 +147,7 @@ impl Hand {
     #[inline]
     fn pass(&mut self, ring: &mut Option<Queue>, count: usize, filled: bool) -> Result<usize> {
         let Some(queue) = ring else { return Ok(0) };
-        let Hand { chains, store, used, lengths } = self;
+        let Hand { chains, store, used, deed, lengths } = self;
         with_queue!(queue, queue => {
             let Taken { count, violation } = queue.take_available(&mut chains[..count], store);
             if let Some(violation) = violation {
@@ -125,6 +156,9 @@ impl Hand {
             if count > 0 {
                 used.clear();
                 used.extend(chains[..count].iter_mut().map(|chain| {
+                    if let (Deed::Touches, Some(part)) = (*deed, chain.parts.get(0)) {
+                        touch(part, filled);
+                    }
                     store.give_back(chain.parts.take_list());
                     let len_bytes = filled.then(|| lengths.next()).flatten();
                     chain.used(len_bytes.map_or(0, |len_bytes| len_bytes + NET_HEADER_SIZE_BYTES as u32))
@@ -133,6 +167,17 @@ impl Hand {
             }
             Ok(count)
         })
+    }
+}
+
+/// Reads the first eight bytes of the frame in a buffer, or writes such, with a header in front that asks for nothing.
+#[inline]
+fn touch(part: Span, fill: bool) {
+    if fill {
+        part.write_array(NetHeader { num_buffers: 1, ..NetHeader::default() }.to_bytes());
+        part.skip(NET_HEADER_SIZE_BYTES as u32).write_array([0; 8]);
+    } else {
+        black_box(part.skip(NET_HEADER_SIZE_BYTES as u32).read_array::<8>());
     }
 }
 
@@ -266,10 +311,10 @@ mod tests {
     }
 
     /// The lengths of frames that a guest gets in some turns after it has sent five, and how many of its chains came back.
-    fn pretended(layout: Layout, direction: Direction, turns: usize) -> (Vec<u32>, usize) {
+    fn pretended(layout: Layout, direction: Direction, deed: Deed, turns: usize) -> (Vec<u32>, usize) {
         let (mut nic, device) = nic_and_device(layout);
-        let floor = Floor { lcore: 0, direction, frames: Frames::Mixed, sockets: Vec::new() };
-        let (mut devices, mut hand, mut owed) = ([device], Hand::new(floor.frames), [0; 2]);
+        let floor = Floor { lcore: 0, direction, deed, frames: Frames::Mixed, sockets: Vec::new() };
+        let (mut devices, mut hand, mut owed) = ([device], Hand::new(floor.frames, deed), [0; 2]);
         nic.send_burst(5, |_, _| 64).unwrap();
         for _ in 0..turns {
             floor.turn(&mut devices, &mut hand, &mut owed).unwrap();
@@ -282,13 +327,16 @@ mod tests {
 
     #[test]
     fn a_guest_is_told_of_frames_and_gets_its_own_back() {
-        for layout in [Layout::Split, Layout::Packed] {
-            let (lengths, reaped) = pretended(layout, Direction::FromGuest, 3);
+        let layouts = [Layout::Split, Layout::Packed];
+        for (layout, deed) in
+            layouts.into_iter().flat_map(|layout| Deed::value_variants().iter().map(move |&deed| (layout, deed)))
+        {
+            let (lengths, reaped) = pretended(layout, Direction::FromGuest, deed, 3);
             assert_eq!((lengths.len(), reaped), (0, 5));
-            let (lengths, reaped) = pretended(layout, Direction::ToGuest, 3);
+            let (lengths, reaped) = pretended(layout, Direction::ToGuest, deed, 3);
             assert_eq!((lengths.len(), reaped), (3 * BURST, 0));
             // As many as were sent, and no more.
-            let (lengths, reaped) = pretended(layout, Direction::Loopback, 3);
+            let (lengths, reaped) = pretended(layout, Direction::Loopback, deed, 3);
             assert_eq!((lengths, reaped), (vec![64, 570, 1518, 64, 570], 5));
         }
     }

@@ -49,8 +49,11 @@ struct Arguments {
     /// Only the cells whose name holds each of these words, for example "packed loopback 64"
     #[arg(long, default_value = "")]
     only: String,
-    /// Without the back end that does nothing: a third of the time is saved
-    #[arg(long)]
+    /// What the back end that does nothing does after all with a frame
+    #[arg(long, value_name = "DEED", default_value = "returns")]
+    floor: floor::Deed,
+    /// Without that back end: a third of the time is saved
+    #[arg(long, conflicts_with = "floor")]
     no_floor: bool,
     /// Without huge pages: ordinary memory on all sides
     #[arg(long)]
@@ -134,16 +137,16 @@ fn main() -> ExitCode {
         let mut dpdk = Pair::dpdk(&bench, cells[0]);
         for &cell in cells {
             // It has one thread, which is not to be compared with two.
-            let floor = (!arguments.no_floor && cell.workers == 1).then(|| Pair::floor(&bench, cell));
+            let floor = (!arguments.no_floor && cell.workers == 1).then(|| Pair::floor(&bench, cell, arguments.floor));
             let contest = Contest { dpdk: &mut dpdk, ours: Pair::controller(&bench, cell), floor };
             let result = cell::measure(&bench, cell, contest);
             println!("{}", report::line(&result));
             results.push(result);
         }
     }
-    println!("\n{}", report::table(&results));
+    println!("\n{}", report::table(&results, arguments.floor));
     if let Some(path) = arguments.json {
-        if let Err(error) = std::fs::write(&path, report::json(&bench, &results)) {
+        if let Err(error) = std::fs::write(&path, report::json(&bench, &results, arguments.floor)) {
             eprintln!("{}: {error}", path.display());
             return ExitCode::FAILURE;
         }

@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::Bench;
 use crate::cell::{Measured, Round};
 use crate::environment::Environment;
+use crate::floor::Deed;
 use crate::statistics::{Interval, median_interval};
 
 /// Who reaches so much of what the driver does with a back end that does nothing, is bound by the driver.
@@ -96,7 +97,7 @@ pub fn line(measured: &Measured) -> String {
 }
 
 /// The whole table.
-pub fn table(results: &[Measured]) -> String {
+pub fn table(results: &[Measured], floor: Deed) -> String {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));
     table.set_header([
@@ -140,9 +141,9 @@ pub fn table(results: &[Measured]) -> String {
     let bound = judged.iter().filter(|judged| judged.floor.as_ref().is_some_and(Floor::binds)).count();
     format!(
         "{table}\nratio above 1: our daemon is faster. {below} of {} ratios are below 1.\n\
-         floor: a back end that takes chains and returns them, and does nothing else. Of {bound} cells ours reaches {:.0} % of \
-         that or more: they are bound by the driver.",
+         floor: {}. Of {bound} cells ours reaches {:.0} % of that or more: they are bound by the driver.",
         judged.len(),
+        floor.sentence(),
         BOUND_PART * 100.0
     )
 }
@@ -152,7 +153,7 @@ fn spread(interval: Interval) -> String {
 }
 
 /// Everything, for a program to read.
-pub fn json(bench: &Bench, results: &[Measured]) -> String {
+pub fn json(bench: &Bench, results: &[Measured], floor: Deed) -> String {
     let cells: Vec<_> = results
         .iter()
         .map(|measured| {
@@ -177,6 +178,7 @@ pub fn json(bench: &Bench, results: &[Measured]) -> String {
         "hugepages": bench.huge,
         "window_ms": bench.window.as_millis() as u64,
         "lcores": bench.lcores,
+        "floor": floor,
         "cells": cells,
     });
     serde_json::to_string_pretty(&report).expect("plain data") + "\n"
@@ -218,7 +220,8 @@ mod tests {
         let bound = measured(&[round]);
         assert!(judge(&bound).unwrap().floor.unwrap().binds());
         assert!(line(&bound).contains("floor 20.00, bound by the driver"));
-        assert!(table(&[bound]).contains("95 % bound by the driver"));
+        let table = table(&[bound], Deed::Touches);
+        assert!(table.contains("95 % bound by the driver") && table.contains("eight bytes of each frame"));
         // A floor of another class says nothing.
         let elsewhere = measured(&[[(10.0, "near"), (19.0, "near"), (20.0, "far")]]);
         assert!(judge(&elsewhere).unwrap().floor.is_none());

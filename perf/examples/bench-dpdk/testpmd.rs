@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::Bench;
 use crate::cell::{Cell, Direction, Frames, Ring, name};
-use crate::floor;
+use crate::floor::{self, Deed};
 use crate::process::{self, Process};
 
 const START: Duration = Duration::from_secs(30);
@@ -84,14 +84,14 @@ impl Pair {
     }
 
     /// The back end that does nothing: this program once more.
-    pub fn floor(bench: &Bench, cell: Cell) -> Pair {
+    pub fn floor(bench: &Bench, cell: Cell, deed: Deed) -> Pair {
         let folder = folder();
         let sockets = sockets(&folder, cell);
         let program = std::env::current_exe().expect("this program is somewhere");
         let mut command = process::command(&[], program);
         let lcore = bench.lcores(1).0[0].to_string();
         command.args(["floor", "--lcore", &lcore, "--direction", &name(&cell.direction)]);
-        command.args(["--frames", &name(&cell.frames)]).args(&sockets);
+        command.args(["--frames", &name(&cell.frames), "--deed", &name(&deed)]).args(&sockets);
         let mut back_end = Process::start("the floor", command);
         back_end.wait_for(floor::READY, 0, START);
         let front_end = front_end(bench, cell, &sockets);
