@@ -375,7 +375,7 @@ impl Copier for Filling<'_> {
             && let Some(room) = to.len_bytes().checked_sub(NET_HEADER_SIZE_BYTES as u32)
             && room >= from.len_bytes()
         {
-            to.write_array(header);
+            to.update_array(header);
             to.skip(NET_HEADER_SIZE_BYTES as u32).copy_from(from);
             self.used.push(chain.used(NET_HEADER_SIZE_BYTES as u32 + from.len_bytes()));
             self.counts.size(from.len_bytes());

@@ -287,10 +287,18 @@ impl Chain {
         let Usual { window, access, unread_bytes, .. } = *usual;
         debug_assert!(self.parts.far.is_none(), "the list of the last chain in this place was given back");
         let Some(span) = window.span(descriptor.addr, descriptor.len) else { return false };
-        let bytes = [unread_bytes, NET_HEADER_SIZE_BYTES as u32 + SHORT_FRAME_BYTES - 1];
+        const FRAME: u32 = NET_HEADER_SIZE_BYTES as u32;
+        const LAST: u32 = FRAME + SHORT_FRAME_BYTES - 1;
         match access {
-            Access::Read => span.prefetch(bytes),
-            Access::Write => span.prefetch_to_write(bytes),
+            Access::Read => {
+                span.prefetch(unread_bytes);
+                span.prefetch(LAST);
+            }
+            Access::Write => {
+                span.prefetch_to_write(FRAME);
+                span.prefetch_to_write(LAST);
+                span.prefetch(0); // mostly as it should be
+            }
         }
         self.parts.near[0] = span;
         self.parts.shape = Shape::plain(access);

@@ -52,3 +52,17 @@ fn a_copy_of_a_buffer_into_another_that_overlaps_it_leaves_all_else_alone() {
         }
     }
 }
+
+#[test]
+fn an_update_leaves_what_was_asked_for_where_there_is_room() {
+    let memory = OwnedMemory::new(16);
+    for (before, len_bytes) in [([0xee; 16], 12), ([7; 16], 12), ([0xee; 16], 13), ([0xee; 16], 11)] {
+        memory.span(0, 16).write(&before);
+        let fits = len_bytes >= 12;
+        assert_eq!(memory.span(0, len_bytes).update_array([7; 12]), fits);
+        let mut found = [0; 16];
+        memory.span(0, 16).read(&mut found);
+        let (updated, rest) = found.split_at(if fits { 12 } else { 0 });
+        assert!(updated.iter().all(|&byte| byte == 7) && rest.iter().all(|&byte| byte == before[15]));
+    }
+}

@@ -176,7 +176,8 @@ impl Frame {
     #[inline]
     pub fn prefetch(&self) {
         if let Some(part) = self.parts.only() {
-            part.prefetch([0, 63]);
+            part.prefetch(0);
+            part.prefetch(63);
         }
     }
 

@@ -72,39 +72,35 @@ impl Span {
         Span { start: self.start, len_bytes: self.len_bytes.min(count) }
     }
 
-    /// Asks the cache for the lines that two bytes lie in, wherever that is.
+    /// Asks the cache for the line that a byte lies in, wherever that is.
     #[inline(always)]
-    pub fn prefetch(self, bytes: [u32; 2]) {
-        for at in bytes {
-            let _byte = self.start.wrapping_add(at as usize);
-            // SAFETY: a prefetch has no effect that the program could see, at any address.
-            #[cfg(target_arch = "x86_64")]
-            unsafe {
-                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(_byte.cast());
-            }
-            // SAFETY: as above.
-            #[cfg(target_arch = "aarch64")]
-            unsafe {
-                std::arch::asm!("prfm pldl1keep, [{}]", in(reg) _byte, options(nostack, preserves_flags, readonly));
-            }
+    pub fn prefetch(self, byte: u32) {
+        let _byte = self.start.wrapping_add(byte as usize);
+        // SAFETY: a prefetch has no effect that the program could see, at any address.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(_byte.cast());
+        }
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        unsafe {
+            std::arch::asm!("prfm pldl1keep, [{}]", in(reg) _byte, options(nostack, preserves_flags, readonly));
         }
     }
 
     /// The same to write there: the line is taken from other cores at once, and not first read and then taken.
     #[inline(always)]
-    pub fn prefetch_to_write(self, bytes: [u32; 2]) {
-        for at in bytes {
-            let _byte = self.start.wrapping_add(at as usize);
-            // SAFETY: as in `prefetch`; a CPU that does not know the instruction does nothing.
-            #[cfg(target_arch = "x86_64")]
-            unsafe {
-                std::arch::asm!("prefetchw [{}]", in(reg) _byte, options(nostack, preserves_flags, readonly));
-            }
-            // SAFETY: as above.
-            #[cfg(target_arch = "aarch64")]
-            unsafe {
-                std::arch::asm!("prfm pstl1keep, [{}]", in(reg) _byte, options(nostack, preserves_flags, readonly));
-            }
+    pub fn prefetch_to_write(self, byte: u32) {
+        let _byte = self.start.wrapping_add(byte as usize);
+        // SAFETY: as in `prefetch`; a CPU that does not know the instruction does nothing.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            std::arch::asm!("prefetchw [{}]", in(reg) _byte, options(nostack, preserves_flags, readonly));
+        }
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        unsafe {
+            std::arch::asm!("prfm pstl1keep, [{}]", in(reg) _byte, options(nostack, preserves_flags, readonly));
         }
     }
 
@@ -151,6 +147,14 @@ impl Span {
         // SAFETY: as in `read_array`.
         unsafe { ptr::write(self.start.cast::<[u8; N]>(), bytes) };
         true
+    }
+
+    /// The same unless these bytes are there: a line that both sides only read stays with both.
+    #[inline(always)]
+    pub fn update_array<const N: usize>(self, bytes: [u8; N]) -> bool {
+        // SAFETY: as in `read_array`. It does not matter when they are read, or how often: nothing is done with them.
+        let same = self.len_bytes as usize >= N && unsafe { ptr::read(self.start.cast::<[u8; N]>()) } == bytes;
+        same || self.write_array(bytes)
     }
 
     /// Copies the front of `from` to the front of this one; returns how many bytes, the shorter of the two.
