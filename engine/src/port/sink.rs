@@ -8,7 +8,8 @@ use crate::window::Window;
 
 /// Buffers of the SF's send queue, used in turn: a burst's, which stay in the cache.
 const BUFFERS: usize = 32;
-const BUFFER_SIZE_BYTES: usize = 2048;
+/// An odd number of cache lines: short frames do not all lie in the same few sets of the cache.
+const BUFFER_SIZE_BYTES: usize = 33 * 64;
 
 /// The sink of one pair.
 #[derive(Debug)]
