@@ -16,6 +16,9 @@ pub const PARTS_MAX: usize = 64;
 /// The frames that come by the million; of those, the cache is asked for the last byte, too.
 const SHORT_FRAME_BYTES: u32 = 64;
 
+/// Lines of each part of a longer chain that the cache is asked for; what follows, it sees coming.
+const LINES_AHEAD: usize = 8;
+
 /// Room for the parts of a long chain, lent by a [`PartStore`].
 pub type PartList = Box<[Span; PARTS_MAX]>;
 
@@ -365,6 +368,14 @@ impl Reach {
             if !span.is_empty() {
                 if !writable && chain.parts.count() > chain.parts.readable() {
                     return set_fault(chain, Fault::ReadableAfterWritable);
+                }
+                let unread_bytes = if chain.parts.count() == 0 { self.unread_bytes } else { 0 };
+                for byte in (unread_bytes..span.len_bytes()).step_by(64).take(LINES_AHEAD) {
+                    if writable {
+                        span.prefetch_to_write(byte);
+                    } else {
+                        span.prefetch(byte);
+                    }
                 }
                 if !chain.parts.push(span, writable, store) {
                     return set_fault(chain, Fault::TooManyParts);
