@@ -170,11 +170,11 @@ impl Hand {
     }
 }
 
-/// Reads the first eight bytes of the frame in a buffer, or writes such, with a header in front that asks for nothing.
+/// Reads the first eight bytes of the frame in a buffer, or writes such; the header in front is to ask for nothing.
 #[inline]
 fn touch(part: Span, fill: bool) {
     if fill {
-        part.write_array(NetHeader { num_buffers: 1, ..NetHeader::default() }.to_bytes());
+        part.update_array(NetHeader { num_buffers: 1, ..NetHeader::default() }.to_bytes());
         part.skip(NET_HEADER_SIZE_BYTES as u32).write_array([0; 8]);
     } else {
         black_box(part.skip(NET_HEADER_SIZE_BYTES as u32).read_array::<8>());

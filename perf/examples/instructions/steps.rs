@@ -77,7 +77,7 @@ const RULES: &[Rule] = &[
     (Step::Translate, "rings/src/memory/mod.rs", &[]),
     (Step::Translate, "rings/src/memory/map.rs", &[]),
     (Step::Copy, "rings/src/memory/span.rs", &["copy", "copy_from", "read", "write"]),
-    (Step::Header, "rings/src/memory/span.rs", &["write_array"]),
+    (Step::Header, "rings/src/memory/span.rs", &["update_array", "write_array"]),
     (Step::Publish, "rings/src/split.rs", &["return_used", "wants_notification"]),
     (Step::Publish, "rings/src/packed.rs", &["return_used", "wants_notification"]),
     (Step::Publish, "rings/src/notify.rs", &[]),
