@@ -10,6 +10,8 @@ use crate::frame::Sizes;
 
 /// The largest frame: what fits a standard buffer, and what DPDK's drivers take without being told otherwise.
 pub const FRAME_BYTES_MAX: usize = 1518;
+/// A driver with vector instructions receives nothing where there is room for fewer frames.
+pub const VECTOR_FRAMES: usize = 8;
 
 /// What is measured.
 #[derive(Clone, Debug)]
@@ -50,7 +52,7 @@ impl Cell {
         let mut cells = Vec::new();
         for &ring in &rings {
             for (features, &path) in mixes.iter().flat_map(|mix| paths.iter().map(move |path| (mix, path))) {
-                if !offers(ring, features, path) {
+                if !offers(ring, features, path, args.burst.into()) {
                     continue;
                 }
                 for &direction in &directions {
@@ -62,7 +64,7 @@ impl Cell {
         ensure!(
             !cells.is_empty(),
             "--driver vectorised: the driver has that path for split with --features none, and for \
-            packed with --features in_order"
+            packed with --features in_order, in bursts of {VECTOR_FRAMES} or more"
         );
         Ok(cells)
     }
@@ -105,7 +107,7 @@ fn mixes() -> [Features; 4] {
 }
 
 /// Whether DPDK's driver has that path for such a ring.
-fn offers(ring: Ring, mix: &Features, path: Path) -> bool {
+fn offers(ring: Ring, mix: &Features, path: Path, burst: usize) -> bool {
     let in_order = mix.has(Feature::InOrder);
-    path == Path::Scalar || !mix.has(Feature::MrgRxbuf) && in_order == (ring == Ring::Packed)
+    path == Path::Scalar || burst >= VECTOR_FRAMES && !mix.has(Feature::MrgRxbuf) && in_order == (ring == Ring::Packed)
 }

@@ -67,7 +67,7 @@ pub fn run(args: &SelfLoopArgs, watch: &Watch) -> Result<()> {
         dpdk_version: eal.version(),
         environment,
     };
-    let mut lines = Vec::new();
+    let (mut lines, mut failed) = (Vec::new(), 0);
     for (number, cell) in (0..).zip(&cells) {
         if watch.stopped() {
             break;
@@ -75,9 +75,17 @@ pub fn run(args: &SelfLoopArgs, watch: &Watch) -> Result<()> {
         let title = cell.to_string();
         let started_at_s = SystemTime::UNIX_EPOCH.elapsed().map_or(0.0, |since| since.as_secs_f64());
         let measured = progress.during(&title, length, watch, || contest.measure(&mut listening, 2 * number, cell));
-        let Some(Measured { pairs, checksummed }) = measured.with_context(|| title.clone())? else {
-            progress.say(&format!("{title}: skipped, DPDK's driver has no vectorised path for it here"));
-            continue;
+        let Measured { pairs, checksummed } = match measured {
+            Ok(Some(measured)) => measured,
+            Ok(None) => {
+                progress.say(&format!("{title}: skipped, DPDK's driver has no vectorised path for it here"));
+                continue;
+            }
+            Err(error) => {
+                progress.say(&format!("FAILED: {title}: {error:#}"));
+                failed += 1;
+                continue;
+            }
         };
         let Some(figures) = Figures::of(&pairs) else { break };
         lines.push(Line {
@@ -97,7 +105,9 @@ pub fn run(args: &SelfLoopArgs, watch: &Watch) -> Result<()> {
     }
     drop(progress);
     ensure!(!lines.is_empty() || !watch.stopped(), "interrupted before anything was measured");
-    report::publish(&lines, args.json.as_deref())
+    report::publish(&lines, args.json.as_deref())?;
+    ensure!(failed == 0, "{failed} of {} lines could not be measured", cells.len());
+    Ok(())
 }
 
 fn eal_arguments(lcore: usize, huge: bool, memory_mib: u32) -> Vec<String> {

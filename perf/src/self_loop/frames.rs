@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use dpdk_sys::{Burst, Eal, Pool, PoolOptions};
 use virtnet_engine::port::source::SourceConfig;
 
-use super::cell::FRAME_BYTES_MAX;
+use super::cell::{FRAME_BYTES_MAX, VECTOR_FRAMES};
 use crate::frame::{Addressing, Checker, FRAME_BYTES_MIN, Integrity, STAMP_OFFSET, Sizes, template};
 
 /// Buffers that an lcore keeps at hand, of each pool.
@@ -54,7 +54,7 @@ pub fn full_pool(eal: &Eal, name: &str, buffers: u32) -> Result<Pool> {
 /// The pool is empty.
 pub fn announcement(full: Pool) -> Result<Burst> {
     let from_receiver = Addressing { destination: [0xff; 6], ..Addressing::between(1, 0) };
-    let mut burst = Burst::new(1);
+    let mut burst = Burst::new(VECTOR_FRAMES); // it is received in this, too
     ensure!(burst.fill(full, 1), "no buffers are left");
     burst.set_len_bytes(0, FRAME_BYTES_MIN as u16)?;
     burst.write(0, 0, &template(FRAME_BYTES_MIN, 0, 0, from_receiver))?;
