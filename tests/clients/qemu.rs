@@ -185,15 +185,21 @@ fn guest_migrates_while_it_pings() {
     guest.wait_boot();
     guest.address("eth0", "10.77.0.11/24");
     guest.ping(HOST, 3);
-    let mut arrival = machine(1).start(&lab);
+    let expect = || (machine(1).start(&lab), Monitor::connect(&monitors[1]));
+    let (mut arrival, mut destination) = expect();
     let mut source = Monitor::connect(&monitors[0]);
-    let mut destination = Monitor::connect(&monitors[1]);
 
     // Writes to memory and frames in both directions, all the way through.
     guest.run(
         "ping -i 0.1 -c 1000 10.77.0.1 >/tmp/pings 2>&1 & (while :; do head -c 200000 /dev/urandom >/tmp/busy; done) &",
     );
     std::thread::sleep(Duration::from_secs(1));
+    if let Some(status) = arrival.ended() {
+        // Seen twice on busy machines with QEMU 11.1, which has been told nothing yet and says nothing.
+        eprintln!("the destination's QEMU ended by itself ({status}); another one is started");
+        drop(arrival);
+        (arrival, destination) = expect();
+    }
     let uri = format!("unix:{}", controller.path("migration.sock").display());
     destination.execute("migrate-incoming", json!({ "uri": uri }));
     source.execute("migrate", json!({ "uri": uri }));
