@@ -154,7 +154,9 @@ proptest! {
         }
         file.truncate(usize::from(end));
         if let Ok(capture) = TempFile::of(&file).load() {
-            prop_assert!(capture.summary().frames <= 2 && capture.summary().bytes <= 150);
+            // A length that was damaged may take what follows for its frame, or leave it for others: no more than there is.
+            let CaptureSummary { frames, bytes, .. } = capture.summary();
+            prop_assert!(16 * frames + bytes <= file.len());
         }
     }
 }
