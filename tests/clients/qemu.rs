@@ -162,7 +162,12 @@ fn packed_and_split_guests_of_two_queue_pairs_meet_in_the_switch() {
 #[test]
 fn guest_migrates_while_it_pings() {
     let Some(lab) = Lab::with(&["qemu"]) else { return };
-    let Some(network) = Network::new(&lab) else { return };
+    assert!((0..3).any(|_| migrates(&lab)), "a QEMU ended by itself three times");
+}
+
+/// `false` if a QEMU ended by itself before it was told to migrate: QEMU 11.1 does that now and then, without a word.
+fn migrates(lab: &Lab) -> bool {
+    let Some(network) = Network::new(lab) else { return true };
     let kernels = lab.kernels();
     let newest = &kernels[kernels.len() - 1];
     let controller = Controller::start(&config(&[device(1, 1, false), device(2, 1, true)]), Some(&network));
@@ -181,12 +186,12 @@ fn guest_migrates_while_it_pings() {
         monitor: Some(&monitors[n]),
         incoming: n == 1,
     };
-    let mut guest = machine(0).start(&lab);
+    let mut guest = machine(0).start(lab);
     guest.wait_boot();
     guest.address("eth0", "10.77.0.11/24");
     guest.ping(HOST, 3);
-    let expect = || (machine(1).start(&lab), Monitor::connect(&monitors[1]));
-    let (mut arrival, mut destination) = expect();
+    let mut arrival = machine(1).start(lab);
+    let mut destination = Monitor::connect(&monitors[1]);
     let mut source = Monitor::connect(&monitors[0]);
 
     // Writes to memory and frames in both directions, all the way through.
@@ -194,11 +199,11 @@ fn guest_migrates_while_it_pings() {
         "ping -i 0.1 -c 1000 10.77.0.1 >/tmp/pings 2>&1 & (while :; do head -c 200000 /dev/urandom >/tmp/busy; done) &",
     );
     std::thread::sleep(Duration::from_secs(1));
-    if let Some(status) = arrival.ended() {
-        // Seen twice on busy machines with QEMU 11.1, which has been told nothing yet and says nothing.
-        eprintln!("the destination's QEMU ended by itself ({status}); another one is started");
-        drop(arrival);
-        (arrival, destination) = expect();
+    for (name, machine) in [("source", &mut guest), ("destination", &mut arrival)] {
+        if let Some(status) = machine.ended() {
+            eprintln!("the QEMU of the {name} ended by itself ({status}); once more");
+            return false;
+        }
     }
     let uri = format!("unix:{}", controller.path("migration.sock").display());
     destination.execute("migrate-incoming", json!({ "uri": uri }));
@@ -225,6 +230,7 @@ fn guest_migrates_while_it_pings() {
     arrival.tcp_echo(HOST, TCP_BYTES);
     arrival.power_off();
     controller.end();
+    true
 }
 
 /// QEMU's command socket.
