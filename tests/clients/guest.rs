@@ -1,7 +1,6 @@
 //! A Linux guest, told what to do over its console: a line "NUMBER COMMAND" is answered by the
 //! command's output and "@@NUMBER STATUS" (the first program that `scripts/lab` puts into its image).
 
-use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use crate::process::Process;
@@ -34,11 +33,6 @@ impl Guest {
             let after = text.split("@@ready ").nth(1)?;
             after.contains('\n').then(|| after.split_whitespace().next().unwrap_or_default().to_owned())
         })
-    }
-
-    /// How its machine ended, if it has.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.process.ended()
     }
 
     /// Starts a command without waiting for it.

@@ -126,14 +126,9 @@ impl Process {
         }
     }
 
-    /// How the child ended, if it has.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("a child can be waited for")
-    }
-
     /// Whether the child still runs.
     pub fn is_running(&mut self) -> bool {
-        self.ended().is_none()
+        self.child.try_wait().expect("a child can be waited for").is_none()
     }
 
     /// Asks the child to end, as an operator would.
