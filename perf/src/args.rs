@@ -241,6 +241,21 @@ pub fn part_of_one(text: &str) -> Result<f64, String> {
     if (0.0..1.0).contains(&part) { Ok(part) } else { Err("0 or more, below 1".to_owned()) }
 }
 
+/// What all queues have in common.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Load")]
+pub struct QueueArgs {
+    /// Descriptors of a queue: up to 32768; split: a power of two
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(8..=32768))]
+    pub queue_size: u16,
+    /// Frames the guest sends, and chains a worker takes, at a time
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub burst: u16,
+    /// Features negotiated, with commas: mrg_rxbuf, in_order, event_idx, indirect; or none
+    #[arg(long, value_name = "LIST", default_value = "mrg_rxbuf")]
+    pub features: Features,
+}
+
 /// What the simulated guest does.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Load")]
@@ -255,15 +270,9 @@ pub struct LoadArgs {
     /// Queue pairs of a guest
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub queues: u16,
-    /// Descriptors of a queue: up to 32768; split: a power of two
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(8..=32768))]
-    pub queue_size: u16,
-    /// Frames the guest sends, and chains a worker takes, at a time
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub burst: u16,
-    /// Features negotiated, with commas: mrg_rxbuf, in_order, event_idx, indirect; or none
-    #[arg(long, value_name = "LIST", default_value = "mrg_rxbuf")]
-    pub features: Features,
+    /// Queues.
+    #[command(flatten)]
+    pub queue: QueueArgs,
     /// Lcores of the guest's threads, as in 2-5,8 [default: the last ones, one thread]
     #[arg(long, value_name = "LIST")]
     pub driver_lcores: Option<Lcores>,

@@ -70,9 +70,9 @@ impl Plan {
         let mut plans = Vec::new();
         for &ring in rings {
             ensure!(
-                ring == Ring::Packed || load.queue_size.is_power_of_two(),
+                ring == Ring::Packed || load.queue.queue_size.is_power_of_two(),
                 "--queue-size {}: a split queue has a power of two",
-                load.queue_size
+                load.queue.queue_size
             );
             for &direction in directions {
                 for &sizes in &load.frame_bytes {
@@ -99,9 +99,9 @@ impl Plan {
             direction,
             traffic: Arc::new(Traffic::Stamped(sizes)),
             queues: load.queues,
-            queue_size: load.queue_size,
-            burst: load.burst,
-            features: load.features.clone(),
+            queue_size: load.queue.queue_size,
+            burst: load.queue.burst,
+            features: load.queue.features.clone(),
             first_guest: 0,
             division: division.clone(),
             rate_pps,

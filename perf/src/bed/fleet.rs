@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::process::Pid;
 use virtnet_engine::placement::Move;
-use virtnet_engine::{DeviceId, Engine, EngineConfig, IdlePolicy, LoadReport};
+use virtnet_engine::{DeviceId, Engine, LoadReport};
 
-use super::in_process::{attach, counted, port};
+use super::in_process::{attach, counted, port, start};
 use super::{Bed, Counted};
 use crate::args::Direction;
 use crate::frame::guest_mac;
@@ -53,13 +53,7 @@ impl Fleet {
     /// No memory, or the engine refuses.
     pub fn new(plans: &[Plan], seats: &[Seat], on_loop: bool) -> Result<Self> {
         let first = plans.first().context("no device")?;
-        let shared_lcore = first.division.is_shared();
-        let config = EngineConfig {
-            lcores: first.division.workers.iter().copied().map(Some).collect(),
-            idle: if shared_lcore { IdlePolicy::Adaptive } else { IdlePolicy::Poll },
-            burst: usize::from(first.burst),
-        };
-        let mut engine = Engine::start(config).context("the engine")?;
+        let mut engine = start(first)?;
         let mut members = Vec::new();
         for (at, plan) in plans.iter().enumerate() {
             let direction = match plan.direction {
@@ -89,7 +83,7 @@ impl Fleet {
                 direction,
                 burst: plan.burst,
                 lcores,
-                shared_lcore,
+                shared_lcore: plan.division.is_shared(),
                 persistent: plan.smoke,
                 inject: plan.inject,
                 beside: None,

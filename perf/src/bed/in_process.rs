@@ -35,14 +35,7 @@ impl InProcess {
     /// # Errors
     /// No memory, or the engine refuses.
     pub fn new(plan: &Plan, direction: Direction) -> Result<Self> {
-        let shared_lcore = plan.division.is_shared();
-        let config = EngineConfig {
-            lcores: plan.division.workers.iter().copied().map(Some).collect(),
-            // On an lcore of its own a worker polls; otherwise it leaves the guest its turn.
-            idle: if shared_lcore { IdlePolicy::Adaptive } else { IdlePolicy::Poll },
-            burst: usize::from(plan.burst),
-        };
-        let mut engine = Engine::start(config).context("the engine")?;
+        let mut engine = start(plan)?;
         let count = if direction == Direction::GuestToGuest { 2 } else { 1 };
         let mut guests = Vec::new();
         let mut devices = Vec::new();
@@ -55,7 +48,7 @@ impl InProcess {
             direction,
             burst: plan.burst,
             lcores: plan.division.drivers.clone(),
-            shared_lcore,
+            shared_lcore: plan.division.is_shared(),
             persistent: plan.smoke,
             inject: plan.inject,
             beside: None,
@@ -87,6 +80,17 @@ impl Bed for InProcess {
         }
         Ok(())
     }
+}
+
+/// An engine on the plan's lcores.
+pub(super) fn start(plan: &Plan) -> Result<Engine> {
+    let config = EngineConfig {
+        lcores: plan.division.workers.iter().copied().map(Some).collect(),
+        // On an lcore of its own a worker polls; otherwise it leaves the guest its turn.
+        idle: if plan.division.is_shared() { IdlePolicy::Adaptive } else { IdlePolicy::Poll },
+        burst: usize::from(plan.burst),
+    };
+    Engine::start(config).context("the engine")
 }
 
 /// What devices of an engine have counted.

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::args::{Direction, Features, Lcores, LoadArgs, ResultArgs, Ring, rate, seconds};
+use crate::args::{Direction, Lcores, LoadArgs, QueueArgs, ResultArgs, Ring, rate, seconds};
 use crate::frame::Sizes;
 
 /// `sweep`.
@@ -39,17 +39,9 @@ pub struct SweepArgs {
     #[arg(long, value_name = "N", default_value = "1,4", value_delimiter = ',', help_heading = "Load",
         value_parser = clap::value_parser!(u16).range(1..=64))]
     pub queues: Vec<u16>,
-    /// Descriptors of a queue: up to 32768; split: a power of two
-    #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Load",
-        value_parser = clap::value_parser!(u16).range(8..=32768))]
-    pub queue_size: u16,
-    /// Frames the guest sends, and chains a worker takes, at a time
-    #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Load",
-        value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub burst: u16,
-    /// Features negotiated, with commas: mrg_rxbuf, in_order, event_idx, indirect; or none
-    #[arg(long, value_name = "LIST", default_value = "mrg_rxbuf", help_heading = "Load")]
-    pub features: Features,
+    /// Queues.
+    #[command(flatten)]
+    pub queue: QueueArgs,
     /// Lcores of the guest's threads, as in 2-5,8 [default: the last one that workers do not need]
     #[arg(long, value_name = "LIST", help_heading = "Load")]
     pub driver_lcores: Option<Lcores>,
@@ -68,9 +60,7 @@ impl SweepArgs {
             ring: self.ring.clone(),
             frame_bytes: self.frame_bytes.clone(),
             queues,
-            queue_size: self.queue_size,
-            burst: self.burst,
-            features: self.features.clone(),
+            queue: self.queue.clone(),
             driver_lcores: self.driver_lcores.clone(),
             smoke: self.smoke,
         }

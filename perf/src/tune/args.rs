@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::goal::Goal;
-use crate::args::{Direction, Features, Lcores, LoadArgs, Ring, rate, seconds};
+use crate::args::{Direction, Lcores, LoadArgs, QueueArgs, Ring, rate, seconds};
 use crate::frame::Sizes;
 
 /// `tune`.
@@ -56,17 +56,9 @@ pub struct TuneArgs {
     /// another pace
     #[arg(long, value_name = "FILE", conflicts_with = "frame_bytes", help_heading = "Load")]
     pub recorded: Option<PathBuf>,
-    /// Descriptors of a queue: up to 32768; split: a power of two
-    #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Load",
-        value_parser = clap::value_parser!(u16).range(8..=32768))]
-    pub queue_size: u16,
-    /// Frames a guest sends, and chains a worker takes, at a time
-    #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Load",
-        value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub burst: u16,
-    /// Features negotiated, with commas: mrg_rxbuf, in_order, event_idx, indirect; or none
-    #[arg(long, value_name = "LIST", default_value = "mrg_rxbuf", help_heading = "Load")]
-    pub features: Features,
+    /// Queues.
+    #[command(flatten)]
+    pub queue: QueueArgs,
     /// Lcores of the guests' threads, as in 2-5,8 [default: the last one, or the last that --lcores has not]
     #[arg(long, value_name = "LIST", help_heading = "Load")]
     pub driver_lcores: Option<Lcores>,
@@ -93,9 +85,7 @@ impl TuneArgs {
             ring: vec![ring],
             frame_bytes: vec![frame_bytes],
             queues,
-            queue_size: self.queue_size,
-            burst: self.burst,
-            features: self.features.clone(),
+            queue: self.queue.clone(),
             driver_lcores: self.driver_lcores.clone(),
             smoke: self.smoke,
         }
