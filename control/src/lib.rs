@@ -6,4 +6,5 @@
 pub mod config;
 pub mod daemon;
 pub mod device;
+pub mod refusal;
 pub mod vhost_user;
