@@ -6,7 +6,7 @@
 mod port;
 #[cfg(test)]
 mod tests;
-mod value;
+pub(crate) mod value;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use serde::Deserialize;
 use virtnet_engine::IdlePolicy;
 
 pub use port::{Pace, Pcap, Port, Sizes, Source, Tap};
-pub use value::{Lcores, Mac};
+pub use value::{Hex, Lcores, Mac};
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -28,7 +28,7 @@ pub struct Config {
     #[serde(default)]
     pub idle: Idle,
     /// Frames a burst, 1 to 256.
-    #[serde(default = "burst_default", deserialize_with = "value::between::<_, 1, 256>")]
+    #[serde(default = "burst_default", deserialize_with = "value::between::<_, _, 1, 256>")]
     pub burst: u64,
     /// The switch that devices with port "switch" meet in.
     #[serde(default)]
@@ -106,10 +106,10 @@ pub struct Device {
     #[serde(default = "socket_mode_default", deserialize_with = "value::octal")]
     pub socket_mode: u32,
     /// Queue pairs, 1 to 127.
-    #[serde(default = "queue_pairs_default", deserialize_with = "value::between::<_, 1, 127>")]
+    #[serde(default = "queue_pairs_default", deserialize_with = "value::between::<_, _, 1, 127>")]
     pub queue_pairs: u64,
     /// The largest queue it takes, 2 to 32768.
-    #[serde(default = "queue_size_default", deserialize_with = "value::between::<_, 2, 32768>")]
+    #[serde(default = "queue_size_default", deserialize_with = "value::between::<_, _, 2, 32768>")]
     pub queue_size_max: u64,
     /// What it is connected to.
     #[serde(default)]
@@ -118,7 +118,7 @@ pub struct Device {
     #[serde(default)]
     pub mac: Option<Mac>,
     /// The MTU it tells its driver, 68 to 65535.
-    #[serde(default, deserialize_with = "value::optional_between::<_, 68, 65535>")]
+    #[serde(default, deserialize_with = "value::optional_between::<_, _, 68, 65535>")]
     pub mtu: Option<u64>,
     /// What it offers.
     #[serde(default)]

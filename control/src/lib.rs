@@ -3,8 +3,10 @@
 //! May use: virtnet-engine, virtnet-rings.
 #![forbid(unsafe_code)]
 
+pub mod class;
 pub mod config;
 pub mod daemon;
 pub mod device;
+pub mod recovery;
 pub mod refusal;
 pub mod vhost_user;

@@ -42,7 +42,7 @@ pub struct Source {
     #[serde(default, deserialize_with = "value::optional_rate")]
     pub rate_fps: Option<f64>,
     /// How many, for each queue pair; without it, for ever.
-    #[serde(default, deserialize_with = "value::optional_between::<_, 1, { u64::MAX }>")]
+    #[serde(default, deserialize_with = "value::optional_between::<_, _, 1, { u64::MAX }>")]
     pub count: Option<u64>,
 }
 

@@ -4,29 +4,44 @@ use std::fmt;
 use std::path::PathBuf;
 
 use serde::de::{Error, Unexpected};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The longest a netdev's name can be. (IFNAMSIZ, less its zero)
 const NETDEV_CHARS_MAX: usize = 15;
+/// The same of an RDMA device. (IB_DEVICE_NAME_MAX, less its zero)
+const IB_DEVICE_CHARS_MAX: usize = 63;
 const NAME_CHARS_MAX: usize = 64;
 /// No machine has more.
 const LCORE_MAX: usize = 4095;
 
 /// An integer from `MIN` to `MAX`.
-pub fn between<'de, D: Deserializer<'de>, const MIN: u64, const MAX: u64>(deserializer: D) -> Result<u64, D::Error> {
+pub fn between<'de, D: Deserializer<'de>, T: TryFrom<u64>, const MIN: u64, const MAX: u64>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     let found = u64::deserialize(deserializer)?;
-    let allowed = format!("{MIN} to {MAX}");
-    if (MIN..=MAX).contains(&found) {
-        return Ok(found);
-    }
-    Err(D::Error::invalid_value(Unexpected::Unsigned(found), &allowed.as_str()))
+    let fits = (MIN..=MAX).contains(&found).then(|| T::try_from(found).ok()).flatten();
+    let allowed = || if MIN == MAX { MIN.to_string() } else { format!("{MIN} to {MAX}") };
+    fits.ok_or_else(|| D::Error::invalid_value(Unexpected::Unsigned(found), &allowed().as_str()))
 }
 
 /// The same for a key that may be left out.
-pub fn optional_between<'de, D: Deserializer<'de>, const MIN: u64, const MAX: u64>(
+pub fn optional_between<'de, D: Deserializer<'de>, T: TryFrom<u64>, const MIN: u64, const MAX: u64>(
     deserializer: D,
-) -> Result<Option<u64>, D::Error> {
-    between::<D, MIN, MAX>(deserializer).map(Some)
+) -> Result<Option<T>, D::Error> {
+    between::<D, T, MIN, MAX>(deserializer).map(Some)
+}
+
+/// A key that may be left out, but is not null.
+pub fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// The size of a queue, for a key that may be left out.
+pub fn optional_queue_size<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    let found = u64::deserialize(deserializer)?;
+    let is_size = (4..=32768).contains(&found) && found.is_power_of_two();
+    let size = is_size.then(|| T::try_from(found).ok()).flatten();
+    size.map(Some).ok_or_else(|| D::Error::invalid_value(Unexpected::Unsigned(found), &"a power of 2 from 4 to 32768"))
 }
 
 /// A finite number above 0, for a key that may be left out.
@@ -65,6 +80,16 @@ pub fn netdev<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
         return Ok(found);
     }
     Err(D::Error::invalid_value(Unexpected::Str(&found), &"a netdev's name: 1 to 15 letters, digits, '-', '_', '.'"))
+}
+
+/// The name of an RDMA device.
+pub fn ib_device<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let found = String::deserialize(deserializer)?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if (1..=IB_DEVICE_CHARS_MAX).contains(&found.len()) && found.chars().all(is_plain) {
+        return Ok(found);
+    }
+    Err(D::Error::invalid_value(Unexpected::Str(&found), &"an RDMA device's name: 1 to 63 letters, digits, '_', '-'"))
 }
 
 /// Permissions of a socket, as in chmod.
@@ -116,6 +141,46 @@ impl<'de> Deserialize<'de> for Mac {
         Self::parse(&found).ok_or_else(|| {
             D::Error::invalid_value(Unexpected::Str(&found), &"one device's address, such as \"02:00:00:00:00:01\"")
         })
+    }
+}
+
+impl Serialize for Mac {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Bits, written as "0x" and up to 16 hexadecimal digits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hex(pub u64);
+
+impl Hex {
+    fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"))?;
+        let is_hex = digits.bytes().all(|b| b.is_ascii_hexdigit());
+        is_hex.then(|| u64::from_str_radix(digits, 16).ok()).flatten().map(Self)
+    }
+}
+
+impl fmt::Display for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hex {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let found = String::deserialize(deserializer)?;
+        Self::parse(&found).ok_or_else(|| {
+            let allowed = "bits in hexadecimal, up to 64, such as \"0x230047082b\"";
+            D::Error::invalid_value(Unexpected::Str(&found), &allowed)
+        })
+    }
+}
+
+impl Serialize for Hex {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

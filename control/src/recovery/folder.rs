@@ -1,0 +1,278 @@
+//! The folder of recovery files, which anyone may have been in: names are checked before they are used, and nothing but a
+//! regular file is ever opened.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::error::{Fault, RecoveryError};
+use super::record::Record;
+
+/// The longest file that is read.
+pub(super) const FILE_BYTES_MAX: u64 = 64 << 10;
+/// The most files that are read: more than there can be functions.
+pub(super) const FILES_MAX: usize = 4096;
+/// The most entries that are not ours and are named.
+pub(super) const FOREIGN_MAX: usize = 64;
+pub(super) const VUID_CHARS_MAX: usize = 64;
+
+const FOLDER: &str = "recovery";
+const SUFFIX: &str = ".json";
+/// Of a file that is being written. The dot keeps it apart from every VUID.
+const TEMP_PREFIX: &str = ".new-";
+
+/// The folder `recovery` of a state folder.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    handle: OwnedFd,
+}
+
+/// What an entry's name says it is.
+enum Entry<'a> {
+    /// The file of the function with this VUID.
+    Record(&'a str),
+    /// What a crash left of writing one.
+    Temp,
+    /// Nothing of ours.
+    Foreign,
+}
+
+impl Entry<'_> {
+    fn of(name: &CStr) -> Entry<'_> {
+        let vuid = |name: &'_ str| name.strip_suffix(SUFFIX).is_some_and(is_vuid);
+        match name.to_str() {
+            Ok(name) if vuid(name) => Entry::Record(name.strip_suffix(SUFFIX).unwrap_or(name)),
+            Ok(name) if name.strip_prefix(TEMP_PREFIX).is_some_and(vuid) => Entry::Temp,
+            _ => Entry::Foreign,
+        }
+    }
+}
+
+impl Folder {
+    /// The folder in `state_dir`. Both are made if they are not there.
+    ///
+    /// # Errors
+    /// It cannot be made or opened, or is something else than a folder.
+    pub fn open(state_dir: &Path) -> Result<Self, RecoveryError> {
+        let path = state_dir.join(FOLDER);
+        let failed =
+            |what, source: io::Error| RecoveryError { file: path.clone(), fault: Fault::System { what, source } };
+        let made = DirBuilder::new().recursive(true).mode(0o755).create(state_dir);
+        made.map_err(|source| failed("making the state folder", source))?;
+        match rustix::fs::mkdir(&path, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(failed("making it", errno.into())),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let handle = rustix::fs::open(&path, flags, Mode::empty());
+        let handle = handle.map_err(|errno| failed("opening it as a folder", errno.into()))?;
+        Ok(Self { path, handle })
+    }
+
+    /// Writes a function's file: after this, and after a crash at any moment of it, the file is the old one or the new one.
+    ///
+    /// # Errors
+    /// The record could not be read back: its VUID cannot name a file, a value is out of range, or values contradict each
+    /// other. Or the system's. The old file is as it was.
+    pub fn save(&self, record: &Record) -> Result<(), RecoveryError> {
+        let vuid = &record.vuid;
+        let name = self.name_of(vuid)?;
+        let text = record.text().and_then(|text| Record::parse(vuid, &text).map(|_| text));
+        let text = text.map_err(|fault| self.wrong(&name, fault))?;
+        let temp = format!("{TEMP_PREFIX}{name}");
+        let written = self.write_temp(&temp, &text).and_then(|()| {
+            rustix::fs::renameat(&self.handle, &temp, &self.handle, &name).map_err(system("renaming its new file"))
+        });
+        if written.is_err() {
+            let _ = self.unlink(&temp);
+        }
+        written.and_then(|()| self.sync()).map_err(|fault| self.wrong(&name, fault))
+    }
+
+    /// Removes a function's file, if it has one.
+    ///
+    /// # Errors
+    /// What was given is no VUID, or the system's.
+    pub fn remove(&self, vuid: &str) -> Result<(), RecoveryError> {
+        let name = self.name_of(vuid)?;
+        self.unlink(&name).and_then(|()| self.sync()).map_err(|fault| self.wrong(&name, fault))
+    }
+
+    /// Removes every function's file. What is not ours stays.
+    ///
+    /// # Errors
+    /// The system's, with the first file that could not be removed; the others are gone.
+    pub fn clear(&self) -> Result<(), RecoveryError> {
+        let mut first = None;
+        for entry in self.entries()? {
+            let done = entry.and_then(|name| match Entry::of(&name) {
+                Entry::Foreign => Ok(()),
+                Entry::Record(_) | Entry::Temp => self.clear_entry(&name),
+            });
+            first = first.or(done.err());
+        }
+        let synced = self.sync().map_err(|fault| self.wrong_itself(fault));
+        first.map_or(synced, Err)
+    }
+
+    /// Reads every function's file, by VUID. What a crash left of writing is removed.
+    ///
+    /// The errors say which files are not used and why; each costs only its own function. Of files that say the same of two
+    /// functions, the first by VUID is used.
+    pub fn load(&self) -> (Vec<Record>, Vec<RecoveryError>) {
+        let mut errors = Vec::new();
+        let (mut vuids, mut foreign, mut left) = (Vec::new(), 0, 0);
+        let entries = self.entries().map_err(|error| errors.push(error));
+        for entry in entries.into_iter().flatten() {
+            let name = match entry {
+                Ok(name) => name,
+                Err(error) => {
+                    errors.push(error);
+                    break;
+                }
+            };
+            match Entry::of(&name) {
+                Entry::Record(vuid) if vuids.len() < FILES_MAX => vuids.push(vuid.to_owned()),
+                Entry::Temp if self.is_regular(&name).is_ok_and(|()| self.unlink(&name).is_ok()) => {}
+                Entry::Temp | Entry::Foreign if foreign < FOREIGN_MAX => {
+                    foreign += 1;
+                    let fault = self.is_regular(&name).err();
+                    errors.push(self.wrong(name.to_bytes(), fault.unwrap_or(Fault::Foreign { what: "another file" })));
+                }
+                _ => left += 1,
+            }
+        }
+        if left > 0 {
+            errors.push(self.wrong_itself(Fault::Crowded { count: left }));
+        }
+        vuids.sort_unstable();
+        let mut taken = HashMap::new();
+        let read = vuids.iter().filter_map(|vuid| {
+            let record = self.read(vuid).and_then(|record| is_alone(&record, &mut taken).map(|()| record));
+            record.map_err(|fault| errors.push(self.wrong(format!("{vuid}{SUFFIX}"), fault))).ok()
+        });
+        (read.collect(), errors)
+    }
+
+    fn read(&self, vuid: &str) -> Result<Record, Fault> {
+        let name = format!("{vuid}{SUFFIX}");
+        self.is_regular(&name)?;
+        // Should it have become something else just now: not followed, not waited for.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file =
+            File::from(rustix::fs::openat(&self.handle, &name, flags, Mode::empty()).map_err(system("opening it"))?);
+        let reading = |source| Fault::System { what: "reading it", source };
+        let about = file.metadata().map_err(reading)?;
+        if !about.is_file() {
+            return Err(Fault::Foreign { what: "not a regular file" });
+        }
+        let mut text = Vec::new();
+        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text).map_err(reading)?;
+        let len_bytes = about.len().max(text.len() as u64);
+        if len_bytes > FILE_BYTES_MAX { Err(Fault::Long { len_bytes }) } else { Record::parse(vuid, &text) }
+    }
+
+    fn write_temp(&self, temp: &str, text: &[u8]) -> Result<(), Fault> {
+        self.unlink(temp)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let handle = rustix::fs::openat(&self.handle, temp, flags, Mode::RUSR | Mode::WUSR);
+        let mut file = File::from(handle.map_err(system("making its new file"))?);
+        let written = file.write_all(text).and_then(|()| file.sync_all());
+        written.map_err(|source| Fault::System { what: "writing its new file", source })
+    }
+
+    fn clear_entry(&self, name: &CStr) -> Result<(), RecoveryError> {
+        match self.is_regular(name) {
+            Ok(()) => self.unlink(name).map_err(|fault| self.wrong(name.to_bytes(), fault)),
+            Err(Fault::Foreign { .. }) => Ok(()),
+            Err(fault) => Err(self.wrong(name.to_bytes(), fault)),
+        }
+    }
+
+    /// Every entry's name but `.` and `..`.
+    fn entries(&self) -> Result<impl Iterator<Item = Result<CString, RecoveryError>> + '_, RecoveryError> {
+        let wrong = |errno| self.wrong_itself(system("listing it")(errno));
+        let listing = Dir::read_from(&self.handle).map_err(wrong)?;
+        let names = listing.map(move |entry| entry.map(|entry| entry.file_name().to_owned()).map_err(wrong));
+        Ok(names.filter(|name| !matches!(name.as_ref().map(|name| name.to_bytes()), Ok(b"." | b".."))))
+    }
+
+    /// Looks at an entry without opening or following it.
+    fn is_regular<N: rustix::path::Arg>(&self, name: N) -> Result<(), Fault> {
+        let about =
+            rustix::fs::statat(&self.handle, name, AtFlags::SYMLINK_NOFOLLOW).map_err(system("looking at it"))?;
+        let what = match FileType::from_raw_mode(about.st_mode) {
+            FileType::RegularFile => return Ok(()),
+            FileType::Directory => "a folder",
+            FileType::Symlink => "a symbolic link",
+            FileType::Fifo => "a FIFO",
+            FileType::Socket => "a socket",
+            FileType::CharacterDevice | FileType::BlockDevice => "a device node",
+            _ => "of an unknown kind",
+        };
+        Err(Fault::Foreign { what })
+    }
+
+    fn unlink<N: rustix::path::Arg>(&self, name: N) -> Result<(), Fault> {
+        match rustix::fs::unlinkat(&self.handle, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(system("removing it")(errno)),
+        }
+    }
+
+    /// Makes names of the folder last.
+    fn sync(&self) -> Result<(), Fault> {
+        rustix::fs::fsync(&self.handle).map_err(system("writing the folder"))
+    }
+
+    fn name_of(&self, vuid: &str) -> Result<String, RecoveryError> {
+        if is_vuid(vuid) {
+            return Ok(format!("{vuid}{SUFFIX}"));
+        }
+        Err(self.wrong_itself(Fault::Vuid { vuid: vuid.to_owned() }))
+    }
+
+    fn wrong(&self, name: impl AsRef<[u8]>, fault: Fault) -> RecoveryError {
+        RecoveryError { file: self.path.join(OsStr::from_bytes(name.as_ref())), fault }
+    }
+
+    fn wrong_itself(&self, fault: Fault) -> RecoveryError {
+        RecoveryError { file: self.path.clone(), fault }
+    }
+}
+
+/// No two functions have the same SF, the same place on the bus, or the same ids.
+fn is_alone(record: &Record, taken: &mut HashMap<(&'static str, String), String>) -> Result<(), Fault> {
+    let id = record.vf_id.map_or_else(|| record.pf_id.to_string(), |vf| format!("{}, {vf}", record.pf_id));
+    let keys = [
+        ("sf_num", record.sf_num.to_string()),
+        ("bdf_raw", record.bdf_raw.to_string()),
+        (if record.vf_id.is_some() { "pf_id, vf_id" } else { "pf_id" }, id),
+    ];
+    for key in &keys {
+        if let Some(first) = taken.get(key) {
+            let (key, value) = key.clone();
+            return Err(Fault::Twice { key, value, first: first.clone() });
+        }
+    }
+    taken.extend(keys.map(|key| (key, record.vuid.clone())));
+    Ok(())
+}
+
+fn is_vuid(text: &str) -> bool {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    (1..=VUID_CHARS_MAX).contains(&text.len()) && text.bytes().all(is_plain)
+}
+
+fn system(what: &'static str) -> impl Fn(Errno) -> Fault {
+    move |errno| Fault::System { what, source: errno.into() }
+}

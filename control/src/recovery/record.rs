@@ -1,0 +1,232 @@
+//! What a file says of its function.
+
+use serde::{Deserialize, Serialize};
+
+use super::error::Fault;
+use crate::class::Class;
+use crate::config::value;
+use crate::config::{Hex, Mac};
+
+/// A function's state. The first ten keys are the product's; the others are there when they differ from what the function
+/// would come up with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// Its unique name: the file's name, not a key.
+    #[serde(skip)]
+    pub vuid: String,
+    /// The RDMA device it is on.
+    #[serde(deserialize_with = "value::ib_device")]
+    pub port_ib_dev: String,
+    /// Its PF, 0 to 61.
+    #[serde(deserialize_with = "value::between::<_, _, 0, 61>")]
+    pub pf_id: u16,
+    /// Which VF of that PF, 0 to 1007; VFs only.
+    #[serde(
+        default,
+        deserialize_with = "value::optional_between::<_, _, 0, 1007>",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub vf_id: Option<u16>,
+    /// PF or VF.
+    pub function_type: FunctionType,
+    /// Bus, device and function number: 8, 5 and 3 bits.
+    #[serde(deserialize_with = "value::between::<_, _, 0, 65535>")]
+    pub bdf_raw: u16,
+    /// How it came; PFs only.
+    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
+    pub device_type: Option<DeviceType>,
+    /// Its address.
+    pub mac: Mac,
+    /// Its PCIe function number, 0 to 255.
+    #[serde(deserialize_with = "value::between::<_, _, 0, 255>")]
+    pub pf_num: u16,
+    /// The SF behind it, in its class's range.
+    #[serde(deserialize_with = "value::between::<_, _, 1000, 99_999>")]
+    pub sf_num: u32,
+    /// Queue pairs made, 0 to 127.
+    #[serde(deserialize_with = "value::between::<_, _, 0, 127>")]
+    pub mq: u16,
+
+    /// Bytes, 68 to 65535.
+    #[serde(
+        default,
+        deserialize_with = "value::optional_between::<_, _, 68, 65535>",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub mtu: Option<u16>,
+    /// Feature bits offered.
+    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
+    pub features: Option<Hex>,
+    /// Entries: a power of 2, 4 to 32768.
+    #[serde(default, deserialize_with = "value::optional_queue_size", skip_serializing_if = "Option::is_none")]
+    pub max_queue_size: Option<u16>,
+    /// MSI-X vectors, 0 to 2048.
+    #[serde(
+        default,
+        deserialize_with = "value::optional_between::<_, _, 0, 2048>",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub num_msix: Option<u16>,
+    /// Whether the link is up.
+    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
+    pub link: Option<bool>,
+    /// Mb/s, 10 to 400000.
+    #[serde(
+        default,
+        deserialize_with = "value::optional_between::<_, _, 10, 400_000>",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub speed: Option<u32>,
+    /// Bit n stands for command n of the control queue's class RX.
+    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
+    pub rx_mode: Option<Hex>,
+    /// Hash types told to the driver.
+    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
+    pub supported_hash_types: Option<Hex>,
+    /// Bytes, 40.
+    #[serde(
+        default,
+        deserialize_with = "value::optional_between::<_, _, 40, 40>",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub rss_max_key_size: Option<u16>,
+    /// Receive DMA queues, 0 to 127.
+    #[serde(
+        default,
+        deserialize_with = "value::optional_between::<_, _, 0, 127>",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub rx_dma_q_num: Option<u16>,
+    /// Whether dropped frames are counted.
+    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
+    pub drop_count: Option<bool>,
+    /// Whether frames are counted by length.
+    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
+    pub packet_counter: Option<bool>,
+    /// Whether flows are steered to where they are consumed.
+    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
+    pub aarfs_config: Option<bool>,
+    /// Whether interrupt moderation adapts itself.
+    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
+    pub dim_config: Option<bool>,
+    /// Whether packed rings are offered.
+    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
+    pub packed_vq: Option<bool>,
+    /// Whether mergeable buffers are offered.
+    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
+    pub mrg_rxbuf: Option<bool>,
+    /// Whether it is transitional.
+    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
+    pub legacy: Option<bool>,
+    /// How its queues' interrupts are held back.
+    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
+    pub moderation: Option<Moderation>,
+}
+
+/// PF or VF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FunctionType {
+    /// Physical.
+    Pf,
+    /// Virtual.
+    Vf,
+}
+
+/// How a PF came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceType {
+    /// It was there from the start.
+    Static,
+    /// It was plugged.
+    Hotplug,
+}
+
+/// How interrupts of queues are held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Moderation {
+    /// When the period begins.
+    pub period_mode: PeriodMode,
+    /// Microseconds, 0 to 65535.
+    #[serde(deserialize_with = "value::between::<_, _, 0, 65535>")]
+    pub period: u16,
+    /// Frames, 0 to 65535.
+    #[serde(deserialize_with = "value::between::<_, _, 0, 65535>")]
+    pub max_count: u16,
+}
+
+/// When a period of moderation begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PeriodMode {
+    /// With the last interrupt.
+    Event,
+    /// With the last completion.
+    Cqe,
+}
+
+impl From<Class> for FunctionType {
+    fn from(class: Class) -> Self {
+        if class == Class::Vf { Self::Vf } else { Self::Pf }
+    }
+}
+
+impl DeviceType {
+    /// What files say of a class.
+    pub fn of(class: Class) -> Option<Self> {
+        match class {
+            Class::StaticPf => Some(Self::Static),
+            Class::HotplugPf => Some(Self::Hotplug),
+            Class::Vf => None,
+        }
+    }
+}
+
+impl Record {
+    /// Reads a file's text.
+    ///
+    /// # Errors
+    /// Its JSON is broken, a key is unknown, a value out of range (all with line and column), or values contradict each other.
+    pub fn parse(vuid: &str, text: &[u8]) -> Result<Self, Fault> {
+        let record = Self { vuid: vuid.to_owned(), ..serde_json::from_slice(text)? };
+        let class = record.class()?;
+        let allowed = class.sf_nums();
+        if !allowed.contains(&record.sf_num) {
+            let (found, name, least, most) = (record.sf_num, class.name(), allowed.start(), allowed.end());
+            let text = format!("sf_num {found} is not a {name}'s: {least} to {most} are allowed");
+            return Err(Fault::Contradiction(text));
+        }
+        Ok(record)
+    }
+
+    /// What the function is.
+    ///
+    /// # Errors
+    /// `function_type`, `device_type` and `vf_id` contradict each other.
+    pub fn class(&self) -> Result<Class, Fault> {
+        let contradiction = |text: &str| Err(Fault::Contradiction(text.to_owned()));
+        match (self.function_type, self.device_type, self.vf_id) {
+            (FunctionType::Pf, _, Some(_)) => {
+                contradiction("vf_id is given, function_type is \"pf\": only VFs have one")
+            }
+            (FunctionType::Pf, None, _) => contradiction("device_type is missing: a PF's is \"static\" or \"hotplug\""),
+            (FunctionType::Pf, Some(DeviceType::Static), None) => Ok(Class::StaticPf),
+            (FunctionType::Pf, Some(DeviceType::Hotplug), None) => Ok(Class::HotplugPf),
+            (FunctionType::Vf, Some(_), _) => {
+                contradiction("device_type is given, function_type is \"vf\": only PFs have one")
+            }
+            (FunctionType::Vf, None, None) => contradiction("vf_id is missing: function_type is \"vf\""),
+            (FunctionType::Vf, None, Some(_)) => Ok(Class::Vf),
+        }
+    }
+
+    /// The file's text: every entry a line, behind the last one a newline.
+    pub(super) fn text(&self) -> Result<Vec<u8>, Fault> {
+        let mut text = serde_json::to_vec_pretty(self)?;
+        text.push(b'\n');
+        Ok(text)
+    }
+}
