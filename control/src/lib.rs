@@ -7,6 +7,7 @@ pub mod class;
 pub mod config;
 pub mod daemon;
 pub mod device;
+pub mod firmware;
 pub mod recovery;
 pub mod refusal;
 pub mod vhost_user;
