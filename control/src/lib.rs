@@ -10,4 +10,5 @@ pub mod device;
 pub mod firmware;
 pub mod recovery;
 pub mod refusal;
+pub mod rpc;
 pub mod vhost_user;

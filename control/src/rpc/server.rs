@@ -1,0 +1,185 @@
+//! The serving end: a listening socket and its connections, turned by an epoll loop.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::fs::Mode;
+use rustix::net::{SendFlags, send, sockopt};
+use rustix::process::{Uid, geteuid};
+use serde_json::Value;
+
+use super::connection::Connection;
+use super::work::error_line;
+use super::{Error, Handler, Params};
+use crate::vhost_user::listener::{Listener, PathError};
+
+/// Connections that are served at a time. One more is told so, and closed.
+pub const CONNECTIONS_MAX: usize = 64;
+/// Connections taken in a turn.
+const ACCEPTS_PER_TURN: usize = 16;
+/// How long nobody is let in when the system has refused to.
+const REST: Duration = Duration::from_secs(1);
+
+/// A socket that is asked, and those who ask.
+///
+/// Epoll reports it under [`Server::TOKENS`] tokens in a row. What is reported goes to [`Server::turn`]; when
+/// [`Server::wakes_at`] has come, [`Server::turn_those_due`] is to be called.
+#[derive(Debug)]
+pub struct Server {
+    listener: Listener,
+    first_token: u64,
+    connections: Vec<Option<Connection>>,
+    /// Who may ask.
+    users: [Uid; 2],
+    /// Nobody is let in until then.
+    rests_until: Option<Instant>,
+}
+
+impl Server {
+    /// How many tokens it uses: one for the socket, one a connection.
+    pub const TOKENS: u64 = 1 + CONNECTIONS_MAX as u64;
+
+    /// Listens at `path`, mode 0600, for this process's user and root. A socket left behind is replaced. Uses the
+    /// tokens from `first_token` on.
+    ///
+    /// # Errors
+    /// [`PathError`]: somebody listens there already, or it cannot be.
+    pub fn listen(path: &Path, first_token: u64) -> Result<Self, PathError> {
+        Ok(Self {
+            listener: Listener::bind(path, Mode::RUSR | Mode::WUSR)?,
+            first_token,
+            connections: std::iter::repeat_with(|| None).take(CONNECTIONS_MAX).collect(),
+            users: [geteuid(), Uid::ROOT],
+            rests_until: None,
+        })
+    }
+
+    /// Asks `epoll` to report the socket. To be called once, before the first [`Self::turn`], which takes the same.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn watch(&self, epoll: &OwnedFd) -> io::Result<()> {
+        Ok(add(epoll, self.listener.as_fd(), self.first_token)?)
+    }
+
+    /// Whether `token` is one of this server's.
+    pub fn owns(&self, token: u64) -> bool {
+        token.checked_sub(self.first_token).is_some_and(|index| index < Self::TOKENS)
+    }
+
+    /// Does what an event asks for: takes connections, or serves some requests of one. Never waits, unless `handle`
+    /// does, which serves a method with its parameters.
+    pub fn turn<E: Into<Error>>(
+        &mut self,
+        token: u64,
+        now: Instant,
+        epoll: &OwnedFd,
+        handle: &mut impl FnMut(&str, Params) -> Result<Value, E>,
+    ) {
+        match token.checked_sub(self.first_token) {
+            Some(0) => self.accept(now, epoll),
+            Some(index) => self.serve(index as usize - 1, now, epoll, &mut |method, params| {
+                handle(method, params).map_err(Into::into)
+            }),
+            None => {}
+        }
+    }
+
+    /// When [`Self::turn_those_due`] is to be called even if nothing is reported. Long ago, if there is work left.
+    pub fn wakes_at(&self) -> Option<Instant> {
+        self.connections.iter().flatten().filter_map(Connection::wakes_at).chain(self.rests_until).min()
+    }
+
+    /// Goes on with work that is left, and drops those who take too long.
+    pub fn turn_those_due<E: Into<Error>>(
+        &mut self,
+        now: Instant,
+        epoll: &OwnedFd,
+        handle: &mut impl FnMut(&str, Params) -> Result<Value, E>,
+    ) {
+        if self.rests_until.is_some_and(|at| at <= now) {
+            self.rests_until = match add(epoll, self.listener.as_fd(), self.first_token) {
+                Ok(()) => None,
+                Err(_) => Some(now + REST),
+            };
+        }
+        for index in 0..self.connections.len() {
+            let wakes_at = self.connections[index].as_ref().and_then(Connection::wakes_at);
+            if wakes_at.is_some_and(|at| at <= now) {
+                self.serve(index, now, epoll, &mut |method, params| handle(method, params).map_err(Into::into));
+            }
+        }
+    }
+
+    fn accept(&mut self, now: Instant, epoll: &OwnedFd) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            match self.listener.accept() {
+                Ok(Some(stream)) => self.admit(stream, now, epoll),
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!("accepting a connection: {error}");
+                    return self.rest(now, epoll);
+                }
+            }
+        }
+    }
+
+    /// Lets nobody in for a while: who waits would be reported again at once.
+    fn rest(&mut self, now: Instant, epoll: &OwnedFd) {
+        let _ = epoll::delete(epoll, &self.listener);
+        self.rests_until = Some(now + REST);
+    }
+
+    fn admit(&mut self, stream: OwnedFd, now: Instant, epoll: &OwnedFd) {
+        let user = match sockopt::socket_peercred(&stream) {
+            Ok(peer) => peer.uid,
+            Err(errno) => return tracing::warn!("asking who has connected: {errno}"),
+        };
+        if !self.users.contains(&user) {
+            tracing::warn!(user = user.as_raw(), "somebody else has connected");
+            return turn_away(&stream, Error::Peer(user));
+        }
+        let Some(index) = self.connections.iter().position(Option::is_none) else {
+            return turn_away(&stream, Error::Busy);
+        };
+        match add(epoll, stream.as_fd(), self.token(index)) {
+            Ok(()) => self.connections[index] = Some(Connection::new(stream, now)),
+            Err(errno) => tracing::warn!("watching a connection: {errno}"),
+        }
+    }
+
+    fn serve(&mut self, index: usize, now: Instant, epoll: &OwnedFd, handler: &mut Handler<'_>) {
+        let token = self.token(index);
+        let Some(slot) = self.connections.get_mut(index) else { return };
+        let Some(connection) = slot else { return };
+        let before = connection.interest();
+        let outcome = connection.turn(now, handler).and_then(|()| match connection.interest() {
+            after if after == before => Ok(()),
+            after => Ok(epoll::modify(epoll, &*connection, EventData::new_u64(token), after)?),
+        });
+        if let Err(why) = outcome {
+            tracing::debug!("a connection is over: {why}");
+            let _ = epoll::delete(epoll, &*connection);
+            *slot = None;
+        }
+    }
+
+    fn token(&self, index: usize) -> u64 {
+        self.first_token + 1 + index as u64
+    }
+}
+
+fn add(epoll: &OwnedFd, fd: BorrowedFd<'_>, token: u64) -> rustix::io::Result<()> {
+    epoll::add(epoll, fd, EventData::new_u64(token), EventFlags::IN)
+}
+
+/// Says why and hangs up. A new connection has room for that.
+fn turn_away(stream: &OwnedFd, error: Error) {
+    let _ = send(stream, &error_line(error), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+}
+
+#[cfg(test)]
+mod tests;
