@@ -1,40 +1,126 @@
 //! The configuration file: JSON, every key known, every value in its range, or the file is refused as a whole.
 //!
 //! What can be said about a value alone is checked while it is read, so that the error has its line and column. What
-//! two devices must not share is checked afterwards.
+//! two keys or two devices must not be together is checked afterwards.
 
+mod check;
+mod device;
+mod error;
+mod function;
+mod notes;
 mod port;
+pub mod providers;
+mod template;
 #[cfg(test)]
 mod tests;
 pub(crate) mod value;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 
 use serde::Deserialize;
 use virtnet_engine::IdlePolicy;
 
+pub use device::{Device, Features, Mode};
+pub use error::ConfigError;
+pub use function::{ByClass, SfPort, Socket, StaticPf, Vf};
 pub use port::{Pace, Pcap, Port, Sizes, Source, Tap};
+pub use template::Template;
 pub use value::{Hex, Lcores, Mac};
+
+use providers::Provider;
+
+/// The longest file that is read.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+const IB_DEV_P0: &str = "mlx5_0";
+const IB_DEV_P1: &str = "mlx5_1";
+const IB_DEV_LAG: &str = "mlx5_bond_0";
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// One worker on each: "0", "2-5,8"; without it, one that is not pinned.
+    /// One worker on each: "0", "2-5,8"; without it, those that `dpa_core_start` and `dpa_core_end` name, or one that is
+    /// not pinned.
     #[serde(default)]
     pub lcores: Lcores,
-    /// What workers do when there is nothing to do.
-    #[serde(default)]
-    pub idle: Idle,
+    /// What workers do when there is nothing to do; see [`Config::idle_policy`].
+    #[serde(default, deserialize_with = "value::given")]
+    pub idle: Option<Idle>,
     /// Frames a burst, 1 to 256.
     #[serde(default = "burst_default", deserialize_with = "value::between::<_, _, 1, 256>")]
     pub burst: u64,
     /// The switch that devices with port "switch" meet in.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "value::object")]
     pub switch: Switch,
-    /// The devices, by the order of their workers.
+    /// Static PFs described one by one, by the order of their workers.
+    #[serde(default, deserialize_with = "value::objects")]
     pub devices: Vec<Device>,
+
+    /// The RDMA device of port 0; without it, mlx5_0.
+    #[serde(default, deserialize_with = "value::optional_ib_device")]
+    pub ib_dev_p0: Option<String>,
+    /// The RDMA device of port 1; without it, mlx5_1.
+    #[serde(default, deserialize_with = "value::optional_ib_device")]
+    pub ib_dev_p1: Option<String>,
+    /// The RDMA device of static PFs' SFs.
+    #[serde(default = "ib_dev_for_static_pf_default", deserialize_with = "value::ib_device")]
+    pub ib_dev_for_static_pf: String,
+    /// The RDMA device of both ports under LAG; without it, mlx5_bond_0.
+    #[serde(default, deserialize_with = "value::optional_ib_device")]
+    pub ib_dev_lag: Option<String>,
+    /// Whether the ports are bonded.
+    #[serde(default, deserialize_with = "value::flag")]
+    pub is_lag: bool,
+    /// Whether there is only port 0.
+    #[serde(default, deserialize_with = "value::flag")]
+    pub single_port: bool,
+    /// Whether functions come up as they were left.
+    #[serde(default = "recovery_default", deserialize_with = "value::flag")]
+    pub recovery: bool,
+    /// Percent of all SFs that are made at the start, 0 to 100.
+    #[serde(default, deserialize_with = "value::between::<_, _, 0, 100>")]
+    pub sf_pool_percent: u8,
+    /// Whether SFs made at the start are destroyed at the end.
+    #[serde(default, deserialize_with = "value::flag")]
+    pub sf_pool_force_destroy: bool,
+    /// Whether packed rings are offered.
+    #[serde(default, deserialize_with = "value::flag")]
+    pub packed_vq: bool,
+    /// Whether mergeable buffers are offered.
+    #[serde(default, deserialize_with = "value::flag")]
+    pub mrg_rxbuf: bool,
+    /// The first lcore that workers run on, 1 to 10; given with `dpa_core_end`.
+    #[serde(default, deserialize_with = "value::optional_between::<_, _, 1, 10>")]
+    pub dpa_core_start: Option<usize>,
+    /// The last of them, above the first, up to 10.
+    #[serde(default, deserialize_with = "value::optional_between::<_, _, 1, 10>")]
+    pub dpa_core_end: Option<usize>,
+    /// Who migrates VFs.
+    #[serde(default, deserialize_with = "value::given")]
+    pub lm_prov: Option<MigrationProvider>,
+    /// Threads for Ethernet queues' operations, 1 to 24.
+    #[serde(default, deserialize_with = "value::optional_between::<_, _, 1, 24>")]
+    pub eth_vq_workers: Option<u8>,
+    /// Threads for admin commands, 1 to 16.
+    #[serde(default, deserialize_with = "value::optional_between::<_, _, 1, 16>")]
+    pub admin_cmd_workers: Option<u8>,
+    /// What static PFs come up with.
+    #[serde(default, deserialize_with = "value::object")]
+    pub static_pf: StaticPf,
+    /// The older name of `static_pf.mac_base`.
+    #[serde(default, deserialize_with = "value::given")]
+    pf_mac: Option<Mac>,
+    /// What VFs come up with.
+    #[serde(default, deserialize_with = "value::object")]
+    pub vf: Vf,
+    /// Where functions' sockets are.
+    #[serde(default, deserialize_with = "value::object")]
+    pub sockets: ByClass<Socket>,
+    /// What functions' SFs are connected to.
+    #[serde(default, deserialize_with = "value::object")]
+    pub sf_port: ByClass<SfPort>,
 }
 
 /// The in-process switch.
@@ -42,7 +128,7 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct Switch {
     /// Netdevs that are ports of the switch, too.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "value::objects")]
     pub uplinks: Vec<Uplink>,
 }
 
@@ -53,10 +139,13 @@ pub struct Uplink {
     /// The name of a TAP, made if it is not there.
     #[serde(deserialize_with = "value::netdev")]
     pub tap: String,
+    /// The RDMA device whose port it is; without it, the first uplink is the first port's and so on.
+    #[serde(default, deserialize_with = "value::ib_device")]
+    pub ib_dev: String,
 }
 
 /// See [`IdlePolicy`].
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Idle {
     /// Never sleeps.
@@ -78,129 +167,23 @@ impl From<Idle> for IdlePolicy {
     }
 }
 
-/// Which end of a socket we are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// We listen.
-    #[default]
-    Server,
-    /// We connect, again and again.
-    Client,
-}
-
-/// One device.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Device {
-    /// For people: 1 to 64 characters, no two devices the same.
-    #[serde(deserialize_with = "value::name")]
-    pub name: String,
-    /// Its socket, in the run folder unless it starts with a slash.
-    #[serde(deserialize_with = "value::path")]
-    pub socket: PathBuf,
-    /// Whether we listen there or connect to it.
-    #[serde(default)]
-    pub mode: Mode,
-    /// Who may connect, in server mode, as in chmod: "0600", "0660".
-    #[serde(default = "socket_mode_default", deserialize_with = "value::octal")]
-    pub socket_mode: u32,
-    /// Queue pairs, 1 to 127.
-    #[serde(default = "queue_pairs_default", deserialize_with = "value::between::<_, _, 1, 127>")]
-    pub queue_pairs: u64,
-    /// The largest queue it takes, 2 to 32768.
-    #[serde(default = "queue_size_default", deserialize_with = "value::between::<_, _, 2, 32768>")]
-    pub queue_size_max: u64,
-    /// What it is connected to.
-    #[serde(default)]
-    pub port: Port,
-    /// Its address; without one, it is made from the name.
-    #[serde(default)]
-    pub mac: Option<Mac>,
-    /// The MTU it tells its driver, 68 to 65535.
-    #[serde(default, deserialize_with = "value::optional_between::<_, _, 68, 65535>")]
-    pub mtu: Option<u64>,
-    /// What it offers.
-    #[serde(default)]
-    pub features: Features,
-}
-
-/// Feature bits that can be kept from the driver. All are offered by default.
+/// Who migrates VFs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Features {
-    /// VIRTIO_NET_F_MRG_RXBUF.
-    pub mrg_rxbuf: bool,
-    /// VIRTIO_F_RING_PACKED.
-    pub packed: bool,
-    /// VIRTIO_F_IN_ORDER.
-    pub in_order: bool,
-    /// VIRTIO_F_EVENT_IDX.
-    pub event_idx: bool,
-    /// VIRTIO_F_INDIRECT_DESC.
-    pub indirect: bool,
-    /// VIRTIO_NET_F_MQ, with more than one queue pair.
-    pub mq: bool,
-    /// Checksum and segmentation offloads, both ways. A receiver that lacks what a frame asks for gets it finished.
-    pub offload: bool,
-}
-
-impl Default for Features {
-    fn default() -> Self {
-        Self { mrg_rxbuf: true, packed: true, in_order: true, event_idx: true, indirect: true, mq: true, offload: true }
-    }
-}
-
-impl Device {
-    /// Its address: the one given, or one made from its name, locally administered.
-    pub fn mac(&self) -> Mac {
-        self.mac.unwrap_or_else(|| Mac::of_name(&self.name))
-    }
-}
-
-/// Why a file was refused.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// It cannot be read.
-    #[error("{}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// A key or a value is not as it should be.
-    #[error("{}: {source}", path.display())]
-    Value {
-        /// The file.
-        path: PathBuf,
-        /// What, where, and what is allowed.
-        source: serde_json::Error,
-    },
-    /// Two devices are the same in something that must tell them apart.
-    #[error("{}: devices {first:?} and {second:?} have the same {key} ({value}); each needs its own", path.display())]
-    Twice {
-        /// The file.
-        path: PathBuf,
-        /// Which key.
-        key: &'static str,
-        /// Its value.
-        value: String,
-        /// The device that has it first.
-        first: String,
-        /// The device that has it again.
-        second: String,
-    },
+#[serde(rename_all = "lowercase")]
+pub enum MigrationProvider {
+    /// The vhost acceleration on the host.
+    Vfe,
+    /// The host's kernel.
+    Kernel,
 }
 
 impl Config {
-    /// Reads a file.
+    /// Reads a file of up to 16 MiB.
     ///
     /// # Errors
     /// [`ConfigError`]; nothing of the file is used then.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path);
-        let text = text.map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        let text = read_text(path).map_err(|error| ConfigError::Read { path: path.into(), error })?;
         Self::parse(&text, path)
     }
 
@@ -209,56 +192,62 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let config: Self =
-            serde_json::from_str(text).map_err(|source| ConfigError::Value { path: path.into(), source })?;
+        let object = serde_json::from_str::<value::Object<Self>>(text);
+        let value::Object(mut config) = object.map_err(|error| ConfigError::Value { path: path.into(), error })?;
+        config.settle(path)?;
+        config.check_keys(path)?;
         config.check_identities(path)?;
         Ok(config)
     }
 
-    fn check_identities(&self, path: &Path) -> Result<(), ConfigError> {
-        let mut seen = BTreeMap::new();
-        for device in &self.devices {
-            let netdev = match &device.port {
-                Port::Tap(tap) => Some(tap.name.clone()),
-                _ => None,
-            };
-            let identities = [
-                ("name", Some(device.name.clone())),
-                ("socket", Some(device.socket.display().to_string())),
-                ("mac", Some(device.mac().to_string())),
-                ("tap", netdev),
-            ];
-            for (key, value) in identities {
-                let Some(value) = value else { continue };
-                if let Some(first) = seen.insert((key, value.clone()), &device.name) {
-                    let (first, second) = (first.clone(), device.name.clone());
-                    return Err(ConfigError::Twice { path: path.into(), key, value, first, second });
-                }
-            }
+    /// The RDMA devices that SFs are made on, by port. The first is the emulation manager.
+    pub fn ib_devices(&self) -> Vec<&str> {
+        if self.is_lag {
+            return vec![self.ib_dev_lag.as_deref().unwrap_or(IB_DEV_LAG)];
         }
-        let uplinks = self.switch.uplinks.iter().map(|uplink| &uplink.tap);
-        for tap in uplinks {
-            if let Some(first) = seen.insert(("tap", tap.clone()), tap) {
-                let (value, first, second) = (tap.clone(), first.clone(), String::from("switch"));
-                return Err(ConfigError::Twice { path: path.into(), key: "tap", value, first, second });
-            }
-        }
-        Ok(())
+        let first = self.ib_dev_p0.as_deref().unwrap_or(IB_DEV_P0);
+        let second = self.ib_dev_p1.as_deref().unwrap_or(IB_DEV_P1);
+        if self.single_port { vec![first] } else { vec![first, second] }
     }
+
+    /// What workers do when there is nothing to do: what the file says, else what the chosen provider stands for, else
+    /// [`Idle::Adaptive`].
+    pub fn idle_policy(&self, provider: Option<Provider>) -> IdlePolicy {
+        self.idle.or(provider.map(Idle::from)).unwrap_or_default().into()
+    }
+
+    /// Where the workers are on a machine with the lcores `online`: those of `lcores`, or those of `dpa_core_start` to
+    /// `dpa_core_end` that there are; if there are none, one that is not pinned. With a sentence if the machine has fewer.
+    pub fn lcores_of(&self, online: &[usize]) -> (Lcores, Option<String>) {
+        let (Some(start), Some(end)) = (self.dpa_core_start, self.dpa_core_end) else {
+            return (self.lcores.clone(), None);
+        };
+        let lcores = Lcores((start..=end).filter(|lcore| online.contains(lcore)).collect());
+        let (asked, found) = (end - start + 1, lcores.0.len());
+        let note = format!(
+            "dpa_core_start {start} to dpa_core_end {end} are {asked} lcores, this machine has {found} of them"
+        );
+        (lcores, (found < asked).then_some(note))
+    }
+}
+
+fn read_text(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(std::io::Error::other("over 16 MiB, which is the most allowed"));
+    }
+    Ok(text)
 }
 
 fn burst_default() -> u64 {
     32
 }
 
-fn socket_mode_default() -> u32 {
-    0o600
+fn ib_dev_for_static_pf_default() -> String {
+    IB_DEV_P0.to_owned()
 }
 
-fn queue_pairs_default() -> u64 {
-    1
-}
-
-fn queue_size_default() -> u64 {
-    1024
+fn recovery_default() -> bool {
+    true
 }

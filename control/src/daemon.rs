@@ -53,7 +53,7 @@ impl Daemon {
     pub fn start(config: &Config, run_dir: &Path, stop: OwnedFd) -> anyhow::Result<Self> {
         let engine = Engine::start(EngineConfig {
             lcores: config.lcores.workers(),
-            idle: config.idle.into(),
+            idle: config.idle_policy(None),
             burst: config.burst as usize,
         })
         .context("starting the engine")?;

@@ -44,6 +44,9 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> anyhow::Result<()> {
     let config = Config::read(&args.config)?;
+    for note in config.notes() {
+        tracing::warn!("{}: {note}", args.config.display());
+    }
     if args.check {
         return Ok(());
     }

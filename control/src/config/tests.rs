@@ -1,4 +1,7 @@
+use proptest::prelude::*;
+
 use super::*;
+use crate::class::Class;
 
 fn parse(text: &str) -> Result<Config, String> {
     Config::parse(text, Path::new("c.json")).map_err(|error| error.to_string())
@@ -13,15 +16,15 @@ fn device(keys: &str) -> Result<Device, String> {
 #[test]
 fn everything_has_a_default_but_name_and_socket() {
     let config = parse(r#"{"devices": [{"name": "vm1", "socket": "vm1.sock"}]}"#).unwrap();
-    assert_eq!((config.lcores, config.burst), (Lcores::default(), 32));
-    assert!(matches!(config.idle, Idle::Adaptive));
+    assert_eq!((&config.lcores, config.burst), (&Lcores::default(), 32));
+    assert_eq!((config.idle, config.idle_policy(None)), (None, IdlePolicy::Adaptive));
     let device = &config.devices[0];
     assert_eq!((device.mode, device.socket_mode, device.queue_pairs), (Mode::Server, 0o600, 1));
     assert_eq!((&device.port, device.mtu, device.features), (&Port::Switch, None, Features::default()));
     assert_eq!(device.mac(), device.mac(), "always the same");
     assert_eq!(device.mac().0[0] & 3, 2, "locally administered, one device's");
     assert!(parse(r#"{"devices": []}"#).unwrap().devices.is_empty());
-    assert_eq!(parse("{}").unwrap_err(), "c.json: missing field `devices` at line 1 column 2");
+    assert!(parse("{}").unwrap().devices.is_empty());
 }
 
 #[test]
@@ -124,5 +127,271 @@ fn devices_are_told_apart() {
     ] {
         let error = two(first, second).unwrap_err();
         assert!(error.contains(&format!("have the same {key}; each needs its own")), "{error}");
+    }
+}
+
+#[test]
+fn the_products_keys_have_the_products_defaults() {
+    let config = parse("{}").unwrap();
+    assert_eq!((config.ib_devices(), &*config.ib_dev_for_static_pf), (vec!["mlx5_0", "mlx5_1"], "mlx5_0"));
+    assert!(config.recovery && !config.is_lag && !config.single_port && !config.packed_vq && !config.mrg_rxbuf);
+    assert_eq!((config.sf_pool_percent, config.sf_pool_force_destroy), (0, false));
+    assert_eq!((config.static_pf.mac_base, config.static_pf.features), (None, None));
+    assert_eq!((config.vf.mac_base, config.vf.max_queue_pairs, config.vf.max_queue_size), (None, None, None));
+    assert_eq!((config.sockets, config.sf_port), (ByClass::default(), ByClass::default()));
+    assert_eq!((config.lm_prov, config.eth_vq_workers, config.admin_cmd_workers), (None, None, None));
+}
+
+#[test]
+fn the_products_files_are_read() {
+    let two_ports = r#"{
+      "ib_dev_p0": "mlx5_0", "ib_dev_p1": "mlx5_1", "ib_dev_for_static_pf": "mlx5_0", "is_lag": 0,
+      "recovery": 1, "sf_pool_percent": 0, "sf_pool_force_destroy": 0, "packed_vq": 0, "mrg_rxbuf": 0,
+      "static_pf": {"mac_base": "08:11:22:33:44:55", "features": "0x230047082b"},
+      "vf": {"mac_base": "06:11:22:33:44:55", "features": "0x230047082b", "vfs_per_pf": 126,
+             "max_queue_pairs": 4, "max_queue_size": 256}
+    }"#;
+    let config = parse(two_ports).unwrap();
+    assert_eq!(config.static_pf.mac_base, Some(Mac([8, 0x11, 0x22, 0x33, 0x44, 0x55])));
+    assert_eq!(config.static_pf.features, Some(Hex(0x23_0047_082b)));
+    assert_eq!(
+        (config.vf.vfs_per_pf, config.vf.max_queue_pairs, config.vf.max_queue_size),
+        (Some(126), Some(4), Some(256))
+    );
+    assert_eq!(config.notes(), [""; 0]);
+
+    let lag = parse(r#"{"ib_dev_lag": "mlx5_bond_0", "ib_dev_for_static_pf": "mlx5_bond_0", "is_lag": 1}"#).unwrap();
+    assert_eq!(lag.ib_devices(), ["mlx5_bond_0"]);
+    let one = parse(r#"{"ib_dev_p0": "mlx5_2", "ib_dev_for_static_pf": "mlx5_2", "single_port": 1}"#).unwrap();
+    assert_eq!((one.ib_devices(), one.notes()), (vec!["mlx5_2"], vec![]));
+}
+
+#[test]
+fn older_names_are_taken_for_what_they_became() {
+    let config = parse(r#"{"pf_mac": "08:11:22:33:44:55", "vf": {"qp_num": 3}}"#).unwrap();
+    assert_eq!(config.static_pf.mac_base, Some(Mac([8, 0x11, 0x22, 0x33, 0x44, 0x55])));
+    assert_eq!(config.vf.max_queue_pairs, Some(3));
+    for (text, older) in [
+        (
+            r#"{"pf_mac": "08:11:22:33:44:55", "static_pf": {"mac_base": "08:11:22:33:44:55"}}"#,
+            "pf_mac is the older name of static_pf.mac_base",
+        ),
+        (r#"{"vf": {"max_queue_pairs": 3, "qp_num": 3}}"#, "vf.qp_num is the older name of vf.max_queue_pairs"),
+    ] {
+        assert_eq!(parse(text).unwrap_err(), format!("c.json: {older}: both are given, one is allowed"));
+    }
+}
+
+#[test]
+fn the_products_keys_are_checked_where_they_stand() {
+    for (keys, error) in [
+        (r#""ib_dev_p0": 0"#, "invalid type: integer `0`, expected a string at line 2 column 14"),
+        (r#""ib_dev_p1": """#, "an RDMA device's name"),
+        (r#""ib_dev_lag": "mlx5/0""#, "an RDMA device's name"),
+        (r#""ib_dev_lag": null"#, "invalid type: null"),
+        (r#""ib_dev_for_static_pf": null"#, "invalid type: null"),
+        (r#""is_lag": 2"#, "invalid value: integer `2`, expected 0 or 1"),
+        (r#""is_lag": true"#, "invalid type: boolean `true`, expected u64"),
+        (r#""single_port": -1"#, "integer `-1`"),
+        (r#""recovery": "1""#, "string \"1\""),
+        (r#""recovery": 1.0"#, "floating point"),
+        (r#""sf_pool_percent": 101"#, "expected 0 to 100"),
+        (r#""sf_pool_force_destroy": 2"#, "expected 0 or 1"),
+        (r#""packed_vq": 2"#, "expected 0 or 1"),
+        (r#""mrg_rxbuf": 2"#, "expected 0 or 1"),
+        (r#""dpa_core_start": 0, "dpa_core_end": 3"#, "expected 1 to 10"),
+        (r#""dpa_core_start": 3, "dpa_core_end": 11"#, "expected 1 to 10"),
+        (r#""lm_prov": "qemu""#, "unknown variant `qemu`, expected `vfe` or `kernel`"),
+        (r#""eth_vq_workers": 0"#, "expected 1 to 24"),
+        (r#""eth_vq_workers": 25"#, "expected 1 to 24"),
+        (r#""admin_cmd_workers": 17"#, "expected 1 to 16"),
+        (r#""static_pf": []"#, "invalid type: sequence, expected an object"),
+        (r#""static_pf": null"#, "invalid type: null, expected an object"),
+        (r#""static_pf": {"mac_base": "11:22:33:44:55:66"}"#, "one device's address"),
+        (r#""static_pf": {"mac_base": null}"#, "invalid type: null"),
+        (r#""static_pf": {"features": "230047082b"}"#, "bits in hexadecimal, up to 64, such as \"0x230047082b\""),
+        (r#""static_pf": {"features": 1}"#, "invalid type: integer `1`"),
+        (r#""static_pf": {"mtu": 1500}"#, "unknown field `mtu`, expected `mac_base` or `features`"),
+        (r#""vf": {"vfs_per_pf": 0}"#, "expected 1 to 1008"),
+        (r#""vf": {"vfs_per_pf": 1009}"#, "expected 1 to 1008"),
+        (r#""vf": {"max_queue_pairs": 128}"#, "expected 1 to 127"),
+        (r#""vf": {"qp_num": 0}"#, "expected 1 to 127"),
+        (r#""vf": {"max_queue_size": 2}"#, "expected a power of 2 from 4 to 32768"),
+        (r#""vf": {"max_queue_size": 300}"#, "expected a power of 2 from 4 to 32768"),
+        (r#""vf": {"max_queue_size": 65536}"#, "expected a power of 2 from 4 to 32768"),
+        (r#""sockets": {"pf": {}}"#, "unknown field `pf`, expected one of `static_pf`, `hotplug_pf`, `vf`"),
+        (r#""sockets": {"vf": {"path": "{id}"}}"#, "a path with {pf}, {vf} or {vuid} in it"),
+        (r#""sockets": {"vf": {"mode": "both"}}"#, "unknown variant `both`"),
+        (r#""sockets": {"vf": {"socket_mode": "0999"}}"#, "an octal mode"),
+        (r#""sf_port": {"vf": "wire"}"#, "unknown variant `wire`, expected one of `switch`, `tap`, `loopback`, `sink`"),
+        (r#""sf_port": "tap""#, "expected an object"),
+        (r#""switch": {"uplinks": [{"tap": "vn0", "ib_dev": ""}]}"#, "an RDMA device's name"),
+        (r#""switch": {"uplinks": [["vn0"]]}"#, "invalid type: sequence, expected an object"),
+        (r#""devices": [["vm1", "vm1.sock"]]"#, "invalid type: sequence, expected an object"),
+        (r#""recovery": 1, "recovery": 1"#, "duplicate field `recovery`"),
+        (r#""recovery": 1,"#, "trailing comma at line 2 column 15"),
+    ] {
+        let found = parse(&format!("{{\n{keys}}}")).unwrap_err();
+        assert!(found.contains(error), "{keys}: {found}");
+        assert!(found.contains(" at line 2 "), "{keys}: {found}");
+    }
+    assert!(parse("[]").unwrap_err().contains("invalid type: sequence, expected an object at line 1"));
+    assert!(parse("").unwrap_err().contains("EOF while parsing"));
+}
+
+#[test]
+fn an_unknown_key_is_told_with_the_nearest_known_one() {
+    for (text, end) in [
+        (r#"{"is_lga": 1}"#, "at line 1 column 9; did you mean `is_lag`?"),
+        (r#"{"Recovery": 1}"#, "at line 1 column 11; did you mean `recovery`?"),
+        (r#"{"vf": {"vf_per_pf": 1}}"#, "at line 1 column 19; did you mean `vfs_per_pf`?"),
+        (r#"{"sf_port": {"vf": "tab"}}"#, "at line 1 column 24; did you mean `tap`?"),
+        (r#"{"allow_reboot": 1}"#, "at line 1 column 15"),
+    ] {
+        let found = parse(text).unwrap_err();
+        assert!(found.starts_with("c.json: unknown ") && found.ends_with(end), "{found}");
+    }
+    let found = device("\"queue_pair\": 2").unwrap_err();
+    assert!(found.ends_with("at line 2 column 35; did you mean `queue_pairs`?"), "{found}");
+}
+
+#[test]
+fn keys_that_do_not_go_together_are_refused() {
+    for (text, error) in [
+        (r#"{"is_lag": 1, "single_port": 1}"#, "is_lag and single_port are both 1: at most one is allowed"),
+        (
+            r#"{"ib_dev_lag": "mlx5_bond_0", "ib_dev_p0": "mlx5_0"}"#,
+            "ib_dev_p0 (mlx5_0) and ib_dev_lag (mlx5_bond_0) are both given",
+        ),
+        (r#"{"ib_dev_lag": "a", "ib_dev_p1": "b", "is_lag": 1}"#, "ib_dev_p1 (b) and ib_dev_lag (a) are both given"),
+        (r#"{"vf": {"mac_base": "06:11:22:33:44:55"}}"#, "vf.mac_base is given without vf.vfs_per_pf"),
+        (r#"{"dpa_core_start": 3}"#, "dpa_core_start (3) is given without dpa_core_end"),
+        (r#"{"dpa_core_end": 3}"#, "dpa_core_end (3) is given without dpa_core_start"),
+        (r#"{"dpa_core_start": 3, "dpa_core_end": 3}"#, "dpa_core_start (3) is not below dpa_core_end (3)"),
+        (r#"{"dpa_core_start": 10, "dpa_core_end": 3}"#, "dpa_core_start (10) is not below dpa_core_end (3)"),
+        (r#"{"dpa_core_start": 3, "dpa_core_end": 4, "lcores": "3"}"#, "lcores and dpa_core_start are both given"),
+        (
+            r#"{"sockets": {"static_pf": {"path": "pf.sock"}}}"#,
+            "sockets.static_pf.path does not tell every static PF apart: it needs {pf} or {vuid}",
+        ),
+        (r#"{"sockets": {"hotplug_pf": {"path": "{pf}x{vf}"}}}"#, "it needs no {vf}: that is for VFs only"),
+        (r#"{"sockets": {"vf": {"path": "pf{pf}.sock"}}}"#, "sockets.vf.path does not tell every VF apart"),
+        (r#"{"sockets": {"vf": {"path": "{pf}{vf}"}}}"#, "it needs something that is not a digit between"),
+        (
+            r#"{"switch": {"uplinks": [{"tap": "a", "ib_dev": "mlx5_1"}, {"tap": "b"}]}}"#,
+            "devices \"a\" and \"b\" have the same ib_dev (mlx5_1); each needs its own",
+        ),
+    ] {
+        let found = parse(text).unwrap_err();
+        assert!(found.starts_with("c.json: ") && found.contains(error), "{text}: {found}");
+    }
+}
+
+#[test]
+fn uplinks_are_the_ports_in_turn() {
+    let uplinks = |keys: &str| {
+        let text = format!(r#"{{{keys} "switch": {{"uplinks": [{{"tap": "a"}}, {{"tap": "b"}}, {{"tap": "c"}}]}}}}"#);
+        let uplinks = parse(&text).unwrap().switch.uplinks;
+        uplinks.into_iter().map(|uplink| uplink.ib_dev).collect::<Vec<_>>()
+    };
+    assert_eq!(uplinks(""), ["mlx5_0", "mlx5_1", "mlx5_2"]);
+    assert_eq!(uplinks(r#""ib_dev_p0": "left", "ib_dev_p1": "right","#), ["left", "right", "mlx5_2"]);
+    assert_eq!(uplinks(r#""is_lag": 1,"#), ["mlx5_bond_0", "mlx5_1", "mlx5_2"]);
+}
+
+#[test]
+fn sockets_and_ports_are_said_by_class() {
+    let config = parse(
+        r#"{"sockets": {"hotplug_pf": {"path": "/run/{vuid}.sock", "mode": "client"}, "vf": {"socket_mode": "0660"}},
+            "sf_port": {"vf": "tap", "static_pf": "sink"}}"#,
+    )
+    .unwrap();
+    let sockets = Class::ALL.map(|class| config.sockets.of(class).clone());
+    let path = Template::of(Class::StaticPf);
+    assert_eq!(sockets[0], Socket::default());
+    assert_ne!(sockets[1].path, Some(path));
+    assert_eq!((sockets[1].mode, sockets[1].socket_mode), (Mode::Client, 0o600));
+    assert_eq!((&sockets[2].path, sockets[2].mode, sockets[2].socket_mode), (&None, Mode::Server, 0o660));
+    assert_eq!(Class::ALL.map(|class| *config.sf_port.of(class)), [SfPort::Sink, SfPort::Switch, SfPort::Tap]);
+}
+
+#[test]
+fn what_is_asked_for_and_not_done_is_noted() {
+    for (text, keys) in [
+        (r#"{"lm_prov": "kernel"}"#, &["lm_prov has no effect"][..]),
+        (r#"{"eth_vq_workers": 4, "admin_cmd_workers": 4}"#, &["eth_vq_workers has no", "admin_cmd_workers has no"]),
+        (
+            r#"{"sf_pool_percent": 5, "sf_pool_force_destroy": 1}"#,
+            &["sf_pool_percent has no effect", "sf_pool_force_destroy has no effect"],
+        ),
+        (
+            r#"{"is_lag": 1}"#,
+            &["is_lag has no effect", "ib_dev_for_static_pf is mlx5_0, which is none of the ports (mlx5_bond_0)"],
+        ),
+        (
+            r#"{"ib_dev_lag": "mlx5_bond_0"}"#,
+            &["ib_dev_lag has no effect in this version: it is not used without is_lag"],
+        ),
+        (r#"{"vf": {"vfs_per_pf": 5}}"#, &["vf.vfs_per_pf has no effect"]),
+        (
+            r#"{"packed_vq": 1, "mrg_rxbuf": 1}"#,
+            &["packed_vq and mrg_rxbuf are both 1: the product does not allow this"],
+        ),
+        (r#"{"packed_vq": 1, "recovery": 0, "single_port": 1}"#, &[]),
+        (r#"{"vf": {"mac_base": "02:00:00:00:00:00", "vfs_per_pf": 5}}"#, &[]),
+    ] {
+        let notes = parse(text).unwrap().notes();
+        assert_eq!(notes.len(), keys.len(), "{text}: {notes:?}");
+        for (note, key) in notes.iter().zip(keys) {
+            assert!(note.starts_with(key), "{text}: {note}");
+        }
+    }
+}
+
+#[test]
+fn idle_workers_do_as_the_file_says_or_the_provider() {
+    let (silent, spoken) = (parse("{}").unwrap(), parse(r#"{"idle": "adaptive"}"#).unwrap());
+    assert_eq!(silent.idle_policy(Some(Provider::Ace)), IdlePolicy::Event);
+    assert_eq!(silent.idle_policy(Some(Provider::Dpa)), IdlePolicy::Poll);
+    assert_eq!(silent.idle_policy(None), IdlePolicy::Adaptive);
+    assert_eq!(spoken.idle_policy(Some(Provider::Dpa)), IdlePolicy::Adaptive);
+}
+
+#[test]
+fn dpa_cores_are_the_lcores_of_that_number() {
+    let config = parse(r#"{"dpa_core_start": 3, "dpa_core_end": 10}"#).unwrap();
+    let machine = |count: usize| (0..count).collect::<Vec<_>>();
+    assert_eq!(config.lcores_of(&machine(16)), (Lcores((3..=10).collect()), None));
+    let (lcores, note) = config.lcores_of(&machine(5));
+    assert_eq!(lcores, Lcores(vec![3, 4]));
+    assert_eq!(note.unwrap(), "dpa_core_start 3 to dpa_core_end 10 are 8 lcores, this machine has 2 of them");
+    let (lcores, note) = config.lcores_of(&machine(2));
+    assert_eq!((lcores.workers(), note.is_some()), (vec![None], true));
+    let ours = parse(r#"{"lcores": "7"}"#).unwrap();
+    assert_eq!(ours.lcores_of(&machine(2)), (Lcores(vec![7]), None), "the engine says what is wrong with it");
+}
+
+#[test]
+fn a_file_without_end_is_not_read_to_its_end() {
+    let error = Config::read(Path::new("/dev/zero")).unwrap_err().to_string();
+    assert_eq!(error, "/dev/zero: over 16 MiB, which is the most allowed");
+}
+
+proptest! {
+    #[test]
+    fn no_text_is_too_odd(
+        words in prop::collection::vec(
+            prop::sample::select(vec![
+                "{", "}", "[", "]", ",", ":", "0", "1", "-1", "null", "\"", "\"is_lag\"", "\"vf\"", "\"static_pf\"",
+                "\"devices\"", "\"sockets\"", "\"path\"", "\"{pf}\"", "\"0x1\"", "\"`, expected `\"", "\"a\"",
+            ]),
+            0..30,
+        ),
+    ) {
+        let text = words.concat();
+        if let Ok(config) = parse(&text) {
+            let _ = (config.notes(), config.lcores_of(&[0]));
+        }
+        let _ = parse(&format!("{{{text}}}"));
     }
 }

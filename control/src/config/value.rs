@@ -1,9 +1,11 @@
 //! Values with a form or a range of their own, refused where they stand.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::path::PathBuf;
 
-use serde::de::{Error, Unexpected};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The longest a netdev's name can be. (IFNAMSIZ, less its zero)
@@ -20,7 +22,11 @@ pub fn between<'de, D: Deserializer<'de>, T: TryFrom<u64>, const MIN: u64, const
 ) -> Result<T, D::Error> {
     let found = u64::deserialize(deserializer)?;
     let fits = (MIN..=MAX).contains(&found).then(|| T::try_from(found).ok()).flatten();
-    let allowed = || if MIN == MAX { MIN.to_string() } else { format!("{MIN} to {MAX}") };
+    let allowed = || match MAX - MIN {
+        0 => MIN.to_string(),
+        1 => format!("{MIN} or {MAX}"),
+        _ => format!("{MIN} to {MAX}"),
+    };
     fits.ok_or_else(|| D::Error::invalid_value(Unexpected::Unsigned(found), &allowed().as_str()))
 }
 
@@ -34,6 +40,41 @@ pub fn optional_between<'de, D: Deserializer<'de>, T: TryFrom<u64>, const MIN: u
 /// A key that may be left out, but is not null.
 pub fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
+}
+
+/// 0 or 1.
+pub fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    between::<D, u8, 0, 1>(deserializer).map(|found| found == 1)
+}
+
+/// An object, and not a list of its values, which serde would take for a struct as well.
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
+            type Value = T;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries(PhantomData)).map(Self)
+    }
+}
+
+/// The same as a value.
+pub fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Object::deserialize(deserializer).map(|Object(value)| value)
+}
+
+/// A list of objects.
+pub fn objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    let list = Vec::<Object<T>>::deserialize(deserializer)?;
+    Ok(list.into_iter().map(|Object(value)| value).collect())
 }
 
 /// The size of a queue, for a key that may be left out.
@@ -90,6 +131,16 @@ pub fn ib_device<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D
         return Ok(found);
     }
     Err(D::Error::invalid_value(Unexpected::Str(&found), &"an RDMA device's name: 1 to 63 letters, digits, '_', '-'"))
+}
+
+/// The same for a key that may be left out.
+pub fn optional_ib_device<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    ib_device(deserializer).map(Some)
+}
+
+/// Only the owner may connect.
+pub fn socket_mode_default() -> u32 {
+    0o600
 }
 
 /// Permissions of a socket, as in chmod.

@@ -11,7 +11,6 @@ pub struct RecoveryError {
     /// The file, or the folder.
     pub file: PathBuf,
     /// What is wrong.
-    #[source]
     pub fault: Fault,
 }
 
@@ -19,12 +18,12 @@ pub struct RecoveryError {
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
     /// The system said no.
-    #[error("{what}: {source}")]
+    #[error("{what}: {error}")]
     System {
         /// What was being done.
         what: &'static str,
         /// What it said.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// It would be named by something that is not a VUID.
     #[error("{vuid:?} is no VUID: 1 to {VUID_CHARS_MAX} letters, digits, '-' and '_' are allowed")]
@@ -45,8 +44,8 @@ pub enum Fault {
         len_bytes: u64,
     },
     /// Its JSON is broken, or a key or value is not as it should be.
-    #[error(transparent)]
-    Value(#[from] serde_json::Error),
+    #[error("{0}")]
+    Value(serde_json::Error),
     /// Values that do not go together.
     #[error("{0}")]
     Contradiction(String),

@@ -65,9 +65,9 @@ impl Folder {
     pub fn open(state_dir: &Path) -> Result<Self, RecoveryError> {
         let path = state_dir.join(FOLDER);
         let failed =
-            |what, source: io::Error| RecoveryError { file: path.clone(), fault: Fault::System { what, source } };
+            |what, error: io::Error| RecoveryError { file: path.clone(), fault: Fault::System { what, error } };
         let made = DirBuilder::new().recursive(true).mode(0o755).create(state_dir);
-        made.map_err(|source| failed("making the state folder", source))?;
+        made.map_err(|error| failed("making the state folder", error))?;
         match rustix::fs::mkdir(&path, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(failed("making it", errno.into())),
@@ -82,7 +82,7 @@ impl Folder {
     ///
     /// # Errors
     /// The record could not be read back: its VUID cannot name a file, a value is out of range, or values contradict each
-    /// other. Or the system's. The old file is as it was.
+    /// other; the file is as it was. Or the system's; the file is the old one or the new one.
     pub fn save(&self, record: &Record) -> Result<(), RecoveryError> {
         let vuid = &record.vuid;
         let name = self.name_of(vuid)?;
@@ -170,7 +170,7 @@ impl Folder {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file =
             File::from(rustix::fs::openat(&self.handle, &name, flags, Mode::empty()).map_err(system("opening it"))?);
-        let reading = |source| Fault::System { what: "reading it", source };
+        let reading = |error| Fault::System { what: "reading it", error };
         let about = file.metadata().map_err(reading)?;
         if !about.is_file() {
             return Err(Fault::Foreign { what: "not a regular file" });
@@ -187,7 +187,7 @@ impl Folder {
         let handle = rustix::fs::openat(&self.handle, temp, flags, Mode::RUSR | Mode::WUSR);
         let mut file = File::from(handle.map_err(system("making its new file"))?);
         let written = file.write_all(text).and_then(|()| file.sync_all());
-        written.map_err(|source| Fault::System { what: "writing its new file", source })
+        written.map_err(|error| Fault::System { what: "writing its new file", error })
     }
 
     fn clear_entry(&self, name: &CStr) -> Result<(), RecoveryError> {
@@ -274,5 +274,5 @@ fn is_vuid(text: &str) -> bool {
 }
 
 fn system(what: &'static str) -> impl Fn(Errno) -> Fault {
-    move |errno| Fault::System { what, source: errno.into() }
+    move |errno| Fault::System { what, error: errno.into() }
 }

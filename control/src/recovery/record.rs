@@ -191,7 +191,8 @@ impl Record {
     /// # Errors
     /// Its JSON is broken, a key is unknown, a value out of range (all with line and column), or values contradict each other.
     pub fn parse(vuid: &str, text: &[u8]) -> Result<Self, Fault> {
-        let record = Self { vuid: vuid.to_owned(), ..serde_json::from_slice(text)? };
+        let value::Object(record) = serde_json::from_slice::<value::Object<Self>>(text).map_err(Fault::Value)?;
+        let record = Self { vuid: vuid.to_owned(), ..record };
         let class = record.class()?;
         let allowed = class.sf_nums();
         if !allowed.contains(&record.sf_num) {
@@ -225,7 +226,7 @@ impl Record {
 
     /// The file's text: every entry a line, behind the last one a newline.
     pub(super) fn text(&self) -> Result<Vec<u8>, Fault> {
-        let mut text = serde_json::to_vec_pretty(self)?;
+        let mut text = serde_json::to_vec_pretty(self).map_err(Fault::Value)?;
         text.push(b'\n');
         Ok(text)
     }

@@ -215,7 +215,7 @@ fn every_value_is_checked_where_it_stands() {
         (with("\"mq\": 3", "\"mq\": 3, \"link\": 1"), "expected a boolean"),
         (with("\"mq\": 3", "\"mq\": 3, \"link\": null"), "expected a boolean"),
         (with("}\n", "} {}"), "trailing characters"),
-        (String::from("[["), "invalid type: sequence, expected a string"),
+        (String::from("[["), "invalid type: sequence, expected an object"),
         (String::from("\u{feff}{}"), "expected value at line 1 column 1"),
     ] {
         let found = Record::parse("A", text.as_bytes()).unwrap_err().to_string();

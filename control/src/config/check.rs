@@ -1,0 +1,98 @@
+//! What keys and devices must not be together, checked once all of them are read.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::{Config, ConfigError, Port};
+use crate::class::Class;
+
+impl Config {
+    /// Puts what was given under older names where it belongs now, and names what was left out.
+    ///
+    /// # Errors
+    /// The same was given under both names.
+    pub(super) fn settle(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let both = |older: &str, now: &str| {
+            Err(ConfigError::conflict(
+                path,
+                format!("{older} is the older name of {now}: both are given, one is allowed"),
+            ))
+        };
+        if let Some(mac) = self.pf_mac.take()
+            && self.static_pf.mac_base.replace(mac).is_some()
+        {
+            return both("pf_mac", "static_pf.mac_base");
+        }
+        if let Some(pairs) = self.vf.qp_num.take()
+            && self.vf.max_queue_pairs.replace(pairs).is_some()
+        {
+            return both("vf.qp_num", "vf.max_queue_pairs");
+        }
+        let devices: Vec<String> = self.ib_devices().into_iter().map(str::to_owned).collect();
+        for (index, uplink) in self.switch.uplinks.iter_mut().enumerate().filter(|(_, uplink)| uplink.ib_dev.is_empty())
+        {
+            uplink.ib_dev = devices.get(index).cloned().unwrap_or_else(|| format!("mlx5_{index}"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_keys(&self, path: &Path) -> Result<(), ConfigError> {
+        let refuse = |detail: String| Err(ConfigError::conflict(path, detail));
+        if self.is_lag && self.single_port {
+            return refuse("is_lag and single_port are both 1: at most one is allowed".into());
+        }
+        for (key, given) in [("ib_dev_p0", &self.ib_dev_p0), ("ib_dev_p1", &self.ib_dev_p1)] {
+            if let (Some(port), Some(lag)) = (given, &self.ib_dev_lag) {
+                return refuse(format!("{key} ({port}) and ib_dev_lag ({lag}) are both given: ports or LAG, not both"));
+            }
+        }
+        if self.vf.mac_base.is_some() && self.vf.vfs_per_pf.is_none() {
+            return refuse(
+                "vf.mac_base is given without vf.vfs_per_pf: it needs 1 to 1008 addresses for each PF".into(),
+            );
+        }
+        match (self.dpa_core_start, self.dpa_core_end) {
+            (None, None) => {}
+            (Some(start), None) => return refuse(format!("dpa_core_start ({start}) is given without dpa_core_end")),
+            (None, Some(end)) => return refuse(format!("dpa_core_end ({end}) is given without dpa_core_start")),
+            (Some(start), Some(end)) if start >= end => {
+                return refuse(format!("dpa_core_start ({start}) is not below dpa_core_end ({end})"));
+            }
+            (Some(_), Some(_)) if !self.lcores.0.is_empty() => {
+                return refuse("lcores and dpa_core_start are both given: they say the same, one is allowed".into());
+            }
+            (Some(_), Some(_)) => {}
+        }
+        for (class, key) in [(Class::StaticPf, "static_pf"), (Class::HotplugPf, "hotplug_pf"), (Class::Vf, "vf")] {
+            let template = self.sockets.of(class).path.as_ref();
+            if let Some(needed) = template.and_then(|template| template.fault(class)) {
+                return refuse(format!(
+                    "sockets.{key}.path does not tell every {} apart: it needs {needed}",
+                    class.name()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_identities(&self, path: &Path) -> Result<(), ConfigError> {
+        let mut seen = BTreeMap::new();
+        let mut claim = |key, value: String, owner: &str| match seen.insert((key, value.clone()), owner.to_owned()) {
+            None => Ok(()),
+            Some(first) => Err(ConfigError::Twice { path: path.into(), key, value, first, second: owner.to_owned() }),
+        };
+        for device in &self.devices {
+            claim("name", device.name.clone(), &device.name)?;
+            claim("socket", device.socket.display().to_string(), &device.name)?;
+            claim("mac", device.mac().to_string(), &device.name)?;
+            if let Port::Tap(tap) = &device.port {
+                claim("tap", tap.name.clone(), &device.name)?;
+            }
+        }
+        for uplink in &self.switch.uplinks {
+            claim("tap", uplink.tap.clone(), "switch")?;
+            claim("ib_dev", uplink.ib_dev.clone(), &uplink.tap)?;
+        }
+        Ok(())
+    }
+}

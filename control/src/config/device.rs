@@ -1,0 +1,96 @@
+//! A device described one by one.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::port::Port;
+use super::value::{self, Mac};
+
+/// Which end of a socket we are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// We listen.
+    #[default]
+    Server,
+    /// We connect, again and again.
+    Client,
+}
+
+/// One device.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// For people: 1 to 64 characters, no two devices the same.
+    #[serde(deserialize_with = "value::name")]
+    pub name: String,
+    /// Its socket, in the run folder unless it starts with a slash.
+    #[serde(deserialize_with = "value::path")]
+    pub socket: PathBuf,
+    /// Whether we listen there or connect to it.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Who may connect, in server mode, as in chmod: "0600", "0660".
+    #[serde(default = "value::socket_mode_default", deserialize_with = "value::octal")]
+    pub socket_mode: u32,
+    /// Queue pairs, 1 to 127.
+    #[serde(default = "queue_pairs_default", deserialize_with = "value::between::<_, _, 1, 127>")]
+    pub queue_pairs: u64,
+    /// The largest queue it takes, 2 to 32768.
+    #[serde(default = "queue_size_default", deserialize_with = "value::between::<_, _, 2, 32768>")]
+    pub queue_size_max: u64,
+    /// What it is connected to.
+    #[serde(default)]
+    pub port: Port,
+    /// Its address; without one, it is made from the name.
+    #[serde(default)]
+    pub mac: Option<Mac>,
+    /// The MTU it tells its driver, 68 to 65535.
+    #[serde(default, deserialize_with = "value::optional_between::<_, _, 68, 65535>")]
+    pub mtu: Option<u64>,
+    /// What it offers.
+    #[serde(default)]
+    pub features: Features,
+}
+
+/// Feature bits that can be kept from the driver. All are offered by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Features {
+    /// VIRTIO_NET_F_MRG_RXBUF.
+    pub mrg_rxbuf: bool,
+    /// VIRTIO_F_RING_PACKED.
+    pub packed: bool,
+    /// VIRTIO_F_IN_ORDER.
+    pub in_order: bool,
+    /// VIRTIO_F_EVENT_IDX.
+    pub event_idx: bool,
+    /// VIRTIO_F_INDIRECT_DESC.
+    pub indirect: bool,
+    /// VIRTIO_NET_F_MQ, with more than one queue pair.
+    pub mq: bool,
+    /// Checksum and segmentation offloads, both ways. A receiver that lacks what a frame asks for gets it finished.
+    pub offload: bool,
+}
+
+impl Default for Features {
+    fn default() -> Self {
+        Self { mrg_rxbuf: true, packed: true, in_order: true, event_idx: true, indirect: true, mq: true, offload: true }
+    }
+}
+
+impl Device {
+    /// Its address: the one given, or one made from its name, locally administered.
+    pub fn mac(&self) -> Mac {
+        self.mac.unwrap_or_else(|| Mac::of_name(&self.name))
+    }
+}
+
+fn queue_pairs_default() -> u64 {
+    1
+}
+
+fn queue_size_default() -> u64 {
+    1024
+}

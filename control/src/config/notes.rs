@@ -1,0 +1,44 @@
+//! What was asked for and is not done.
+
+use super::Config;
+
+impl Config {
+    /// A sentence for each key whose value asks for what this version does not do, or for what the product does not do.
+    pub fn notes(&self) -> Vec<String> {
+        let lag_alone = self.ib_dev_lag.is_some() && !self.is_lag;
+        let pool = "there is no pool: SFs are made when they are needed";
+        let thread = "what it would speed up is done by the control thread";
+        let notes = [
+            (self.is_lag, "is_lag", "ports are not bonded yet; only the RDMA device's name follows it"),
+            (lag_alone, "ib_dev_lag", "it is not used without is_lag"),
+            (self.sf_pool_percent > 0, "sf_pool_percent", pool),
+            (self.sf_pool_force_destroy, "sf_pool_force_destroy", pool),
+            (
+                self.lm_prov.is_some(),
+                "lm_prov",
+                "live migration is the front end's; there are no providers to choose from",
+            ),
+            (self.eth_vq_workers.is_some(), "eth_vq_workers", thread),
+            (self.admin_cmd_workers.is_some(), "admin_cmd_workers", thread),
+            (
+                self.vf.vfs_per_pf.is_some() && self.vf.mac_base.is_none(),
+                "vf.vfs_per_pf",
+                "it is not used without vf.mac_base",
+            ),
+        ];
+        let without_effect = notes.into_iter().filter(|(asked, ..)| *asked);
+        let mut notes: Vec<String> =
+            without_effect.map(|(_, key, why)| format!("{key} has no effect in this version: {why}")).collect();
+        if self.packed_vq && self.mrg_rxbuf {
+            notes.push(
+                "packed_vq and mrg_rxbuf are both 1: the product does not allow this, here both are offered".into(),
+            );
+        }
+        let (device, allowed) = (&self.ib_dev_for_static_pf, self.ib_devices());
+        if !allowed.contains(&device.as_str()) {
+            notes
+                .push(format!("ib_dev_for_static_pf is {device}, which is none of the ports ({})", allowed.join(", ")));
+        }
+        notes
+    }
+}
