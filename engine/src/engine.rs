@@ -23,7 +23,7 @@ use crate::port::loopback::Loopback;
 use crate::port::pcap::{self, Pcap, PcapConfig, RecordError, Replay, ReplayError};
 use crate::port::sink::Sink;
 use crate::port::source::{Source, SourceConfig, SourceError};
-use crate::port::switch::fdb::{Fdb, PortId, TICK_SECONDS};
+use crate::port::switch::fdb::{Entry, Fdb, PortId, TICK_SECONDS};
 use crate::port::switch::{Lane, Link, Place, PortMap, WORKERS_MAX};
 use crate::port::tap::{Tap, TapConfig, TapError};
 use crate::topology::Topology;
@@ -188,6 +188,19 @@ pub struct QueueCountsOf {
     pub queue_index: u16,
     /// What it has done.
     pub counts: QueueCounts,
+}
+
+/// An address that the switch has learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LearnedAddress {
+    /// The station.
+    pub mac: [u8; 6],
+    /// Its VLAN, 0 when untagged.
+    pub vlan: u16,
+    /// The device or uplink it was last heard at.
+    pub device: DeviceId,
+    /// Since when, in seconds, to 30 s.
+    pub age_s: u64,
 }
 
 /// A queue that broke a rule.
@@ -516,6 +529,16 @@ impl Engine {
             .try_for_each(|Place { worker, slot }| self.ask(worker, Command::Announce(slot, announcement)).map(drop))
     }
 
+    /// Addresses that the switch has learned and not forgotten, in no particular order. Asks no worker.
+    pub fn addresses(&self) -> Vec<LearnedAddress> {
+        let port_of = |(&id, device): (&DeviceId, &Device)| Some((device.port?, id));
+        let devices: BTreeMap<PortId, DeviceId> = self.devices.iter().filter_map(port_of).collect();
+        let told = self.fdb.entries(self.tick()).filter_map(|Entry { mac, vlan, port, age_ticks }| {
+            Some(LearnedAddress { mac, vlan, device: *devices.get(&port)?, age_s: age_ticks * TICK_SECONDS })
+        });
+        told.collect()
+    }
+
     /// Queues that broke a rule since this was last asked, and the passing of time in the switch.
     pub fn watch(&mut self) -> Vec<ViolationEvent> {
         self.fdb.expire(self.tick());
@@ -686,9 +709,14 @@ fn read_counters(counters: &mut [(CountersReader, QueueCounts)]) -> Vec<QueueCou
 }
 
 /// Whether threads of this process may be put there.
+/// The lcores that this process may run on.
+pub fn allowed_lcores() -> Vec<usize> {
+    core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect()
+}
+
 fn check_lcores(lcores: &[Option<usize>]) -> Result<(), EngineError> {
-    let known = core_affinity::get_core_ids().unwrap_or_default();
-    match lcores.iter().flatten().find(|&&lcore| !known.iter().any(|core| core.id == lcore)) {
+    let allowed = allowed_lcores();
+    match lcores.iter().flatten().find(|lcore| !allowed.contains(lcore)) {
         Some(&lcore) => Err(EngineError::Lcore { lcore }),
         None => Ok(()),
     }

@@ -33,8 +33,8 @@ pub mod window;
 pub mod worker;
 
 pub use engine::{
-    DeviceConfig, DeviceId, Engine, EngineConfig, EngineError, PAIRS_MAX, PortConfig, QueueCountsOf, REPLY_TIMEOUT,
-    UplinkConfig, ViolationEvent,
+    DeviceConfig, DeviceId, Engine, EngineConfig, EngineError, LearnedAddress, PAIRS_MAX, PortConfig, QueueCountsOf,
+    REPLY_TIMEOUT, UplinkConfig, ViolationEvent, allowed_lcores,
 };
 pub use engine::{LcoreLoad, LoadReport};
 pub use idle::IdlePolicy;
