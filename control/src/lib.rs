@@ -4,11 +4,16 @@
 #![forbid(unsafe_code)]
 
 pub mod class;
+pub mod command;
 pub mod config;
 pub mod daemon;
 pub mod device;
 pub mod firmware;
+pub mod folders;
+pub mod function;
 pub mod recovery;
 pub mod refusal;
+pub mod reply;
 pub mod rpc;
+pub mod service;
 pub mod vhost_user;

@@ -1,20 +1,27 @@
-//! virtio-net-controller: serves the devices of a configuration file on their sockets until it is told to end.
+//! virtio-net-controller: serves virtio-net functions on their sockets until it is told to end.
 #![forbid(unsafe_code)]
 
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use tracing_subscriber::EnvFilter;
-use virtnet_control::config::Config;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt, reload};
+use virtnet_control::command::Reload;
+use virtnet_control::config::{Config, providers};
 use virtnet_control::daemon::Daemon;
+use virtnet_control::firmware;
+use virtnet_control::folders::Folders;
+use virtnet_control::recovery;
+use virtnet_control::service::Host;
 
-/// The virtio-net controller: shows virtio-net devices to guests over vhost-user.
+/// The virtio-net controller: shows virtio-net functions to guests over vhost-user.
 #[derive(Debug, Parser)]
 #[command(name = "virtio-net-controller", version)]
 struct Args {
@@ -24,6 +31,10 @@ struct Args {
     /// Where sockets are: /run/virtnet as root, $XDG_RUNTIME_DIR/virtnet otherwise.
     #[arg(long, value_name = "DIR", env = "VIRTNET_RUN_DIR")]
     run_dir: Option<PathBuf>,
+    /// Where state is: the folder state in a run folder that was given; otherwise /var/lib/virtnet as root,
+    /// $XDG_STATE_HOME/virtnet or ~/.local/state/virtnet
+    #[arg(long, value_name = "DIR", env = "VIRTNET_STATE_DIR")]
+    state_dir: Option<PathBuf>,
     /// Read the configuration, say whether it is good, and end.
     #[arg(long)]
     check: bool,
@@ -32,8 +43,10 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match run(args) {
+    let (filter, handle) = reload::Layer::new(filter);
+    tracing_subscriber::registry().with(filter).with(fmt::layer().with_writer(std::io::stderr)).init();
+    let reload: Reload = Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string()));
+    match run(args, reload) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("virtio-net-controller: {error:#}");
@@ -42,26 +55,35 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args) -> anyhow::Result<()> {
+fn run(args: Args, reload: Reload) -> anyhow::Result<()> {
     let config = Config::read(&args.config)?;
-    for note in config.notes() {
-        tracing::warn!("{}: {note}", args.config.display());
-    }
+    config.notes().iter().for_each(|note| tracing::warn!("{}: {note}", args.config.display()));
     if args.check {
         return Ok(());
     }
-    let run_dir = match args.run_dir {
-        Some(run_dir) => run_dir,
-        None => run_dir_default()?,
-    };
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(&run_dir)
-        .with_context(|| format!("making the run folder {}", run_dir.display()))?;
+    let providers = args.config.parent().map_or_else(|| PathBuf::from("providers"), |folder| folder.join("providers"));
+    let provider = providers::choose(&providers)?;
+    let folders = Folders::of_process();
+    let state_dir = folders.state(args.state_dir.as_deref(), args.run_dir.as_deref())?;
+    let run_dir = folders.run(args.run_dir.as_deref())?;
+    make(&run_dir).with_context(|| format!("making the run folder {}", run_dir.display()))?;
+    let mut firmware = firmware::Store::load(&state_dir)?;
+    let recovery = if config.recovery { Some(recovery::Folder::open(&state_dir)?) } else { None };
+    // Functions of other settings are not those that were. Whatever is set meanwhile waits for the next start.
+    if firmware.is_pending() {
+        if let Some(folder) = &recovery {
+            folder.clear()?;
+        }
+        firmware.apply()?;
+    }
     // Before the first thread: a signal must find its place whatever is being started.
     let stop = stop_on_signals().context("waiting for signals")?;
-    Daemon::start(&config, &run_dir, stop)?.run()
+    let host = Host { provider, limits: firmware.limits(), ..Host::new(config, &run_dir) };
+    Daemon::start(host, recovery, reload, stop)?.run()
+}
+
+fn make(folder: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)
 }
 
 /// Something that becomes readable on SIGTERM and SIGINT.
@@ -70,14 +92,4 @@ fn stop_on_signals() -> std::io::Result<OwnedFd> {
     signal_hook::low_level::pipe::register(SIGTERM, sender.try_clone()?)?;
     signal_hook::low_level::pipe::register(SIGINT, sender)?;
     Ok(stop.into())
-}
-
-fn run_dir_default() -> anyhow::Result<PathBuf> {
-    if rustix::process::geteuid().is_root() {
-        return Ok("/run/virtnet".into());
-    }
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(folder) if !folder.is_empty() => Ok(PathBuf::from(folder).join("virtnet")),
-        _ => bail!("XDG_RUNTIME_DIR is not set: say where sockets are with --run-dir or VIRTNET_RUN_DIR"),
-    }
 }

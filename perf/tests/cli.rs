@@ -11,6 +11,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use serde_json::Value;
 use virtnet_control::config::Config;
 use virtnet_control::daemon::Daemon;
+use virtnet_control::service::Host;
 
 /// The exit code for frames that were lost silently, corrupted, reordered or duplicated.
 const INTEGRITY: i32 = 3;
@@ -70,7 +71,8 @@ impl Backend {
         fs::write(&path, format!(r#"{{"idle": "adaptive", "devices": [{}]}}"#, devices.join(", "))).unwrap();
         let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
         let config = Config::read(&path).unwrap();
-        let daemon = Daemon::start(&config, folder.path(), stop.try_clone().unwrap()).unwrap();
+        let host = Host::new(config, folder.path());
+        let daemon = Daemon::start(host, None, Box::new(|_| Ok(())), stop.try_clone().unwrap()).unwrap();
         let thread = thread::spawn(move || daemon.run().unwrap());
         Backend { folder, stop, thread: Some(thread) }
     }

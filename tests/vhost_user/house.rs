@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, eventfd};
 use virtnet_control::config::Config;
 use virtnet_control::daemon::Daemon;
+use virtnet_control::service::Host;
 use virtnet_control::vhost_user::frontend::{Frontend, FrontendError, PROTOCOL_FEATURES, RingSetup, SharedRegion};
 use virtnet_control::vhost_user::message::{MemoryRegion, ProtocolFeatures, VIRTIO_F_RING_PACKED, VringBase};
 use virtnet_rings::Layout;
@@ -35,7 +36,8 @@ impl House {
         let text = format!("{{\"devices\": [{}]}}", devices.join(","));
         let config = Config::parse(&text, Path::new("test")).unwrap();
         let (stop, stopped) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        let daemon = Daemon::start(&config, folder.path(), stop).unwrap();
+        let host = Host::new(config, folder.path());
+        let daemon = Daemon::start(host, None, Box::new(|_| Ok(())), stop).unwrap();
         let daemon = std::thread::spawn(move || daemon.run());
         Self { folder, stop: Some(stopped), daemon: Some(daemon) }
     }

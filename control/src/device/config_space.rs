@@ -2,6 +2,7 @@
 
 use virtnet_rings::spec::net::VIRTIO_NET_S_LINK_UP;
 
+use super::Spec;
 use crate::config::Mac;
 
 /// Bytes up to the end of `mtu`, the last field that we have a feature for.
@@ -16,12 +17,23 @@ pub struct ConfigSpace {
     /// As configured: what the front end may not exceed.
     mtu_max: Option<u16>,
     mtu: u16,
+    link_up: bool,
 }
 
 impl ConfigSpace {
-    /// A configuration space with the link up.
-    pub fn new(mac: Mac, queue_pairs: u16, mtu: Option<u16>) -> Self {
-        Self { mac, queue_pairs, mtu_max: mtu, mtu: mtu.unwrap_or(0) }
+    /// That of a device.
+    pub fn new(&Spec { mac, queue_pairs, mtu, link_up, .. }: &Spec) -> Self {
+        Self { mac, queue_pairs, mtu_max: mtu, mtu: mtu.unwrap_or(0), link_up }
+    }
+
+    /// Whether the link is up.
+    pub fn is_link_up(&self) -> bool {
+        self.link_up
+    }
+
+    /// Puts the link up or down.
+    pub fn set_link(&mut self, up: bool) {
+        self.link_up = up;
     }
 
     /// The device's address.
@@ -33,7 +45,8 @@ impl ConfigSpace {
     pub fn to_bytes(&self) -> [u8; CONFIG_SPACE_BYTES] {
         let mut bytes = [0; CONFIG_SPACE_BYTES];
         bytes[..MAC_BYTES].copy_from_slice(&self.mac.0);
-        bytes[6..8].copy_from_slice(&VIRTIO_NET_S_LINK_UP.to_le_bytes());
+        let status = if self.link_up { VIRTIO_NET_S_LINK_UP } else { 0 };
+        bytes[6..8].copy_from_slice(&status.to_le_bytes());
         bytes[8..10].copy_from_slice(&self.queue_pairs.to_le_bytes());
         bytes[10..12].copy_from_slice(&self.mtu.to_le_bytes());
         bytes
@@ -81,15 +94,22 @@ mod tests {
 
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
 
+    fn space(queue_pairs: u16, mtu: Option<u16>) -> ConfigSpace {
+        let name = String::new();
+        ConfigSpace::new(&Spec { name, queue_pairs, queue_size_max: 256, mac: MAC, mtu, offered: 0, link_up: true })
+    }
+
     #[test]
     fn fields_lie_as_the_specification_says() {
-        let space = ConfigSpace::new(MAC, 0x0102, Some(0x05dc));
+        let mut space = space(0x0102, Some(0x05dc));
         assert_eq!(space.to_bytes(), [2, 0, 0, 0, 0, 9, 1, 0, 2, 1, 0xdc, 5]);
+        space.set_link(false);
+        assert_eq!(space.to_bytes(), [2, 0, 0, 0, 0, 9, 0, 0, 2, 1, 0xdc, 5]);
     }
 
     #[test]
     fn a_migration_brings_its_address_and_nothing_else() {
-        let mut space = ConfigSpace::new(MAC, 1, None);
+        let mut space = space(1, None);
         assert_eq!(space.restore(0, &[2, 0, 0, 0, 0, 1, 1, 0, 1, 0, 0, 0, 0, 0]), Ok(()));
         assert_eq!(space.mac(), Mac([2, 0, 0, 0, 0, 1]));
         assert_eq!(space.restore(5, &[7]), Ok(()));
@@ -102,9 +122,9 @@ mod tests {
 
     #[test]
     fn the_mtu_goes_as_far_as_configured() {
-        let mut space = ConfigSpace::new(MAC, 1, Some(1500));
-        assert_eq!((space.set_mtu(1400), space.set_mtu(1501).is_err()), (Ok(()), true));
-        assert_eq!(space.to_bytes()[10..], 1400u16.to_le_bytes());
-        assert_eq!(ConfigSpace::new(MAC, 1, None).set_mtu(9000), Ok(()));
+        let mut limited = space(1, Some(1500));
+        assert_eq!((limited.set_mtu(1400), limited.set_mtu(1501).is_err()), (Ok(()), true));
+        assert_eq!(limited.to_bytes()[10..], 1400u16.to_le_bytes());
+        assert_eq!(space(1, None).set_mtu(9000), Ok(()));
     }
 }

@@ -6,25 +6,40 @@ use virtnet_rings::spec::virtq::*;
 
 use crate::config;
 
+/// What every device offers.
+pub const ALWAYS: u64 =
+    1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_F_RING_RESET | 1 << VIRTIO_NET_F_MAC | 1 << VIRTIO_NET_F_STATUS;
+
+/// What only a device of several queue pairs offers: the only use of its control queue, so far, is to tell how many are used.
+pub const SEVERAL_PAIRS: u64 = 1 << VIRTIO_NET_F_MQ | 1 << VIRTIO_NET_F_CTRL_VQ;
+
+/// All that a device can offer.
+pub const SUPPORTED: u64 = ALWAYS
+    | SEVERAL_PAIRS
+    | 1 << VIRTIO_NET_F_MTU
+    | 1 << VIRTIO_NET_F_MRG_RXBUF
+    | 1 << VIRTIO_F_RING_PACKED
+    | 1 << VIRTIO_F_IN_ORDER
+    | 1 << VIRTIO_F_EVENT_IDX
+    | 1 << VIRTIO_F_INDIRECT_DESC
+    | offload::FROM_GUEST
+    | offload::TO_GUEST;
+
 /// The feature bits of a device as configured.
 pub fn offered(config: &config::Device) -> u64 {
     let on = config.features;
-    let several = config.queue_pairs > 1 && on.mq;
-    let bits = [
-        (true, VIRTIO_F_VERSION_1),
-        (true, VIRTIO_F_RING_RESET),
-        (true, VIRTIO_NET_F_MAC),
-        (true, VIRTIO_NET_F_STATUS),
-        (config.mtu.is_some(), VIRTIO_NET_F_MTU),
-        (on.mrg_rxbuf, VIRTIO_NET_F_MRG_RXBUF),
-        (on.packed, VIRTIO_F_RING_PACKED),
-        (on.in_order, VIRTIO_F_IN_ORDER),
-        (on.event_idx, VIRTIO_F_EVENT_IDX),
-        (on.indirect, VIRTIO_F_INDIRECT_DESC),
-        (several, VIRTIO_NET_F_MQ),
-        // Its only use, so far, is to tell how many pairs are used.
-        (several, VIRTIO_NET_F_CTRL_VQ),
-    ];
-    let offloads = if on.offload { offload::FROM_GUEST | offload::TO_GUEST } else { 0 };
-    bits.into_iter().filter(|(offered, _)| *offered).fold(offloads, |all, (_, bit)| all | 1 << bit)
+    let mut left_out = 0;
+    for (is_on, bits) in [
+        (config.mtu.is_some(), 1 << VIRTIO_NET_F_MTU),
+        (on.mrg_rxbuf, 1 << VIRTIO_NET_F_MRG_RXBUF),
+        (on.packed, 1 << VIRTIO_F_RING_PACKED),
+        (on.in_order, 1 << VIRTIO_F_IN_ORDER),
+        (on.event_idx, 1 << VIRTIO_F_EVENT_IDX),
+        (on.indirect, 1 << VIRTIO_F_INDIRECT_DESC),
+        (on.mq, SEVERAL_PAIRS),
+        (on.offload, offload::FROM_GUEST | offload::TO_GUEST),
+    ] {
+        left_out |= if is_on { 0 } else { bits };
+    }
+    SUPPORTED & !left_out
 }

@@ -18,14 +18,51 @@ use crate::vhost_user::session::Backend;
 use config_space::ConfigSpace;
 use controlq::ControlQueue;
 
+/// What a device is made as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// For the log.
+    pub name: String,
+    /// Queue pairs, 1 to 127.
+    pub queue_pairs: u16,
+    /// Descriptors of its largest queue.
+    pub queue_size_max: u16,
+    /// Its address.
+    pub mac: Mac,
+    /// The MTU it tells its driver, if it does.
+    pub mtu: Option<u16>,
+    /// Feature bits it is to offer.
+    pub offered: u64,
+    /// Whether its link is up.
+    pub link_up: bool,
+}
+
+impl From<&config::Device> for Spec {
+    fn from(config: &config::Device) -> Self {
+        Spec {
+            name: config.name.clone(),
+            queue_pairs: config.queue_pairs as u16,
+            queue_size_max: config.queue_size_max as u16,
+            mac: config.mac(),
+            mtu: config.mtu.map(|mtu| mtu as u16),
+            offered: features::offered(config),
+            link_up: true,
+        }
+    }
+}
+
+impl Spec {
+    /// Feature bits it offers: of those it is to offer, the ones that so many queue pairs have a use for.
+    pub fn features(&self) -> u64 {
+        if self.queue_pairs > 1 { self.offered } else { self.offered & !features::SEVERAL_PAIRS }
+    }
+}
+
 /// A device, beside its queues, which are the engine's.
 #[derive(Debug)]
 pub struct Device {
-    name: String,
+    spec: Spec,
     id: DeviceId,
-    queue_pairs: u16,
-    queue_size_max: u16,
-    offered: u64,
     config_space: ConfigSpace,
     /// Feature bits the driver has accepted, transport bits included.
     accepted: u64,
@@ -39,20 +76,16 @@ pub struct Device {
 }
 
 impl Device {
-    /// A device as configured, which the engine knows as `id`.
-    pub fn new(config: &config::Device, id: DeviceId) -> Self {
-        let queue_pairs = config.queue_pairs as u16;
-        let mtu = config.mtu.map(|mtu| mtu as u16);
+    /// A device that the engine knows as `id`.
+    pub fn new(spec: Spec, id: DeviceId) -> Self {
+        let queues = 2 * usize::from(spec.queue_pairs);
         Self {
-            name: config.name.clone(),
+            config_space: ConfigSpace::new(&spec),
+            spec,
             id,
-            queue_pairs,
-            queue_size_max: config.queue_size_max as u16,
-            offered: features::offered(config),
-            config_space: ConfigSpace::new(config.mac(), queue_pairs, mtu),
             accepted: 0,
             controlq: None,
-            enabled: vec![false; 2 * usize::from(queue_pairs)],
+            enabled: vec![false; queues],
             pairs_used: None,
             caller: Caller::default(),
         }
@@ -60,7 +93,22 @@ impl Device {
 
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.spec.name
+    }
+
+    /// What it was made as.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// Feature bits the driver has accepted.
+    pub fn accepted(&self) -> u64 {
+        self.accepted
+    }
+
+    /// How many queue pairs the driver uses, if it has said so.
+    pub fn pairs_used(&self) -> Option<u16> {
+        self.pairs_used
     }
 
     /// What the engine knows it as.
@@ -84,7 +132,7 @@ impl Device {
 
     /// Which ring is the control queue. ("Virtqueues", of the network device)
     fn controlq_index(&self) -> Option<usize> {
-        let pairs = if self.has(VIRTIO_NET_F_MQ) { self.queue_pairs } else { 1 };
+        let pairs = if self.has(VIRTIO_NET_F_MQ) { self.spec.queue_pairs } else { 1 };
         self.has(VIRTIO_NET_F_CTRL_VQ).then(|| 2 * usize::from(pairs))
     }
 }
@@ -106,10 +154,10 @@ impl Served<'_> {
     /// Serves the control queue, after a kick. A control queue that breaks a rule is served no more: `false`, once.
     pub fn serve_controlq(&mut self) -> bool {
         let Some(mut controlq) = self.device.controlq.take() else { return true };
-        let served = controlq.serve(self.device.queue_pairs, |pairs| self.use_pairs(pairs));
+        let served = controlq.serve(self.device.spec.queue_pairs, |pairs| self.use_pairs(pairs));
         self.device.controlq = Some(controlq);
         if let Err(violation) = &served {
-            tracing::warn!(device = self.device.name, "control queue: {violation}");
+            tracing::warn!(device = self.device.spec.name, "control queue: {violation}");
             self.forget_controlq_kick();
         }
         served.is_ok()
@@ -121,12 +169,18 @@ impl Served<'_> {
     }
 
     fn is_enabled(&self, index: usize) -> bool {
-        let pairs_used = self.device.pairs_used.unwrap_or(self.device.queue_pairs);
-        self.device.enabled[index] && index / 2 < usize::from(pairs_used)
+        let pairs_used = self.device.pairs_used.unwrap_or(self.device.spec.queue_pairs);
+        self.device.config_space.is_link_up() && self.device.enabled[index] && index / 2 < usize::from(pairs_used)
     }
 
     fn use_pairs(&mut self, pairs: u16) {
         self.device.pairs_used = Some(pairs);
+        (0..self.device.enabled.len()).for_each(|index| self.tell_enabled(index));
+    }
+
+    /// Puts the link up or down. Down, all queues are as if they were disabled.
+    pub fn set_link(&mut self, up: bool) {
+        self.device.config_space.set_link(up);
         (0..self.device.enabled.len()).for_each(|index| self.tell_enabled(index));
     }
 
@@ -157,23 +211,23 @@ impl Served<'_> {
     }
 
     fn refused(&self, error: &virtnet_engine::EngineError) -> &'static str {
-        tracing::error!(device = self.device.name, "the engine refuses: {error}");
+        tracing::error!(device = self.device.spec.name, "the engine refuses: {error}");
         "the engine refuses it"
     }
 }
 
 impl Backend for Served<'_> {
     fn features(&self) -> u64 {
-        self.device.offered
+        self.device.spec.features()
     }
 
     fn ring_count(&self) -> usize {
-        let controlq = self.device.offered & 1 << VIRTIO_NET_F_CTRL_VQ != 0;
+        let controlq = self.device.spec.features() & 1 << VIRTIO_NET_F_CTRL_VQ != 0;
         self.device.enabled.len() + usize::from(controlq)
     }
 
     fn queue_size_max(&self) -> u16 {
-        self.device.queue_size_max
+        self.device.spec.queue_size_max
     }
 
     fn config(&self) -> Vec<u8> {
@@ -238,7 +292,7 @@ impl Backend for Served<'_> {
     }
 
     fn set_status(&mut self, status: u8) {
-        tracing::debug!(device = self.device.name, "device status {status:#x}");
+        tracing::debug!(device = self.device.spec.name, "device status {status:#x}");
         if status == 0 {
             self.device.pairs_used = None;
         }
@@ -249,7 +303,7 @@ impl Backend for Served<'_> {
     }
 
     fn announce(&mut self, mac: [u8; 6]) {
-        tracing::debug!(device = self.device.name, mac = %Mac(mac), "the guest is here now");
+        tracing::debug!(device = self.device.spec.name, mac = %Mac(mac), "the guest is here now");
         if let Err(error) = self.engine.announce(self.device.id, mac) {
             self.refused(&error);
         }

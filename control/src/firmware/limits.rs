@@ -151,6 +151,13 @@ pub(super) fn check(values: &Values) -> Result<(), Combination> {
     Ok(())
 }
 
+impl Default for Limits {
+    /// What the entries' defaults come to: no functions.
+    fn default() -> Self {
+        Self::of(&Values::default())
+    }
+}
+
 impl Limits {
     pub(super) fn of(values: &Values) -> Self {
         let runs_here = !values.is_set(Entry::OffloadEngine) && values.is_set(Entry::CpuModel);

@@ -36,6 +36,11 @@ pub struct Folder {
     handle: OwnedFd,
 }
 
+/// The file that is to be the new one of this name.
+fn temp_of(name: &str) -> String {
+    format!("{TEMP_PREFIX}{name}")
+}
+
 /// What an entry's name says it is.
 enum Entry<'a> {
     /// The file of the function with this VUID.
@@ -78,33 +83,36 @@ impl Folder {
         Ok(Self { path, handle })
     }
 
-    /// Writes a function's file: after this, and after a crash at any moment of it, the file is the old one or the new one.
+    /// Writes functions' files: after this, and after a crash at any moment of it, each is the old one or the new one.
     ///
     /// # Errors
-    /// The record could not be read back: its VUID cannot name a file, a value is out of range, or values contradict each
-    /// other; the file is as it was. Or the system's; the file is the old one or the new one.
-    pub fn save(&self, record: &Record) -> Result<(), RecoveryError> {
-        let vuid = &record.vuid;
-        let name = self.name_of(vuid)?;
-        let text = record.text().and_then(|text| Record::parse(vuid, &text).map(|_| text));
-        let text = text.map_err(|fault| self.wrong(&name, fault))?;
-        let temp = format!("{TEMP_PREFIX}{name}");
-        let written = self.write_temp(&temp, &text).and_then(|()| {
-            rustix::fs::renameat(&self.handle, &temp, &self.handle, &name).map_err(system("renaming its new file"))
-        });
-        if written.is_err() {
-            let _ = self.unlink(&temp);
+    /// A record could not be read back: its VUID cannot name a file, a value is out of range, or values contradict each
+    /// other. Or the system's. Each file is the old one then, or the new one.
+    pub fn save(&self, records: &[Record]) -> Result<(), RecoveryError> {
+        let names = records.iter().map(|record| self.write_temp(record));
+        let names = names.collect::<Result<Vec<_>, _>>().and_then(|names| self.sync_temps(&names).map(|()| names));
+        let names = names.inspect_err(|_| {
+            records.iter().filter_map(|record| self.name_of(&record.vuid).ok()).for_each(|name| {
+                let _ = self.unlink(temp_of(&name));
+            });
+        })?;
+        for name in &names {
+            let renamed = rustix::fs::renameat(&self.handle, temp_of(name), &self.handle, name);
+            renamed.map_err(|errno| self.wrong(name, system("renaming its new file")(errno)))?;
         }
-        written.and_then(|()| self.sync()).map_err(|fault| self.wrong(&name, fault))
+        self.sync().map_err(|fault| self.wrong_itself(fault))
     }
 
-    /// Removes a function's file, if it has one.
+    /// Removes functions' files, of those that have one.
     ///
     /// # Errors
     /// What was given is no VUID, or the system's.
-    pub fn remove(&self, vuid: &str) -> Result<(), RecoveryError> {
-        let name = self.name_of(vuid)?;
-        self.unlink(&name).and_then(|()| self.sync()).map_err(|fault| self.wrong(&name, fault))
+    pub fn remove<'a>(&self, vuids: impl IntoIterator<Item = &'a str>) -> Result<(), RecoveryError> {
+        for vuid in vuids {
+            let name = self.name_of(vuid)?;
+            self.unlink(&name).map_err(|fault| self.wrong(&name, fault))?;
+        }
+        self.sync().map_err(|fault| self.wrong_itself(fault))
     }
 
     /// Removes every function's file. What is not ours stays.
@@ -181,13 +189,31 @@ impl Folder {
         if len_bytes > FILE_BYTES_MAX { Err(Fault::Long { len_bytes }) } else { Record::parse(vuid, &text) }
     }
 
-    fn write_temp(&self, temp: &str, text: &[u8]) -> Result<(), Fault> {
-        self.unlink(temp)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let handle = rustix::fs::openat(&self.handle, temp, flags, Mode::RUSR | Mode::WUSR);
-        let mut file = File::from(handle.map_err(system("making its new file"))?);
-        let written = file.write_all(text).and_then(|()| file.sync_all());
-        written.map_err(|error| Fault::System { what: "writing its new file", error })
+    /// Writes a record into the file that is to be its new one. Returns the name that it is to have.
+    fn write_temp(&self, record: &Record) -> Result<String, RecoveryError> {
+        let vuid = &record.vuid;
+        let name = self.name_of(vuid)?;
+        let text = record.text().and_then(|text| Record::parse(vuid, &text).map(|_| text));
+        let written = text.and_then(|text| {
+            let temp = temp_of(&name);
+            self.unlink(&temp)?;
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let handle = rustix::fs::openat(&self.handle, &temp, flags, Mode::RUSR | Mode::WUSR);
+            let mut file = File::from(handle.map_err(system("making its new file"))?);
+            file.write_all(&text).map_err(|error| Fault::System { what: "writing its new file", error })
+        });
+        written.map_err(|fault| self.wrong(&name, fault)).map(|()| name)
+    }
+
+    /// Makes what new files say last: of one file alone, of many with all that the file system has to write, which is far sooner.
+    fn sync_temps(&self, names: &[String]) -> Result<(), RecoveryError> {
+        let synced = match names {
+            [] => return Ok(()),
+            [name] => rustix::fs::openat(&self.handle, temp_of(name), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .and_then(rustix::fs::fsync),
+            [..] => rustix::fs::syncfs(&self.handle),
+        };
+        synced.map_err(|errno| self.wrong(&names[0], system("writing its new file")(errno)))
     }
 
     fn clear_entry(&self, name: &CStr) -> Result<(), RecoveryError> {

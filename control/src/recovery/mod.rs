@@ -13,4 +13,4 @@ mod tests;
 pub use error::{Fault, RecoveryError};
 pub use folder::Folder;
 pub use matrix::{Event, Outcome, recovers};
-pub use record::{DeviceType, FunctionType, Moderation, PeriodMode, Record};
+pub use record::{DeviceType, FunctionType, Record};

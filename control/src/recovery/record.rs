@@ -71,57 +71,12 @@ pub struct Record {
     /// Whether the link is up.
     #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
     pub link: Option<bool>,
-    /// Mb/s, 10 to 400000.
-    #[serde(
-        default,
-        deserialize_with = "value::optional_between::<_, _, 10, 400_000>",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub speed: Option<u32>,
-    /// Bit n stands for command n of the control queue's class RX.
-    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
-    pub rx_mode: Option<Hex>,
-    /// Hash types told to the driver.
-    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
-    pub supported_hash_types: Option<Hex>,
-    /// Bytes, 40.
-    #[serde(
-        default,
-        deserialize_with = "value::optional_between::<_, _, 40, 40>",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub rss_max_key_size: Option<u16>,
-    /// Receive DMA queues, 0 to 127.
-    #[serde(
-        default,
-        deserialize_with = "value::optional_between::<_, _, 0, 127>",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub rx_dma_q_num: Option<u16>,
     /// Whether dropped frames are counted.
     #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
     pub drop_count: Option<bool>,
     /// Whether frames are counted by length.
     #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
     pub packet_counter: Option<bool>,
-    /// Whether flows are steered to where they are consumed.
-    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
-    pub aarfs_config: Option<bool>,
-    /// Whether interrupt moderation adapts itself.
-    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
-    pub dim_config: Option<bool>,
-    /// Whether packed rings are offered.
-    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
-    pub packed_vq: Option<bool>,
-    /// Whether mergeable buffers are offered.
-    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
-    pub mrg_rxbuf: Option<bool>,
-    /// Whether it is transitional.
-    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
-    pub legacy: Option<bool>,
-    /// How its queues' interrupts are held back.
-    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
-    pub moderation: Option<Moderation>,
 }
 
 /// PF or VF.
@@ -142,30 +97,6 @@ pub enum DeviceType {
     Static,
     /// It was plugged.
     Hotplug,
-}
-
-/// How interrupts of queues are held back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Moderation {
-    /// When the period begins.
-    pub period_mode: PeriodMode,
-    /// Microseconds, 0 to 65535.
-    #[serde(deserialize_with = "value::between::<_, _, 0, 65535>")]
-    pub period: u16,
-    /// Frames, 0 to 65535.
-    #[serde(deserialize_with = "value::between::<_, _, 0, 65535>")]
-    pub max_count: u16,
-}
-
-/// When a period of moderation begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PeriodMode {
-    /// With the last interrupt.
-    Event,
-    /// With the last completion.
-    Cqe,
 }
 
 impl From<Class> for FunctionType {

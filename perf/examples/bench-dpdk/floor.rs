@@ -11,8 +11,8 @@ use clap::{Args, ValueEnum};
 use rustix::event::{Timespec, epoll};
 use rustix::fs::Mode;
 use serde::Serialize;
+use virtnet_control::device::Spec;
 use virtnet_control::device::config_space::ConfigSpace;
-use virtnet_control::device::features;
 use virtnet_control::vhost_user::server::Endpoint;
 use virtnet_control::vhost_user::session::Backend;
 use virtnet_engine::caller::{Caller, Line};
@@ -195,10 +195,11 @@ impl Device {
     fn new() -> Result<Self> {
         let config: virtnet_control::config::Device =
             serde_json::from_value(serde_json::json!({ "name": "floor", "socket": "floor.sock" }))?;
+        let spec = Spec::from(&config);
         Ok(Device {
-            features: features::offered(&config),
-            queue_size_max: config.queue_size_max as u16,
-            config_space: ConfigSpace::new(config.mac(), 1, None),
+            features: spec.features(),
+            queue_size_max: spec.queue_size_max,
+            config_space: ConfigSpace::new(&spec),
             receiveq: None,
             transmitq: None,
             caller: Caller::default(),

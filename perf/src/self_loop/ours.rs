@@ -13,7 +13,7 @@ use rustix::event::{Timespec, epoll};
 use rustix::fs::Mode;
 use tempfile::TempDir;
 use virtnet_control::config;
-use virtnet_control::device::{Device, Served};
+use virtnet_control::device::{Device, Served, Spec};
 use virtnet_control::vhost_user::server::Endpoint;
 use virtnet_engine::worker::Worker;
 use virtnet_engine::{DeviceConfig, Engine, EngineConfig, IdlePolicy, PortConfig};
@@ -147,7 +147,7 @@ impl Ours {
                 let id = engine.add_device(DeviceConfig { pairs: 1, port, workers: Vec::new() })?;
                 let endpoint = Endpoint::listen(&name, &socket, Mode::RUSR | Mode::WUSR)?;
                 endpoint.watch(&house.epoll, guest as u64).context("watching a socket")?;
-                devices.push((Device::new(&config, id), endpoint));
+                devices.push((Device::new(Spec::from(&config), id), endpoint));
             }
             anyhow::Ok(())
         })?;

@@ -142,6 +142,34 @@ impl Session {
         &self.counters
     }
 
+    /// The device status field: as the driver has written it, where its front end passes it on, and otherwise as running
+    /// rings show.
+    pub fn status(&self) -> u8 {
+        const DRIVEN: u8 = 0xf;
+        let needs_reset = if self.needs_reset { DEVICE_NEEDS_RESET } else { 0 };
+        let told = if self.status == 0 && self.has_rings() { DRIVEN } else { self.status };
+        told | needs_reset
+    }
+
+    /// Whether the driver has to reset the device before it can go on.
+    pub fn needs_reset(&self) -> bool {
+        self.needs_reset
+    }
+
+    /// Whether a ring runs.
+    pub fn has_rings(&self) -> bool {
+        self.vrings.iter().any(|vring| vring.running)
+    }
+
+    /// The rings that run: index, size, whether it is enabled, and where its descriptor, driver and device areas are in the front
+    /// end's memory.
+    pub fn rings(&self) -> impl Iterator<Item = (usize, u16, bool, [u64; 3])> {
+        self.vrings.iter().enumerate().filter(|(_, vring)| vring.running).map(|(index, vring)| {
+            let areas = vring.addr.map_or([0; 3], |addr| [addr.descriptor, addr.available, addr.used]);
+            (index, vring.size.unwrap_or(0), self.is_enabled(index), areas)
+        })
+    }
+
     /// Tells the front end that the configuration space has changed, if it wants to know.
     pub fn config_changed(&mut self) {
         if let Some(channel) = &self.channel {

@@ -9,8 +9,8 @@ use virtnet_engine::port::source::SourceConfig;
 use virtnet_engine::port::tap::TapConfig;
 use virtnet_engine::{Engine, PortConfig, UplinkConfig};
 
-use crate::config::{self, Device, Pcap, Port, Source, Switch};
-use crate::device::features;
+use crate::config::{self, Pcap, Port, Source, Switch};
+use crate::device::Spec;
 
 /// Where a source's frames say they come from and go to.
 const SOURCE_MAC: [u8; 6] = [2, 0, 0, 0xff, 0, 1];
@@ -20,19 +20,16 @@ const DESTINATION_MAC: [u8; 6] = [0xff; 6];
 ///
 /// # Errors
 /// A capture cannot be read.
-pub fn of(device: &Device) -> anyhow::Result<PortConfig> {
-    Ok(match &device.port {
+pub fn of(port: &Port, spec: &Spec) -> anyhow::Result<PortConfig> {
+    Ok(match port {
         Port::Switch => PortConfig::Switch,
         Port::Loopback => PortConfig::Loopback,
         Port::Sink => PortConfig::Sink,
         Port::Source(source) => PortConfig::Source(source_config(source)),
         Port::Pcap(pcap) => PortConfig::Pcap(pcap_config(pcap)?),
-        Port::Tap(tap) => PortConfig::Tap(TapConfig {
-            name: tap.name.clone(),
-            features: features::offered(device),
-            mtu: device.mtu.map(|mtu| mtu as u16),
-            up: true,
-        }),
+        Port::Tap(tap) => {
+            PortConfig::Tap(TapConfig { name: tap.name.clone(), features: spec.features(), mtu: spec.mtu, up: true })
+        }
     })
 }
 

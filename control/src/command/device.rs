@@ -1,0 +1,175 @@
+//! What changes functions: `hotplug`, `unplug`, `sriov`, `modify`.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::inventory::only;
+use super::params::{self, Selector};
+use super::success;
+use crate::config::Mac;
+use crate::function::pools;
+use crate::refusal::{Code, Refusal};
+use crate::reply::capitals;
+use crate::rpc::Params;
+use crate::service::Service;
+use crate::service::life::Plug;
+use crate::service::modify::Changes;
+
+/// Queues besides those of pairs, in the product's count of them.
+const CONTROL_QUEUES: u16 = 1;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Hotplug {
+    ib_device: String,
+    #[serde(default, deserialize_with = "params::hex")]
+    features: Option<u64>,
+    mac: Mac,
+    mtu: u16,
+    max_queues: Option<u16>,
+    max_queue_pairs: Option<u16>,
+    max_queue_size: u16,
+    sf_num: Option<u32>,
+    #[serde(default)]
+    legacy: bool,
+}
+
+/// `hotplug`: a PF is plugged.
+pub fn hotplug(service: &mut Service, params: Params) -> Result<Value, Refusal> {
+    let asked: Hotplug = params::read(params)?;
+    if asked.legacy {
+        return Err(Code::NotSupported.because("transitional devices are not in this version"));
+    }
+    let queue_pairs = match (asked.max_queues, asked.max_queue_pairs) {
+        (Some(queues), None) => queues.saturating_sub(CONTROL_QUEUES) / 2,
+        (None, Some(pairs)) => pairs,
+        _ => return Err(Code::InvalidArgument.because("one of max_queues and max_queue_pairs is needed")),
+    };
+    let key = service.plug(&Plug {
+        ib_device: asked.ib_device,
+        features: asked.features.filter(|bits| *bits != 0),
+        mac: asked.mac,
+        mtu: asked.mtu,
+        queue_pairs: queue_pairs.min(pools::QUEUE_PAIRS_MAX + 1),
+        queue_size_max: asked.max_queue_size,
+        sf_num: asked.sf_num,
+    })?;
+    let sight = service.sight(key);
+    let identity = &sight.function.identity;
+    Ok(json!({
+        "bdf": identity.bdf.to_string(),
+        "vuid": identity.vuid,
+        "id": identity.id.pf(),
+        "transitional": 0,
+        "sf_rep_net_device": identity.representor(),
+        "mac": capitals(sight.function.spec.mac),
+        "errno": 0,
+        "errstr": "Success",
+    }))
+}
+
+#[derive(Deserialize)]
+struct Unplug {
+    #[serde(flatten)]
+    selector: Selector,
+}
+
+/// `unplug`: a hotplug PF goes.
+pub fn unplug(service: &mut Service, params: Params) -> Result<Value, Refusal> {
+    only(&params, &["pf", "vuid"])?;
+    let Unplug { selector } = params::read(params)?;
+    let key = selector.key(service)?;
+    service.unplug(key)?;
+    Ok(success())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sriov {
+    pf: u16,
+    num_vfs: u16,
+}
+
+/// `sriov`: what a host does by writing to `sriov_numvfs`.
+pub fn sriov(service: &mut Service, params: Params) -> Result<Value, Refusal> {
+    let Sriov { pf, num_vfs } = params::read(params)?;
+    let id = crate::function::Id::Pf(pf);
+    let key = service.key_of(id).ok_or_else(|| Code::NotFound.because(format!("there is no {id}")))?;
+    service.set_vfs(key, num_vfs)?;
+    Ok(success())
+}
+
+#[derive(Deserialize)]
+struct Modify {
+    #[serde(flatten)]
+    selector: Selector,
+    #[serde(default, deserialize_with = "params::mac")]
+    mac: Option<Mac>,
+    mtu: Option<u16>,
+    #[serde(default, deserialize_with = "params::link")]
+    link: Option<bool>,
+    #[serde(default, deserialize_with = "params::hex")]
+    features: Option<u64>,
+    msix_num: Option<u16>,
+    max_queue_size: Option<u16>,
+    max_queue_pairs: Option<u16>,
+    #[serde(default, deserialize_with = "params::switch")]
+    drop_count: Option<bool>,
+    #[serde(default, deserialize_with = "params::switch")]
+    packet_counter: Option<bool>,
+    #[serde(default, deserialize_with = "params::switch")]
+    packed_vq: Option<bool>,
+    #[serde(default, deserialize_with = "params::switch")]
+    mrg_rxbuf: Option<bool>,
+}
+
+/// `modify`: settings of functions.
+pub fn modify(service: &mut Service, mut params: Params) -> Result<Value, Refusal> {
+    match params.remove("subcmd").as_ref().and_then(Value::as_str) {
+        Some("device") => {}
+        Some("queue") => return Err(Code::NotSupported.because("moderation of queues is not in this version")),
+        _ => return Err(Code::InvalidArgument.because("subcmd is device or queue")),
+    }
+    let known = [
+        "pf",
+        "vf",
+        "vuid",
+        "all",
+        "mac",
+        "mtu",
+        "link",
+        "features",
+        "msix_num",
+        "max_queue_size",
+        "max_queue_pairs",
+        "drop_count",
+        "packet_counter",
+        "packed_vq",
+        "mrg_rxbuf",
+    ];
+    only(&params, &known)?;
+    let asked: Modify = params::read(params)?;
+    let changes = Changes {
+        mac: asked.mac,
+        mtu: asked.mtu,
+        features: asked.features,
+        msix: asked.msix_num,
+        queue_pairs: asked.max_queue_pairs,
+        queue_size_max: asked.max_queue_size,
+        packed: asked.packed_vq,
+        mergeable: asked.mrg_rxbuf,
+        link_up: asked.link,
+        packet_counters: asked.packet_counter,
+        drop_counter: asked.drop_count,
+    };
+    if changes == Changes::default() {
+        return Err(Code::InvalidArgument.because(format!("nothing to change; {} can be", known[4..].join(", "))));
+    }
+    let keys = asked.selector.keys(service)?;
+    keys.iter().try_for_each(|&key| service.modify(key, &changes))?;
+    let unusable = keys.iter().find(|&&key| !service.function(key).share.is_usable());
+    match unusable {
+        Some(&key) => Err(Code::Unusable.because(service.function(key).identity.id.to_string())),
+        None => Ok(success()),
+    }
+}

@@ -1,0 +1,123 @@
+//! The engine: `lcore` and `switch`.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use virtnet_engine::DeviceId;
+use virtnet_engine::placement::Move;
+
+use super::params;
+use super::success;
+use crate::config::Lcores;
+use crate::refusal::{Code, Refusal};
+use crate::rpc::Params;
+use crate::service::Service;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Rebalance {
+    DryRun,
+    Apply,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Lcore {
+    rebalance: Option<Rebalance>,
+    set: Option<Lcores>,
+}
+
+/// `lcore`: how busy lcores are since this was last asked; who would move where; other lcores.
+pub fn lcore(service: &mut Service, params: Params) -> Result<Value, Refusal> {
+    let refused = |error: virtnet_engine::EngineError| Code::InvalidArgument.because(error.to_string());
+    match params::read(params)? {
+        Lcore { rebalance: None, set: None } => Ok(loads(service)),
+        Lcore { rebalance: None, set: Some(lcores) } => {
+            service.engine().set_lcores(&lcores.workers()).map_err(refused)?;
+            Ok(success())
+        }
+        Lcore { rebalance: Some(how), set: None } => {
+            let report = service.engine().lcores();
+            let moves = service.engine().rebalance(&report);
+            if let Rebalance::Apply = how {
+                service.engine().apply(&moves).map_err(refused)?;
+            }
+            let moves: Vec<Value> = moves.iter().map(|step| told(service, step)).collect();
+            Ok(json!({ "seconds": report.seconds, "moves": moves }))
+        }
+        _ => Err(Code::InvalidArgument.because("rebalance or set, not both")),
+    }
+}
+
+fn loads(service: &mut Service) -> Value {
+    let report = service.engine().lcores();
+    let lcores: Vec<Value> = report
+        .lcores
+        .iter()
+        .map(|load| {
+            let of_worker = report.pairs.iter().filter(|pair| pair.worker == load.worker);
+            let pairs = of_worker.map(|pair| {
+                json!({ "device": name(service, pair.device), "queue_pair": pair.pair, "busy_percent": percent(pair.busy) })
+            });
+            json!({
+                "worker": load.worker,
+                "lcore": load.lcore,
+                "numa_node": load.node,
+                "busy_percent": percent(load.busy),
+                "ns_per_frame": load.frame_ns,
+                "queue_pairs": pairs.collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    json!({ "seconds": report.seconds, "lcores": lcores })
+}
+
+fn told(service: &Service, step: &Move) -> Value {
+    json!({ "device": name(service, step.device), "queue_pair": step.pair, "from": step.from, "to": step.to })
+}
+
+/// What a device is called; the switch's ways out have no function.
+fn name(service: &Service, id: DeviceId) -> String {
+    service.name_of(id).map_or_else(|| "uplink".to_owned(), str::to_owned)
+}
+
+fn percent(share: f64) -> f64 {
+    (share * 1000.0).round() / 10.0
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Show {
+    Ports,
+    Fdb,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Switch {
+    show: Show,
+}
+
+/// `switch`: its ports, and the addresses it has learned.
+pub fn switch(service: &mut Service, params: Params) -> Result<Value, Refusal> {
+    match params::read(params)? {
+        Switch { show: Show::Ports } => {
+            let of = |(_, function): (usize, &crate::function::Function)| {
+                let identity = &function.identity;
+                let is_on = function.port == crate::config::Port::Switch;
+                is_on.then(
+                    || json!({ "port": identity.representor(), "device": function.spec.name, "vuid": identity.vuid }),
+                )
+            };
+            let functions = service.functions().into_iter().filter_map(of);
+            let uplinks = service.host().config.switch.uplinks.iter().map(|uplink| json!({ "port": uplink.tap }));
+            Ok(json!({ "ports": functions.chain(uplinks).collect::<Vec<_>>() }))
+        }
+        Switch { show: Show::Fdb } => {
+            let entries: Vec<Value> = service.engine().addresses().into_iter().map(|learned| {
+                let mac = crate::config::Mac(learned.mac).to_string();
+                json!({ "mac": mac, "vlan": learned.vlan, "device": name(service, learned.device), "age_s": learned.age_s })
+            }).collect();
+            Ok(json!({ "fdb": entries }))
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What is there: `list`, `query`, `stats`, `health`.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use virtnet_rings::spec::virtq::VIRTIO_F_RING_PACKED;
+
+use super::params::{self, Selector};
+use crate::device::features;
+use crate::refusal::{Code, Refusal};
+use crate::reply;
+use crate::rpc::Params;
+use crate::service::Service;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+/// `list`: the controller and every function.
+pub fn list(service: &mut Service, params: Params) -> Result<Value, Refusal> {
+    let Nothing {} = params::read(params)?;
+    let host = service.host();
+    let statics = host.static_pfs();
+    let devices_max = statics + host.hotplug_pfs() + statics * host.vfs_per_pf();
+    let has_packed = features::SUPPORTED & 1 << VIRTIO_F_RING_PACKED != 0;
+    let manager = host.config.ib_devices().first().copied().unwrap_or_default().to_owned();
+    let controller = reply::controller(&manager, host.hotplug_pfs(), devices_max, features::SUPPORTED, has_packed);
+    let keys: Vec<usize> = service.functions().into_iter().map(|(key, _)| key).collect();
+    let devices: Vec<Value> = keys.into_iter().map(|key| reply::listed(&service.sight(key))).collect();
+    Ok(json!({ "controller": controller, "devices": devices }))
+}
+
+#[derive(Deserialize)]
+struct Query {
+    #[serde(flatten)]
+    selector: Selector,
+    queue_id: Option<u16>,
+    #[serde(default)]
+    brief: bool,
+}
+
+/// `query`: functions with their queues.
+pub fn query(service: &mut Service, params: Params) -> Result<Value, Refusal> {
+    only(&params, &["pf", "vf", "vuid", "all", "queue_id", "brief"])?;
+    let Query { selector, queue_id, brief } = params::read(params)?;
+    let keys = selector.keys(service)?;
+    let mut devices = Vec::with_capacity(keys.len());
+    for key in keys {
+        let sight = service.sight(key);
+        check_queue(&sight.rings, queue_id)?;
+        devices.push(reply::queried(&sight, brief, queue_id));
+    }
+    Ok(json!({ "devices": devices }))
+}
+
+#[derive(Deserialize)]
+struct Stats {
+    #[serde(flatten)]
+    selector: Selector,
+    queue_id: Option<u16>,
+}
+
+/// `stats`: the counters of a function's queues.
+pub fn stats(service: &mut Service, params: Params) -> Result<Value, Refusal> {
+    only(&params, &["pf", "vf", "vuid", "queue_id"])?;
+    let Stats { selector, queue_id } = params::read(params)?;
+    let key = selector.key(service)?;
+    let sight = service.sight(key);
+    check_queue(&sight.rings, queue_id)?;
+    let function = sight.function;
+    Ok(reply::stats(function.identity.id, function.packet_counters.name(), &sight.rings, queue_id))
+}
+
+#[derive(Deserialize)]
+struct Health {
+    #[serde(flatten)]
+    selector: Selector,
+}
+
+/// `health`: whether functions are well; of several, a list.
+pub fn health(service: &mut Service, params: Params) -> Result<Value, Refusal> {
+    only(&params, &["pf", "vf", "vuid", "all"])?;
+    let all = params.contains_key("all");
+    let Health { selector } = params::read(params)?;
+    let keys = selector.keys(service)?;
+    let replies = keys.into_iter().map(|key| {
+        let (errors, is_fatal) = service.errors(key);
+        let sight = service.sight(key);
+        reply::health(sight.function, sight.status, errors, is_fatal)
+    });
+    let mut replies: Vec<Value> = replies.collect();
+    Ok(if all { Value::Array(replies) } else { replies.remove(0) })
+}
+
+/// Refuses keys that are not known; [`serde`] cannot where a selector is among them.
+pub(super) fn only(params: &Params, known: &[&str]) -> Result<(), Refusal> {
+    match params.keys().find(|key| !known.contains(&key.as_str())) {
+        Some(key) => Err(Code::NotSupported.because(format!("{key:?}; {} are", known.join(", ")))),
+        None => Ok(()),
+    }
+}
+
+fn check_queue(rings: &[reply::Ring], queue_id: Option<u16>) -> Result<(), Refusal> {
+    match queue_id {
+        Some(id) if rings.iter().all(|ring| ring.index != id) => {
+            Err(Code::QueueIndex.because(format!("{id}; {} queues run", rings.len())))
+        }
+        _ => Ok(()),
+    }
+}

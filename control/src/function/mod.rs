@@ -1,0 +1,61 @@
+//! PCI functions: what each is called, what it has, and how it is set.
+
+mod counting;
+pub mod identity;
+pub mod pools;
+
+use std::path::{Path, PathBuf};
+
+pub use counting::Counting;
+pub use identity::{Id, Identity, Seat};
+pub use pools::{Pool, Share};
+
+use crate::config::{self, Mode, Port};
+use crate::device::Spec;
+
+/// Where a function and its front end meet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Socket {
+    /// The socket.
+    pub path: PathBuf,
+    /// Whether we listen there or connect to it.
+    pub mode: Mode,
+    /// Who may connect, where we listen.
+    pub permissions: u32,
+}
+
+/// One function, beside the device that stands for it.
+#[derive(Clone, Debug)]
+pub struct Function {
+    /// Its names.
+    pub identity: Identity,
+    /// What its device is made as.
+    pub spec: Spec,
+    /// Its MSI-X vectors and queue pairs. A share that is not usable has no device.
+    pub share: Share,
+    /// What its SF is connected to.
+    pub port: Port,
+    /// Where its front end comes to.
+    pub socket: Socket,
+    /// The packet counters, as operators switch them.
+    pub packet_counters: Counting,
+    /// The drop counter, likewise.
+    pub drop_counter: Counting,
+    /// How often it was brought back after a failure.
+    pub recovered: u64,
+}
+
+impl Function {
+    /// A static PF that the configuration describes.
+    pub fn configured(config: &config::Device, identity: Identity, run_dir: &Path) -> Self {
+        let socket = Socket { path: run_dir.join(&config.socket), mode: config.mode, permissions: config.socket_mode };
+        Self::new(identity, config.into(), config.port.clone(), socket)
+    }
+
+    /// A function whose vectors are as many as its queue pairs need.
+    pub fn new(identity: Identity, spec: Spec, port: Port, socket: Socket) -> Self {
+        let share = Share { msix: pools::msix_of(spec.queue_pairs), pairs: spec.queue_pairs };
+        let (packet_counters, drop_counter) = Default::default();
+        Self { identity, spec, share, port, socket, packet_counters, drop_counter, recovered: 0 }
+    }
+}

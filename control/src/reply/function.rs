@@ -1,0 +1,137 @@
+//! What `list` and `query` say of a function.
+
+use serde_json::Value;
+
+use super::queue::{Ring, rings};
+use super::{Object, features, status};
+use crate::class::Class;
+use crate::config::Mac;
+use crate::function::{Function, Id, Pool, pools};
+
+/// A function as it is now.
+#[derive(Debug)]
+pub struct Sight<'a> {
+    /// As it is set.
+    pub function: &'a Function,
+    /// Of a PF: how many VFs it can have, and has.
+    pub vfs: (u16, u16),
+    /// Of a PF: what its VFs could still have.
+    pub pool: Pool,
+    /// Feature bits that the driver has accepted.
+    pub accepted: u64,
+    /// The device status field.
+    pub status: u8,
+    /// How many queue pairs the driver uses, where it has said so.
+    pub pairs_used: u16,
+    /// The index of its representor, 0 where that is no netdev.
+    pub ifindex: u32,
+    /// Its queues that run.
+    pub rings: Vec<Ring>,
+    /// Frames that found no receive buffer, while that is counted.
+    pub dropped: Option<u64>,
+}
+
+/// An entry of `list`.
+pub fn listed(sight: &Sight) -> Value {
+    let mut object = Object::default();
+    put_identity(&mut object, sight);
+    let Function { identity, share, .. } = sight.function;
+    if identity.class != Class::Vf {
+        object.put("msix_num_pool_size", sight.pool.msix);
+        object.put("min_msix_num", 0);
+        object.put("max_msix_num", pools::MSIX_MAX.max(share.msix));
+        object.put("min_num_of_qp", 0);
+        object.put("max_num_of_qp", pools::QUEUE_PAIRS_MAX);
+        object.put("qp_pool_size", sight.pool.pairs);
+    }
+    put_state(&mut object, sight);
+    object.into()
+}
+
+/// An entry of `query`; brief without its queues.
+pub fn queried(sight: &Sight, brief: bool, queue_id: Option<u16>) -> Value {
+    let mut object = Object::default();
+    put_identity(&mut object, sight);
+    for (key, value) in [
+        ("pci_dev_id", "0x1041"),
+        ("pci_vendor_id", "0x1af4"),
+        ("pci_class_code", "0x20000"),
+        ("pci_subsys_id", "0x1041"),
+        ("pci_subsys_vendor_id", "0x1af4"),
+        ("pci_revision_id", "1"),
+    ] {
+        object.put(key, value);
+    }
+    object.put("device_feature", features(sight.function.spec.features()));
+    object.put("driver_feature", features(sight.accepted));
+    object.put("status", status(sight.status));
+    object.text("reset", 0);
+    object.text("enabled", u8::from(sight.function.share.is_usable()));
+    put_state(&mut object, sight);
+    if let Some(dropped) = sight.dropped {
+        object.text("num_desc_drop_pkts", dropped);
+    }
+    if !brief {
+        object.put("enabled-queues-info", rings(&sight.rings, queue_id));
+    }
+    object.into()
+}
+
+/// The fields that tell a function from others.
+pub(super) fn put_id(object: &mut Object, id: Id) {
+    match id {
+        Id::Pf(pf) => object.put("pf_id", pf),
+        Id::Vf { pf, vf } => {
+            object.put("vf_id", vf);
+            object.put("parent_pf_id", pf);
+        }
+    }
+}
+
+fn put_identity(object: &mut Object, sight: &Sight) {
+    let identity = &sight.function.identity;
+    put_id(object, identity.id);
+    object.put("function_type", identity.class.name());
+    object.put("transitional", 0);
+    object.put("vuid", identity.vuid.as_str());
+    object.text("pci_bdf", identity.bdf);
+    object.hex("pci_vhca_id", identity.vhca_id);
+    object.text("pci_max_vfs", sight.vfs.0);
+    object.text("enabled_vfs", sight.vfs.1);
+}
+
+fn put_state(object: &mut Object, sight: &Sight) {
+    let Function { identity, spec, share, .. } = sight.function;
+    let has_driver = sight.status != 0;
+    let driver_mac = if has_driver { spec.mac } else { Mac([0; 6]) };
+    object.text("num_msix", share.msix);
+    object.text("num_queues", share.msix.saturating_sub(1));
+    object.text("enabled_queues", sight.rings.len());
+    object.text("max_queue_size", spec.queue_size_max);
+    object.put("msix_config_vector", if has_driver { "0x0" } else { "0xFFFF" });
+    object.put("mac", capitals(spec.mac));
+    object.text("link_status", u8::from(spec.link_up));
+    object.text("max_queue_pairs", share.pairs);
+    object.text("mtu", spec.mtu.unwrap_or(1500));
+    object.text("speed", 100_000);
+    object.text("rss_max_key_size", 0);
+    object.put("supported_hash_types", "0x0");
+    object.put("ctrl_mac", capitals(driver_mac));
+    object.text("ctrl_mq", sight.pairs_used);
+    object.put("sf_num", identity.sf_num);
+    object.put("sf_parent_device", identity.sf_parent_device.as_str());
+    object.put("sf_parent_device_pci_addr", identity.parent_pci_addr());
+    object.put("sf_rep_net_device", identity.representor());
+    object.put("sf_rep_net_ifindex", sight.ifindex);
+    object.put("sf_rdma_device", identity.sf_rdma_device.as_str());
+    object.put("sf_cross_mkey", "0x0");
+    object.hex("sf_vhca_id", 0x400 + u64::from(identity.vhca_id));
+    object.put("sf_rqt_num", "0x0");
+    object.put("aarfs", "disabled");
+    object.put("dim", "disabled");
+}
+
+/// An address as the product prints it.
+pub fn capitals(mac: Mac) -> String {
+    mac.to_string().to_uppercase()
+}

@@ -1,0 +1,94 @@
+//! What `query` and `stats` say of queues.
+
+use serde_json::Value;
+use virtnet_engine::counters::{DropReason, QueueCounts, SIZE_BIN_NAMES};
+
+use super::Object;
+use super::function::put_id;
+use crate::function::Id;
+
+/// A queue that runs.
+#[derive(Clone, Debug, Default)]
+pub struct Ring {
+    /// 2 × pair is a receiveq, 2 × pair + 1 a transmitq; the control queue comes last.
+    pub index: u16,
+    /// Descriptors.
+    pub size: u16,
+    /// Whether its driver has enabled it.
+    pub enabled: bool,
+    /// Where its descriptor, driver and device areas are, as the front end says.
+    pub areas: [u64; 3],
+    /// What it has done; none of a control queue.
+    pub counts: QueueCounts,
+    /// The same as the packet counters have it.
+    pub packets: QueueCounts,
+}
+
+/// A list of queues, or one of them.
+pub(super) fn rings(rings: &[Ring], queue_id: Option<u16>) -> Value {
+    let chosen = rings.iter().filter(|ring| queue_id.is_none_or(|id| id == ring.index));
+    let one = |ring: &Ring| {
+        let mut object = Object::default();
+        object.text("index", ring.index);
+        object.text("size", ring.size);
+        object.put("msix_vector", format!("{:#x}", ring.index + 1));
+        object.text("enable", u8::from(ring.enabled));
+        object.text("notify_offset", ring.index);
+        for (key, address) in ["descriptor_address", "driver_address", "device_address"].into_iter().zip(ring.areas) {
+            object.hex(key, address);
+        }
+        put_counts(&mut object, &ring.counts);
+        put_moderation(&mut object);
+        Value::from(object)
+    };
+    chosen.map(one).collect()
+}
+
+/// The reply of `stats`.
+pub fn stats(id: Id, packet_counters: &str, rings: &[Ring], queue_id: Option<u16>) -> Value {
+    let chosen = rings.iter().filter(|ring| queue_id.is_none_or(|id| id == ring.index));
+    let one = |ring: &Ring| {
+        let mut object = Object::default();
+        object.put("VQ Index", ring.index);
+        if ring.index % 2 == 0 {
+            for (name, count) in SIZE_BIN_NAMES.iter().zip(ring.packets.size_bins) {
+                object.put(&format!("rx_{name}_octet_packets"), count);
+            }
+        }
+        put_counts(&mut object, &ring.counts);
+        object.text("err_handler_schd_num", 0);
+        put_moderation(&mut object);
+        Value::from(object)
+    };
+    let queues: Value = chosen.map(one).collect();
+    let mut device = Object::default();
+    put_id(&mut device, id);
+    device.put("packet_counters", packet_counters);
+    device.put("queues-stats", queues);
+    let mut object = Object::default();
+    object.put("device", device);
+    object.into()
+}
+
+fn put_counts(object: &mut Object, counts: &QueueCounts) {
+    let drops = |reasons: &[DropReason]| reasons.iter().map(|&reason| counts.drops[reason as usize]).sum::<u64>();
+    object.text("received_desc", counts.descriptors);
+    object.text("completed_desc", counts.completed);
+    object.text("bad_desc_errors", counts.violations + drops(&[DropReason::WrongDirection]));
+    object.text("error_cqes", drops(&[DropReason::PortError]));
+    object.text("exceed_max_chain", drops(&[DropReason::TooManyParts]));
+    let invalid = [DropReason::MalformedHeader, DropReason::TooShort, DropReason::TooLong, DropReason::OutsideMemory];
+    object.text("invalid_buffer", drops(&invalid));
+    object.text("batch_number", 0);
+    object.text("dma_q_used_number", 0);
+    object.text("handler_schd_number", counts.kicks);
+    object.text("aux_handler_schd_number", counts.notifications_sent);
+    object.text("max_post_desc_number", 0);
+    object.text("total_bytes", counts.bytes);
+}
+
+fn put_moderation(object: &mut Object) {
+    object.text("rq_cq_max_count", 0);
+    object.text("rq_cq_period", 0);
+    object.text("rq_cq_period_mode", 0);
+}

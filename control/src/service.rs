@@ -1,0 +1,318 @@
+//! What the controller keeps: the engine, the functions on it, and the sockets of those that are there for a driver.
+
+mod host;
+mod keep;
+pub mod life;
+pub mod modify;
+mod port;
+mod sight;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use rustix::fs::Mode;
+use slab::Slab;
+use virtnet_engine::counters::{DropReason, QueueCounts};
+use virtnet_engine::{DeviceConfig, DeviceId, Engine, EngineConfig, QueueCountsOf, ViolationEvent};
+
+pub use host::Host;
+
+use crate::config;
+use crate::device::{Device, Served};
+use crate::function::{Function, Id};
+use crate::recovery::Folder;
+use crate::vhost_user::server::Endpoint;
+
+/// Violations that a device's guest may put into the log, for each session; all of them are counted.
+const VIOLATIONS_LOGGED: u32 = 16;
+
+/// A function, and what stands for it.
+#[derive(Debug)]
+pub struct Entry {
+    /// As it is set.
+    pub function: Function,
+    /// None while it has too little for a driver.
+    live: Option<Live>,
+}
+
+/// A device and its socket.
+#[derive(Debug)]
+struct Live {
+    device: Device,
+    endpoint: Endpoint,
+    /// Which session violations are counted for, and how many there were.
+    violations: (u64, u32),
+}
+
+/// The engine and all functions.
+#[derive(Debug)]
+pub struct Service {
+    host: Host,
+    engine: Engine,
+    entries: Slab<Entry>,
+    /// Where functions' files are, if they are kept.
+    recovery: Option<Folder>,
+    epoll: Arc<OwnedFd>,
+}
+
+impl Service {
+    /// Starts the engine, the ways out of its switch, the static PFs, and what the files in `recovery` tell of.
+    ///
+    /// # Errors
+    /// What the configuration asks for cannot be had.
+    pub fn start(host: Host, recovery: Option<Folder>, epoll: Arc<OwnedFd>) -> anyhow::Result<Self> {
+        let (lcores, fewer) = host.config.lcores_of(&virtnet_engine::allowed_lcores());
+        fewer.iter().for_each(|note| tracing::warn!("{note}"));
+        let mut engine = Engine::start(EngineConfig {
+            lcores: lcores.workers(),
+            idle: host.config.idle_policy(host.provider),
+            burst: host.config.burst as usize,
+        })
+        .context("starting the engine")?;
+        port::add_uplinks(&mut engine, &host.config.switch)?;
+        let mut service = Self { host, engine, entries: Slab::new(), recovery, epoll };
+        service.start_static_pfs()?;
+        service.recover();
+        Ok(service)
+    }
+
+    /// What functions are made from.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// What tells of events, which go to [`Self::turn`].
+    pub fn epoll(&self) -> &Arc<OwnedFd> {
+        &self.epoll
+    }
+
+    /// The engine.
+    pub fn engine(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    /// All functions, in the order of their ids.
+    pub fn functions(&self) -> Vec<(usize, &Function)> {
+        let mut all: Vec<_> = self.entries.iter().map(|(key, entry)| (key, &entry.function)).collect();
+        all.sort_by_key(|(_, function)| function.identity.id);
+        all
+    }
+
+    /// The entry of a function.
+    pub fn key_of(&self, id: Id) -> Option<usize> {
+        self.entries.iter().find(|(_, entry)| entry.function.identity.id == id).map(|(key, _)| key)
+    }
+
+    /// The entry of the function with this VUID.
+    pub fn key_of_vuid(&self, vuid: &str) -> Option<usize> {
+        self.entries.iter().find(|(_, entry)| entry.function.identity.vuid == vuid).map(|(key, _)| key)
+    }
+
+    /// A function as it is set.
+    pub fn function(&self, key: usize) -> &Function {
+        &self.entries[key].function
+    }
+
+    /// What a device of the engine is called.
+    pub fn name_of(&self, id: DeviceId) -> Option<&str> {
+        let mut devices = self.entries.iter().filter_map(|(_, entry)| entry.live.as_ref().map(|live| &live.device));
+        devices.find(|device| device.id() == id).map(Device::name)
+    }
+
+    /// Adds a function, and opens its socket if it has enough for a driver. Returns its key.
+    ///
+    /// # Errors
+    /// The engine or the system refuses; nothing is left of it.
+    pub fn add(&mut self, function: Function) -> anyhow::Result<usize> {
+        let key = self.entries.vacant_key();
+        let live = function.share.is_usable().then(|| self.bring_up(&function, key)).transpose()?;
+        self.entries.insert(Entry { function, live });
+        Ok(key)
+    }
+
+    /// Takes a function out: its front end is left, its queues stop, its socket goes.
+    ///
+    /// # Errors
+    /// The engine's, of a worker that does not answer.
+    pub fn remove(&mut self, key: usize) -> anyhow::Result<Function> {
+        let mut entry = self.entries.remove(key);
+        if let Some(live) = entry.live.take() {
+            self.take_down(key, live)?;
+        }
+        Ok(entry.function)
+    }
+
+    /// Makes a function anew with other settings. No driver has it.
+    ///
+    /// # Errors
+    /// It cannot be made; it is as it was then.
+    fn replace(&mut self, key: usize, function: Function) -> anyhow::Result<()> {
+        if let Some(live) = self.entries[key].live.take() {
+            self.take_down(key, live)?;
+        }
+        let made = function.share.is_usable().then(|| self.bring_up(&function, key)).transpose();
+        match made {
+            Ok(live) => {
+                self.entries[key] = Entry { function, live };
+                Ok(())
+            }
+            Err(error) => {
+                let before = self.entries[key].function.clone();
+                self.entries[key].live = Some(self.bring_up(&before, key).context("as it was")?);
+                Err(error)
+            }
+        }
+    }
+
+    fn bring_up(&mut self, function: &Function, key: usize) -> anyhow::Result<Live> {
+        let Function { spec, socket, .. } = function;
+        let port = port::of(&function.port, spec)?;
+        let pairs = spec.queue_pairs;
+        let id = self.engine.add_device(DeviceConfig { pairs, port, workers: Vec::new() })?;
+        let endpoint = match socket.mode {
+            config::Mode::Server => Endpoint::listen(&spec.name, &socket.path, Mode::from_raw_mode(socket.permissions)),
+            config::Mode::Client => Ok(Endpoint::connect(&spec.name, &socket.path)),
+        };
+        let endpoint = endpoint.map_err(anyhow::Error::from).and_then(|endpoint| {
+            endpoint.watch(&self.epoll, endpoint_token(key)).context("watching the socket")?;
+            Ok(endpoint)
+        });
+        match endpoint {
+            Ok(endpoint) => {
+                let device = Device::new(spec.clone(), id);
+                tracing::info!(
+                    device = spec.name,
+                    vuid = function.identity.vuid,
+                    mac = %spec.mac,
+                    socket = %socket.path.display(),
+                    "device is ready"
+                );
+                Ok(Live { device, endpoint, violations: (0, 0) })
+            }
+            Err(error) => {
+                self.engine.remove_device(id)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn take_down(&mut self, key: usize, live: Live) -> anyhow::Result<()> {
+        let Live { mut device, mut endpoint, .. } = live;
+        let token = controlq_token(key);
+        let mut served = Served { device: &mut device, engine: &mut self.engine, epoll: &self.epoll, token };
+        endpoint.close(&mut served);
+        let id = device.id();
+        tell_counters(device.name(), &self.engine.counters(id).unwrap_or_default());
+        self.engine.remove_device(id).with_context(|| format!("device {:?}", device.name()))?;
+        Ok(())
+    }
+
+    /// When something needs to be done that nobody reports; now, where there is work.
+    pub fn wakes_at(&self) -> Option<Instant> {
+        let live = || self.entries.iter().filter_map(|(_, entry)| entry.live.as_ref());
+        if live().any(|live| live.device.has_work()) {
+            return Some(Instant::now());
+        }
+        live().filter_map(|live| live.endpoint.wakes_at()).min()
+    }
+
+    /// Does what an event asks for.
+    pub fn turn(&mut self, token: u64) {
+        let (key, is_controlq) = ((token / 2) as usize, token % 2 == 1);
+        let Some(live) = self.entries.get_mut(key).and_then(|entry| entry.live.as_mut()) else { return };
+        let Live { device, endpoint, .. } = live;
+        let mut served = Served { device, engine: &mut self.engine, epoll: &self.epoll, token: controlq_token(key) };
+        if !is_controlq {
+            endpoint.turn(&mut served, &self.epoll, endpoint_token(key));
+        } else if !served.serve_controlq() {
+            let failed = served.controlq_index();
+            if let Some((session, failed)) = endpoint.session().zip(failed) {
+                session.ring_failed(failed);
+            }
+        }
+    }
+
+    /// Does what is due by itself.
+    pub fn turn_those_due(&mut self) {
+        let now = Instant::now();
+        let due = |(key, entry): (usize, &Entry)| {
+            let Live { device, endpoint, .. } = entry.live.as_ref()?;
+            let (has_work, is_due) = (device.has_work(), endpoint.wakes_at().is_some_and(|at| at <= now));
+            (has_work || is_due).then_some((key, has_work, is_due))
+        };
+        let due: Vec<_> = self.entries.iter().filter_map(due).collect();
+        for (key, has_work, is_due) in due {
+            if has_work {
+                self.turn(controlq_token(key));
+            }
+            if is_due {
+                self.turn(endpoint_token(key));
+            }
+        }
+    }
+
+    /// Passes on what the workers have to say.
+    pub fn watch(&mut self) {
+        for ViolationEvent { device, queue_index, violation } in self.engine.watch() {
+            let Some((_, live)) = lives(&mut self.entries).find(|(_, live)| live.device.id() == device) else {
+                continue;
+            };
+            let session = live.endpoint.sessions();
+            if live.violations.0 != session {
+                live.violations = (session, 0);
+            }
+            live.violations.1 += 1;
+            if live.violations.1 <= VIOLATIONS_LOGGED {
+                tracing::warn!(device = live.device.name(), queue = queue_index, "retired a queue: {violation}");
+            }
+            if let Some(session) = live.endpoint.session() {
+                session.ring_failed(queue_index.into());
+            }
+        }
+        for (key, Live { device, endpoint, .. }) in lives(&mut self.entries) {
+            let Some(session) = endpoint.session() else { continue };
+            let token = controlq_token(key);
+            let mut served = Served { device, engine: &mut self.engine, epoll: &self.epoll, token };
+            if session.check_memory(&mut served) {
+                tracing::warn!(
+                    device = device.name(),
+                    "the front end has cut its memory short: all queues are stopped"
+                );
+            }
+        }
+    }
+
+    /// Takes all functions out.
+    ///
+    /// # Errors
+    /// The engine's, of a worker that does not answer.
+    pub fn end(mut self) -> anyhow::Result<()> {
+        let keys: Vec<usize> = self.entries.iter().map(|(key, _)| key).collect();
+        keys.into_iter().try_for_each(|key| self.remove(key).map(drop))
+    }
+}
+
+fn lives(entries: &mut Slab<Entry>) -> impl Iterator<Item = (usize, &mut Live)> {
+    entries.iter_mut().filter_map(|(key, entry)| Some((key, entry.live.as_mut()?)))
+}
+
+/// Leaves in the log what a device's queues have done, those that did anything.
+fn tell_counters(device: &str, queues: &[QueueCountsOf]) {
+    let used = queues.iter().filter(|queue| queue.counts != QueueCounts::default());
+    for QueueCountsOf { queue_index, counts } in used {
+        let drops = DropReason::ALL.iter().zip(counts.drops).filter(|(_, count)| *count != 0);
+        let drops: Vec<_> = drops.map(|(reason, count)| format!("{} {count}", reason.name())).collect();
+        let (packets, bytes, violations) = (counts.packets, counts.bytes, counts.violations);
+        tracing::info!(device, queue = queue_index, packets, bytes, violations, drops = drops.join(", "), "in all");
+    }
+}
+
+fn endpoint_token(key: usize) -> u64 {
+    2 * key as u64
+}
+
+fn controlq_token(key: usize) -> u64 {
+    2 * key as u64 + 1
+}

@@ -1,0 +1,178 @@
+//! What functions are made from: the configuration, the firmware's limits, and the names of this board.
+
+use std::path::{Path, PathBuf};
+
+use virtnet_rings::spec::net::VIRTIO_NET_F_MRG_RXBUF;
+use virtnet_rings::spec::virtq::VIRTIO_F_RING_PACKED;
+
+use crate::config::providers::Provider;
+use crate::config::{Config, Mac, Port, SfPort, Tap, Template};
+use crate::device::{Spec, features};
+use crate::firmware::Limits;
+use crate::function::identity::{mac_after, serial};
+use crate::function::{Function, Id, Identity, Seat, Share, Socket, pools};
+use crate::recovery::Record;
+use crate::refusal::{Code, Refusal};
+
+/// Descriptors of a queue where nobody says.
+const QUEUE_SIZE: u16 = 256;
+/// Bytes, where nobody says.
+const MTU: u16 = 1500;
+
+/// The board and what it is set to.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// What VUIDs begin with.
+    pub serial: String,
+    /// Where sockets are.
+    pub run_dir: PathBuf,
+    /// virtnet.conf.
+    pub config: Config,
+    /// What the provider files choose.
+    pub provider: Option<Provider>,
+    /// What the firmware allows.
+    pub limits: Limits,
+}
+
+impl Host {
+    /// This board, with everything at its default but the configuration.
+    pub fn new(config: Config, run_dir: &Path) -> Self {
+        Self { serial: serial(), run_dir: run_dir.into(), config, provider: None, limits: Limits::default() }
+    }
+
+    /// How many static PFs there are: as many as the firmware has, and at least those that are described one by one.
+    pub fn static_pfs(&self) -> u16 {
+        let firmware = if self.limits.emulation { self.limits.static_pfs } else { 0 };
+        firmware.max(self.config.devices.len() as u16)
+    }
+
+    /// How many PFs can be plugged.
+    pub fn hotplug_pfs(&self) -> u16 {
+        if self.limits.emulation { self.limits.hotplug_pfs } else { 0 }
+    }
+
+    /// How many VFs each static PF can have.
+    pub fn vfs_per_pf(&self) -> u16 {
+        if self.limits.emulation { self.limits.vfs_per_pf } else { 0 }
+    }
+
+    /// What each VF is meant to have.
+    pub fn vf_share(&self) -> Share {
+        let msix = self.limits.msix_vf;
+        let pairs = pools::pairs_of(msix);
+        Share { msix, pairs: self.config.vf.max_queue_pairs.map_or(pairs, |most| pairs.min(most)) }
+    }
+
+    /// A static PF.
+    ///
+    /// # Errors
+    /// The firmware gives it too few MSI-X vectors.
+    pub fn static_pf(&self, n: u16) -> Result<Function, Refusal> {
+        let parent = &self.config.ib_dev_for_static_pf;
+        let identity = self.identity(Id::Pf(n), Seat::Static(n), None, parent);
+        if let Some(described) = self.config.devices.get(usize::from(n)) {
+            return Ok(Function::configured(described, identity, &self.run_dir));
+        }
+        if !self.limits.is_pf_usable() {
+            let found = self.limits.msix_pf;
+            return Err(Code::Msix.because(format!("VIRTIO_NET_EMULATION_NUM_MSIX is {found}; 4 at least are needed")));
+        }
+        let mac = self.config.static_pf.mac_base.map(|base| mac_after(base, n.into()));
+        let offered = self.config.static_pf.features.map_or(self.features_default(), |bits| bits.0);
+        let share = Share { msix: self.limits.msix_pf, pairs: pools::pairs_of(self.limits.msix_pf) };
+        Ok(self.function(identity, share, mac, QUEUE_SIZE, MTU, offered))
+    }
+
+    /// A VF of a static PF.
+    pub fn vf(&self, pf: u16, vf: u16) -> Function {
+        let per_pf = self.vfs_per_pf();
+        let parent = &self.config.ib_dev_for_static_pf;
+        let identity = self.identity(Id::Vf { pf, vf }, Seat::Vf { pf, vf, per_pf }, None, parent);
+        let settings = &self.config.vf;
+        let mac = settings.mac_base.zip(settings.vfs_per_pf).map(|(base, bases_per_pf)| {
+            // Where more VFs are made than addresses were planned for, addresses come again.
+            mac_after(base, u32::from(pf) * u32::from(bases_per_pf) + u32::from(vf % bases_per_pf.max(1)))
+        });
+        let offered = settings.features.map_or(self.features_default(), |bits| bits.0);
+        self.function(identity, self.vf_share(), mac, settings.max_queue_size.unwrap_or(QUEUE_SIZE), MTU, offered)
+    }
+
+    /// A hotplug PF as its file has it.
+    ///
+    /// # Errors
+    /// There is no slot for it.
+    pub fn plugged(&self, record: &Record) -> Result<Function, Refusal> {
+        let (pf, slot, slots) = (record.pf_id, record.pf_num, self.hotplug_pfs());
+        if slot >= slots {
+            return Err(Code::IdOutOfRange.because(format!("slot {slot}; there are {slots}")));
+        }
+        let seat = Seat::Slot(slot);
+        let identity = self.identity(Id::Pf(pf), seat, Some(record.sf_num), &record.port_ib_dev);
+        let share = Share::with_pairs(record.mq)?;
+        Ok(self.function(identity, share, Some(record.mac), QUEUE_SIZE, MTU, self.features_default()))
+    }
+
+    /// A function with all its names.
+    pub fn identity(&self, id: Id, seat: Seat, sf_num: Option<u32>, parent: &str) -> Identity {
+        let port = self.config.ib_devices().iter().position(|device| *device == parent).unwrap_or(0);
+        Identity::new(&self.serial, id, seat, sf_num, parent, port as u8)
+    }
+
+    /// A function as its class is set up. Without an address it gets one of its own, always the same.
+    pub fn function(
+        &self,
+        identity: Identity,
+        share: Share,
+        mac: Option<Mac>,
+        queue_size_max: u16,
+        mtu: u16,
+        offered: u64,
+    ) -> Function {
+        let mac = mac.unwrap_or_else(|| Mac::of_name(&identity.vuid));
+        let spec = Spec {
+            name: identity.id.to_string(),
+            queue_pairs: share.pairs,
+            queue_size_max,
+            mac,
+            mtu: Some(mtu),
+            offered: offered | features::ALWAYS,
+            link_up: true,
+        };
+        let port = match self.config.sf_port.of(identity.class) {
+            SfPort::Switch => Port::Switch,
+            SfPort::Loopback => Port::Loopback,
+            SfPort::Sink => Port::Sink,
+            SfPort::Tap => Port::Tap(Tap { name: identity.representor() }),
+        };
+        let socket = self.socket(&identity);
+        Function { share, ..Function::new(identity, spec, port, socket) }
+    }
+
+    fn socket(&self, identity: &Identity) -> Socket {
+        let vf = if let Id::Vf { vf, .. } = identity.id { Some(vf) } else { None };
+        let socket = self.config.sockets.of(identity.class);
+        let template = socket.path.clone().unwrap_or_else(|| Template::of(identity.class));
+        let path = self.run_dir.join(template.path(identity.id.pf(), vf, &identity.vuid));
+        Socket { path, mode: socket.mode, permissions: socket.socket_mode }
+    }
+
+    /// What a function offers where nobody says: all, but packed rings and mergeable buffers only where they are enabled.
+    pub fn features_default(&self) -> u64 {
+        let kept = [(self.config.packed_vq, VIRTIO_F_RING_PACKED), (self.config.mrg_rxbuf, VIRTIO_NET_F_MRG_RXBUF)];
+        let kept = kept.into_iter().filter(|(enabled, _)| !enabled).fold(0, |bits, (_, bit)| bits | 1 << bit);
+        features::SUPPORTED & !kept
+    }
+
+    /// Feature bits that a function can offer.
+    ///
+    /// # Errors
+    /// [`Code::Features`]: bits that no function has.
+    pub fn check_features(&self, bits: u64) -> Result<u64, Refusal> {
+        let unknown = bits & !features::SUPPORTED;
+        if unknown != 0 {
+            let allowed = features::SUPPORTED;
+            return Err(Code::Features.because(format!("{unknown:#x} of {bits:#x}; {allowed:#x} are allowed")));
+        }
+        Ok(bits | features::ALWAYS)
+    }
+}

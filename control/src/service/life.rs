@@ -1,0 +1,157 @@
+//! Functions come and go: static PFs at the start, hotplug PFs by command, VFs all at once.
+
+use super::Service;
+use super::modify::{check_mtu, check_queue_size};
+use crate::class::Class;
+use crate::config::Mac;
+use crate::function::{Id, Identity, Seat, Share, pools};
+use crate::refusal::{Code, Refusal};
+
+/// A PF to be plugged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plug {
+    /// The RDMA device its SF is made on.
+    pub ib_device: String,
+    /// Feature bits it offers; all by default.
+    pub features: Option<u64>,
+    /// Its address.
+    pub mac: Mac,
+    /// Bytes.
+    pub mtu: u16,
+    /// Queue pairs.
+    pub queue_pairs: u16,
+    /// Descriptors of its largest queue.
+    pub queue_size_max: u16,
+    /// The number of its SF; the first that is free by default.
+    pub sf_num: Option<u32>,
+}
+
+impl Service {
+    /// Makes the static PFs. One that cannot be made is told of, and does not keep the others away.
+    ///
+    /// # Errors
+    /// One that the configuration describes cannot be had.
+    pub fn start_static_pfs(&mut self) -> anyhow::Result<()> {
+        for n in 0..self.host.static_pfs() {
+            match self.host.static_pf(n) {
+                Ok(function) => {
+                    let name = function.spec.name.clone();
+                    self.add(function).map_err(|error| error.context(format!("device {name:?}")))?;
+                }
+                Err(refusal) => tracing::error!("static PF {n}: {refusal}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Plugs a PF. Returns its key.
+    ///
+    /// # Errors
+    /// What is asked for is not allowed, or there is no room for one more.
+    pub fn plug(&mut self, plug: &Plug) -> Result<usize, Refusal> {
+        let slots = self.host.hotplug_pfs();
+        let is_free = |slot: &u16| !self.identities().any(|one| one.class == Class::HotplugPf && one.pf_num == *slot);
+        let Some(slot) = (0..slots).find(is_free) else {
+            return Err(Code::Hotplug.because(format!("{slots} are allowed, and there are as many")));
+        };
+        self.check_mac_is_free(plug.mac, None)?;
+        let sf_num = self.free_sf(plug.sf_num)?;
+        let share = Share::with_pairs(plug.queue_pairs)?;
+        if !share.is_usable() || share.msix > self.host.limits.msix_pf {
+            let most = pools::pairs_of(self.host.limits.msix_pf);
+            return Err(Code::Queues.because(format!("{} queue pairs; 1 to {most} are allowed", plug.queue_pairs)));
+        }
+        let offered = plug.features.map_or(Ok(self.host.features_default()), |bits| self.host.check_features(bits))?;
+        let first = self.host.static_pfs();
+        let is_free = |pf: &u16| !self.identities().any(|one| one.id == Id::Pf(*pf));
+        let pf = (first..).find(is_free).unwrap_or(first);
+        let identity = self.host.identity(Id::Pf(pf), Seat::Slot(slot), Some(sf_num), &plug.ib_device);
+        let size = check_queue_size(plug.queue_size_max)?;
+        let function = self.host.function(identity, share, Some(plug.mac), size, check_mtu(plug.mtu)?, offered);
+        let key = self.add(function).map_err(|error| Code::Hotplug.because(format!("{error:#}")))?;
+        self.keep_or_discard(&[key])?;
+        Ok(key)
+    }
+
+    /// Unplugs a PF.
+    ///
+    /// # Errors
+    /// It was not plugged.
+    pub fn unplug(&mut self, key: usize) -> Result<(), Refusal> {
+        let identity = &self.entries[key].function.identity;
+        if identity.class != Class::HotplugPf {
+            return Err(Code::NotHotplug.because(format!("{} is a {}", identity.id, identity.class.name())));
+        }
+        self.discard(&[key])
+    }
+
+    /// Makes all VFs of a static PF, as many as there are to be, or takes all away.
+    ///
+    /// # Errors
+    /// It can have no or fewer VFs, has some, or one cannot be made: then none are.
+    pub fn set_vfs(&mut self, key: usize, count: u16) -> Result<(), Refusal> {
+        let identity = &self.entries[key].function.identity;
+        let Id::Pf(pf) = identity.id else {
+            return Err(Code::InvalidArgument.because("a VF has no VFs"));
+        };
+        let most = if identity.class == Class::StaticPf { self.host.vfs_per_pf() } else { 0 };
+        let there = self.vfs_of(key);
+        if count > most {
+            return Err(Code::IdOutOfRange.because(format!("{count} VFs; 0 to {most} are allowed")));
+        }
+        if count > 0 && !there.is_empty() {
+            let there = there.len();
+            return Err(Code::InvalidArgument.because(format!("there are {there} VFs: 0 first, then another number")));
+        }
+        let mut made = Vec::with_capacity(count.into());
+        for vf in 0..count {
+            match self.add(self.host.vf(pf, vf)) {
+                Ok(key) => made.push(key),
+                Err(error) => {
+                    self.discard(&made)?;
+                    return Err(Code::SfCreate.because(format!("VF {vf}: {error:#}")));
+                }
+            }
+        }
+        if count > 0 {
+            self.keep_or_discard(&made)
+        } else if there.is_empty() {
+            Ok(())
+        } else {
+            self.discard(&there)?;
+            tracing::info!("static PF[{pf}], Unload ({}) VFs finished", there.len());
+            Ok(())
+        }
+    }
+
+    /// Functions that would not be there after a restart are not there before.
+    fn keep_or_discard(&mut self, keys: &[usize]) -> Result<(), Refusal> {
+        self.keep(keys).or_else(|refusal| self.discard(keys).and(Err(refusal)))
+    }
+
+    /// Takes functions out, and their files with them.
+    fn discard(&mut self, keys: &[usize]) -> Result<(), Refusal> {
+        let mut gone = Vec::with_capacity(keys.len());
+        let removed = keys.iter().try_for_each(|&key| self.remove(key).map(|function| gone.push(function)));
+        self.forget(&gone);
+        removed.map_err(|error| Code::UnplugNotReady.because(format!("{error:#}")))
+    }
+
+    fn identities(&self) -> impl Iterator<Item = &Identity> {
+        self.entries.iter().map(|(_, entry)| &entry.function.identity)
+    }
+
+    fn free_sf(&self, wanted: Option<u32>) -> Result<u32, Refusal> {
+        let is_used = |sf: u32| self.identities().any(|one| one.sf_num == sf);
+        let mut sfs = Class::HotplugPf.sf_nums();
+        match wanted {
+            Some(sf) if !sfs.contains(&sf) => {
+                let (first, last) = (sfs.start(), sfs.end());
+                Err(Code::SfNumberRange.because(format!("{sf}; {first} to {last} are allowed")))
+            }
+            Some(sf) if is_used(sf) => Err(Code::SfNumberUsed.because(sf.to_string())),
+            Some(sf) => Ok(sf),
+            None => sfs.find(|sf| !is_used(*sf)).ok_or_else(|| Code::SfCreate.because("all are used")),
+        }
+    }
+}

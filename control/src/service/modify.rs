@@ -1,0 +1,179 @@
+//! What of a function can be changed while the controller runs, and when.
+
+use virtnet_rings::spec::net::VIRTIO_NET_F_MRG_RXBUF;
+use virtnet_rings::spec::virtq::VIRTIO_F_RING_PACKED;
+
+use super::{Entry, Live, Service};
+use crate::class::Class;
+use crate::config::Mac;
+use crate::function::{Function, Id, Share};
+use crate::refusal::{Code, Refusal};
+
+/// The most bytes of a frame's payload that are documented for a device.
+const MTU_MAX: u16 = 9216;
+const MTU_MIN: u16 = 68;
+
+/// Changes to one function, all or none of which are made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Its address.
+    pub mac: Option<Mac>,
+    /// Bytes, 68 to 9216.
+    pub mtu: Option<u16>,
+    /// Feature bits it offers.
+    pub features: Option<u64>,
+    /// MSI-X vectors of a VF.
+    pub msix: Option<u16>,
+    /// Queue pairs.
+    pub queue_pairs: Option<u16>,
+    /// Descriptors of its largest queue: a power of two, 4 to 32768.
+    pub queue_size_max: Option<u16>,
+    /// Whether it offers packed rings.
+    pub packed: Option<bool>,
+    /// Whether it offers mergeable buffers.
+    pub mergeable: Option<bool>,
+    /// Whether its link is up; at any time.
+    pub link_up: Option<bool>,
+    /// Whether frames are counted by size; at any time.
+    pub packet_counters: Option<bool>,
+    /// Whether drops are counted; at any time.
+    pub drop_counter: Option<bool>,
+}
+
+impl Service {
+    /// Makes changes to a function. What a driver has read must not change under it: all but the last three need it to be
+    /// unbound.
+    ///
+    /// # Errors
+    /// The first change that cannot be: nothing is changed then. Or [`Code::RecoverySave`]: it is changed, until the next start.
+    pub fn modify(&mut self, key: usize, changes: &Changes) -> Result<(), Refusal> {
+        let before = &self.entries[key].function;
+        let mut after = before.clone();
+        self.plan(&mut after, changes)?;
+        if (&after.spec, after.share) != (&before.spec, before.share) {
+            self.check_unbound(key)?;
+            self.replace(key, after).map_err(|error| Code::SfCreate.because(format!("{error:#}")))?;
+        }
+        if let Some(up) = changes.link_up {
+            self.set_link(key, up);
+        }
+        let counts = self.counts(key);
+        let function = &mut self.entries[key].function;
+        if let Some(enabled) = changes.packet_counters {
+            function.packet_counters.set(enabled, &counts);
+        }
+        if let Some(enabled) = changes.drop_counter {
+            function.drop_counter.set(enabled, &counts);
+        }
+        self.keep(&[key])
+    }
+
+    /// The function as it is to be, if it can be.
+    fn plan(&self, function: &mut Function, changes: &Changes) -> Result<(), Refusal> {
+        let Function { identity, spec, share, .. } = function;
+        if let Some(mac) = changes.mac {
+            self.check_mac_is_free(mac, Some(identity.id))?;
+            spec.mac = mac;
+        }
+        if let Some(mtu) = changes.mtu {
+            spec.mtu = Some(check_mtu(mtu)?);
+        }
+        if let Some(size) = changes.queue_size_max {
+            spec.queue_size_max = check_queue_size(size)?;
+        }
+        if let Some(bits) = changes.features {
+            spec.offered = self.host.check_features(bits)?;
+        }
+        for (wanted, bit) in [(changes.packed, VIRTIO_F_RING_PACKED), (changes.mergeable, VIRTIO_NET_F_MRG_RXBUF)] {
+            match wanted {
+                Some(true) => spec.offered |= 1 << bit,
+                Some(false) => spec.offered &= !(1 << bit),
+                None => {}
+            }
+        }
+        let wanted = match (changes.msix, changes.queue_pairs) {
+            (None, None) => return Ok(()),
+            (Some(_), Some(_)) => {
+                return Err(Code::InvalidArgument.because("MSI-X vectors and queue pairs follow each other: give one"));
+            }
+            (Some(_), None) if identity.class != Class::Vf => {
+                return Err(Code::Msix.because("only a VF's number can be changed"));
+            }
+            (Some(msix), None) => Share::with_msix(msix)?,
+            (None, Some(pairs)) => Share::with_pairs(pairs)?,
+        };
+        match identity.id {
+            Id::Pf(_) if wanted.pairs == 0 || wanted.msix > share.msix.max(self.host.limits.msix_pf) => {
+                let most = crate::function::pools::pairs_of(share.msix.max(self.host.limits.msix_pf));
+                return Err(Code::Queues.because(format!("{} queue pairs; 1 to {most} are allowed", wanted.pairs)));
+            }
+            Id::Pf(_) => share.pairs = wanted.pairs,
+            Id::Vf { pf, .. } => {
+                let pf = self.key_of(Id::Pf(pf)).ok_or_else(|| Code::NotFound.because(format!("PF {pf}")))?;
+                self.pool_of(pf).allows(*share, wanted)?;
+                *share = wanted;
+            }
+        }
+        spec.queue_pairs = share.pairs;
+        Ok(())
+    }
+
+    /// Puts a link up or down: down, nothing arrives, and what is sent is thrown away.
+    fn set_link(&mut self, key: usize, up: bool) {
+        self.entries[key].function.spec.link_up = up;
+        let token = super::controlq_token(key);
+        let Some(Live { device, endpoint, .. }) = &mut self.entries[key].live else { return };
+        crate::device::Served { device, engine: &mut self.engine, epoll: &self.epoll, token }.set_link(up);
+        if let Some(session) = endpoint.session() {
+            session.config_changed();
+        }
+    }
+
+    /// Refuses where a driver has the function.
+    ///
+    /// # Errors
+    /// [`Code::DriverLoaded`].
+    pub fn check_unbound(&mut self, key: usize) -> Result<(), Refusal> {
+        let Entry { function, live } = &mut self.entries[key];
+        let session = live.as_mut().and_then(|live| live.endpoint.session());
+        match session.is_some_and(|session| session.has_rings()) {
+            true => Err(Code::DriverLoaded.because(format!("{} has queues that run", function.identity.id))),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses an address that another function has.
+    ///
+    /// # Errors
+    /// [`Code::Mac`].
+    pub fn check_mac_is_free(&self, mac: Mac, but: Option<Id>) -> Result<(), Refusal> {
+        let others = self.entries.iter().map(|(_, entry)| &entry.function);
+        let other = others.into_iter().find(|other| other.spec.mac == mac && Some(other.identity.id) != but);
+        match other {
+            Some(other) => Err(Code::Mac.because(format!("{mac} is {}'s", other.identity.id))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A queue size that a device can have.
+///
+/// # Errors
+/// [`Code::QueueSizePower`] or [`Code::QueueSize`].
+pub fn check_queue_size(size: u16) -> Result<u16, Refusal> {
+    if !size.is_power_of_two() || size < 4 {
+        return Err(Code::QueueSizePower.because(format!("{size}; a power of 2 from 4 to 32768 is allowed")));
+    }
+    Ok(size)
+}
+
+/// An MTU that a device can have.
+///
+/// # Errors
+/// [`Code::Mtu`].
+pub fn check_mtu(mtu: u16) -> Result<u16, Refusal> {
+    if !(MTU_MIN..=MTU_MAX).contains(&mtu) {
+        return Err(Code::Mtu.because(format!("{mtu}; {MTU_MIN} to {MTU_MAX} are allowed")));
+    }
+    Ok(mtu)
+}

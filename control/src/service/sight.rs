@@ -1,0 +1,91 @@
+//! Functions as they are now, for replies. Nothing here waits for a worker.
+
+use virtnet_engine::QueueCountsOf;
+use virtnet_engine::counters::DropReason;
+
+use super::{Live, Service};
+use crate::class::Class;
+use crate::function::{Id, Pool, Share};
+use crate::reply::{DataPlane, Ring, Sight};
+
+impl Service {
+    /// A function as it is now.
+    pub fn sight(&mut self, key: usize) -> Sight<'_> {
+        let counts = self.counts(key);
+        let vfs = self.vfs_of(key);
+        let pool = self.pool_of(key);
+        let even = self.host.limits.vfs_per_pf;
+        let entry = &mut self.entries[key];
+        let function = &entry.function;
+        let of = |index: u16| counts.iter().find(|queue| queue.queue_index == index);
+        let mut sight = Sight {
+            function,
+            vfs: (if function.identity.class == Class::StaticPf { even } else { 0 }, vfs.len() as u16),
+            pool,
+            accepted: 0,
+            status: 0,
+            pairs_used: 0,
+            ifindex: 0,
+            rings: Vec::new(),
+            dropped: function.drop_counter.is_enabled().then(|| {
+                let receiveqs = counts.iter().filter(|queue| queue.queue_index % 2 == 0);
+                receiveqs.map(|queue| function.drop_counter.of(queue).drops[DropReason::NoBuffers as usize]).sum()
+            }),
+        };
+        let Some(Live { device, endpoint, .. }) = &mut entry.live else { return sight };
+        sight.ifindex = interface_index(&function.identity.representor());
+        if let Some(session) = endpoint.session() {
+            sight.accepted = device.accepted();
+            sight.status = session.status();
+            sight.pairs_used = device.pairs_used().unwrap_or(0);
+            let ring = |(index, size, enabled, areas): (usize, u16, bool, [u64; 3])| {
+                let index = index as u16;
+                let counts = of(index).map(|queue| queue.counts).unwrap_or_default();
+                let packets = of(index).map(|queue| function.packet_counters.of(queue)).unwrap_or_default();
+                Ring { index, size, enabled, areas, counts, packets }
+            };
+            sight.rings = session.rings().map(ring).collect();
+        }
+        sight
+    }
+
+    /// What its queues have counted; nothing while it has no device.
+    pub fn counts(&mut self, key: usize) -> Vec<QueueCountsOf> {
+        let id = self.entries[key].live.as_ref().map(|live| live.device.id());
+        id.and_then(|id| self.engine.counters(id).ok()).unwrap_or_default()
+    }
+
+    /// Errors of its data plane, and whether a driver has to reset it.
+    pub fn errors(&mut self, key: usize) -> (DataPlane, bool) {
+        let counts = self.counts(key);
+        let errors = DataPlane {
+            host_read_errors: counts.iter().map(|queue| queue.counts.violations).sum(),
+            dma_q_errors: counts.iter().map(|queue| queue.counts.drops[DropReason::PortError as usize]).sum(),
+        };
+        let session = self.entries[key].live.as_mut().and_then(|live| live.endpoint.session());
+        (errors, session.is_some_and(|session| session.needs_reset()))
+    }
+
+    /// VFs of a PF that are there.
+    pub fn vfs_of(&self, key: usize) -> Vec<usize> {
+        let Id::Pf(pf) = self.entries[key].function.identity.id else { return Vec::new() };
+        let is_its = |id: Id| matches!(id, Id::Vf { pf: parent, .. } if parent == pf);
+        self.entries.iter().filter(|(_, entry)| is_its(entry.function.identity.id)).map(|(key, _)| key).collect()
+    }
+
+    /// What VFs of a PF could still have.
+    pub fn pool_of(&self, key: usize) -> Pool {
+        let shares = self.vfs_of(key).into_iter().map(|key| self.entries[key].function.share);
+        Pool::of(self.even_share(), shares)
+    }
+
+    /// What each VF is meant to have.
+    pub fn even_share(&self) -> Share {
+        self.host.vf_share()
+    }
+}
+
+fn interface_index(name: &str) -> u32 {
+    let text = std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex"));
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
