@@ -10,6 +10,7 @@ mod function;
 mod notes;
 mod port;
 pub mod providers;
+mod schema;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use virtnet_engine::IdlePolicy;
 
@@ -38,7 +40,7 @@ const IB_DEV_P1: &str = "mlx5_1";
 const IB_DEV_LAG: &str = "mlx5_bond_0";
 
 /// The whole file.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// One worker on each: "0", "2-5,8"; without it, those that `dpa_core_start` and `dpa_core_end` name, or one that is
@@ -47,9 +49,11 @@ pub struct Config {
     pub lcores: Lcores,
     /// What workers do when there is nothing to do; see [`Config::idle_policy`].
     #[serde(default, deserialize_with = "value::given")]
+    #[schemars(with = "Idle")]
     pub idle: Option<Idle>,
     /// Frames a burst, 1 to 256.
     #[serde(default = "burst_default", deserialize_with = "value::between::<_, _, 1, 256>")]
+    #[schemars(with = "schema::Between<1, 256>")]
     pub burst: u64,
     /// The switch that devices with port "switch" meet in.
     #[serde(default, deserialize_with = "value::object")]
@@ -60,57 +64,74 @@ pub struct Config {
 
     /// The RDMA device of port 0; without it, mlx5_0.
     #[serde(default, deserialize_with = "value::optional_ib_device")]
+    #[schemars(with = "schema::IbDevice")]
     pub ib_dev_p0: Option<String>,
     /// The RDMA device of port 1; without it, mlx5_1.
     #[serde(default, deserialize_with = "value::optional_ib_device")]
+    #[schemars(with = "schema::IbDevice")]
     pub ib_dev_p1: Option<String>,
     /// The RDMA device of static PFs' SFs.
     #[serde(default = "ib_dev_for_static_pf_default", deserialize_with = "value::ib_device")]
+    #[schemars(with = "schema::IbDevice")]
     pub ib_dev_for_static_pf: String,
     /// The RDMA device of both ports under LAG; without it, mlx5_bond_0.
     #[serde(default, deserialize_with = "value::optional_ib_device")]
+    #[schemars(with = "schema::IbDevice")]
     pub ib_dev_lag: Option<String>,
     /// Whether the ports are bonded.
     #[serde(default, deserialize_with = "value::flag")]
+    #[schemars(with = "schema::Flag")]
     pub is_lag: bool,
     /// Whether there is only port 0.
     #[serde(default, deserialize_with = "value::flag")]
+    #[schemars(with = "schema::Flag")]
     pub single_port: bool,
     /// Whether functions come up as they were left.
     #[serde(default = "recovery_default", deserialize_with = "value::flag")]
+    #[schemars(with = "schema::Flag")]
     pub recovery: bool,
     /// Percent of all SFs that are made at the start, 0 to 100.
     #[serde(default, deserialize_with = "value::between::<_, _, 0, 100>")]
+    #[schemars(with = "schema::Between<0, 100>")]
     pub sf_pool_percent: u8,
     /// Whether SFs made at the start are destroyed at the end.
     #[serde(default, deserialize_with = "value::flag")]
+    #[schemars(with = "schema::Flag")]
     pub sf_pool_force_destroy: bool,
     /// Whether packed rings are offered.
     #[serde(default, deserialize_with = "value::flag")]
+    #[schemars(with = "schema::Flag")]
     pub packed_vq: bool,
     /// Whether mergeable buffers are offered.
     #[serde(default, deserialize_with = "value::flag")]
+    #[schemars(with = "schema::Flag")]
     pub mrg_rxbuf: bool,
     /// The first lcore that workers run on, 1 to 10; given with `dpa_core_end`.
     #[serde(default, deserialize_with = "value::optional_between::<_, _, 1, 10>")]
+    #[schemars(with = "schema::Between<1, 10>")]
     pub dpa_core_start: Option<usize>,
     /// The last of them, above the first, up to 10.
     #[serde(default, deserialize_with = "value::optional_between::<_, _, 1, 10>")]
+    #[schemars(with = "schema::Between<1, 10>")]
     pub dpa_core_end: Option<usize>,
     /// Who migrates VFs.
     #[serde(default, deserialize_with = "value::given")]
+    #[schemars(with = "MigrationProvider")]
     pub lm_prov: Option<MigrationProvider>,
     /// Threads for Ethernet queues' operations, 1 to 24.
     #[serde(default, deserialize_with = "value::optional_between::<_, _, 1, 24>")]
+    #[schemars(with = "schema::Between<1, 24>")]
     pub eth_vq_workers: Option<u8>,
     /// Threads for admin commands, 1 to 16.
     #[serde(default, deserialize_with = "value::optional_between::<_, _, 1, 16>")]
+    #[schemars(with = "schema::Between<1, 16>")]
     pub admin_cmd_workers: Option<u8>,
     /// What static PFs come up with.
     #[serde(default, deserialize_with = "value::object")]
     pub static_pf: StaticPf,
     /// The older name of `static_pf.mac_base`.
     #[serde(default, deserialize_with = "value::given")]
+    #[schemars(with = "Mac")]
     pf_mac: Option<Mac>,
     /// What VFs come up with.
     #[serde(default, deserialize_with = "value::object")]
@@ -124,7 +145,7 @@ pub struct Config {
 }
 
 /// The in-process switch.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Switch {
     /// Netdevs that are ports of the switch, too.
@@ -133,19 +154,21 @@ pub struct Switch {
 }
 
 /// A way out of the switch.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Uplink {
     /// The name of a TAP, made if it is not there.
     #[serde(deserialize_with = "value::netdev")]
+    #[schemars(with = "schema::Netdev")]
     pub tap: String,
     /// The RDMA device whose port it is; without it, the first uplink is the first port's and so on.
     #[serde(default, deserialize_with = "value::ib_device")]
+    #[schemars(with = "schema::IbDevice")]
     pub ib_dev: String,
 }
 
 /// See [`IdlePolicy`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Idle {
     /// Never sleeps.
@@ -168,7 +191,7 @@ impl From<Idle> for IdlePolicy {
 }
 
 /// Who migrates VFs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MigrationProvider {
     /// The vhost acceleration on the host.

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::port::Port;
+use super::schema;
 use super::value::{self, Mac};
 
 /// Which end of a socket we are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// We listen.
@@ -19,26 +21,31 @@ pub enum Mode {
 }
 
 /// One device.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Device {
     /// For people: 1 to 64 characters, no two devices the same.
     #[serde(deserialize_with = "value::name")]
+    #[schemars(with = "schema::Name")]
     pub name: String,
     /// Its socket, in the run folder unless it starts with a slash.
     #[serde(deserialize_with = "value::path")]
+    #[schemars(with = "schema::FilePath")]
     pub socket: PathBuf,
     /// Whether we listen there or connect to it.
     #[serde(default)]
     pub mode: Mode,
     /// Who may connect, in server mode, as in chmod: "0600", "0660".
     #[serde(default = "value::socket_mode_default", deserialize_with = "value::octal")]
+    #[schemars(with = "schema::Octal")]
     pub socket_mode: u32,
     /// Queue pairs, 1 to 127.
     #[serde(default = "queue_pairs_default", deserialize_with = "value::between::<_, _, 1, 127>")]
+    #[schemars(with = "schema::Between<1, 127>")]
     pub queue_pairs: u64,
     /// The largest queue it takes, 2 to 32768.
     #[serde(default = "queue_size_default", deserialize_with = "value::between::<_, _, 2, 32768>")]
+    #[schemars(with = "schema::Between<2, 32768>")]
     pub queue_size_max: u64,
     /// What it is connected to.
     #[serde(default)]
@@ -48,6 +55,7 @@ pub struct Device {
     pub mac: Option<Mac>,
     /// The MTU it tells its driver, 68 to 65535.
     #[serde(default, deserialize_with = "value::optional_between::<_, _, 68, 65535>")]
+    #[schemars(with = "schema::Between<68, 65535>")]
     pub mtu: Option<u64>,
     /// What it offers.
     #[serde(default)]
@@ -55,7 +63,7 @@ pub struct Device {
 }
 
 /// Feature bits that can be kept from the driver. All are offered by default.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Features {
     /// VIRTIO_NET_F_MRG_RXBUF.

@@ -1,50 +1,60 @@
 //! What functions that are not described one by one come up with.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::device::Mode;
+use super::schema;
 use super::template::Template;
 use super::value::{self, Hex, Mac};
 use crate::class::Class;
 
 /// What all static PFs have.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StaticPf {
     /// The address of the first; the others count on from it.
     #[serde(default, deserialize_with = "value::given")]
+    #[schemars(with = "Mac")]
     pub mac_base: Option<Mac>,
     /// What they offer; without it, all that this version can.
     #[serde(default, deserialize_with = "value::given")]
+    #[schemars(with = "Hex")]
     pub features: Option<Hex>,
 }
 
 /// What all VFs have.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Vf {
     /// The address of the first VF of the first PF; the others count on from it.
     #[serde(default, deserialize_with = "value::given")]
+    #[schemars(with = "Mac")]
     pub mac_base: Option<Mac>,
     /// What they offer; without it, all that this version can.
     #[serde(default, deserialize_with = "value::given")]
+    #[schemars(with = "Hex")]
     pub features: Option<Hex>,
     /// How many addresses are kept for each PF's, 1 to 1008. Given with `mac_base`.
     #[serde(default, deserialize_with = "value::optional_between::<_, _, 1, 1008>")]
+    #[schemars(with = "schema::Between<1, 1008>")]
     pub vfs_per_pf: Option<u16>,
     /// Queue pairs, 1 to 127; without it, what their MSI-X vectors allow.
     #[serde(default, deserialize_with = "value::optional_between::<_, _, 1, 127>")]
+    #[schemars(with = "schema::Between<1, 127>")]
     pub max_queue_pairs: Option<u16>,
     /// The older name of `max_queue_pairs`.
     #[serde(default, deserialize_with = "value::optional_between::<_, _, 1, 127>")]
+    #[schemars(with = "schema::Between<1, 127>")]
     pub(super) qp_num: Option<u16>,
     /// Entries, a power of 2 from 4 to 32768; without it, 256.
     #[serde(default, deserialize_with = "value::optional_queue_size")]
+    #[schemars(with = "schema::QueueSize")]
     pub max_queue_size: Option<u16>,
 }
 
 /// Something for each kind of function.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ByClass<T: Default> {
     /// For static PFs.
@@ -67,17 +77,19 @@ impl<T: Default> ByClass<T> {
 }
 
 /// The sockets of a class.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Socket {
     /// Where they are, in the run folder unless it starts with a slash; without it, [`Template::of`] the class.
     #[serde(default, deserialize_with = "value::given")]
+    #[schemars(with = "Template")]
     pub path: Option<Template>,
     /// Whether we listen there or connect to them.
     #[serde(default)]
     pub mode: Mode,
     /// Who may connect, in server mode.
     #[serde(default = "value::socket_mode_default", deserialize_with = "value::octal")]
+    #[schemars(with = "schema::Octal")]
     pub socket_mode: u32,
 }
 
@@ -88,7 +100,7 @@ impl Default for Socket {
 }
 
 /// What the SFs of a class are connected to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SfPort {
     /// A port of the switch.

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::de::{Error, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::value;
+use super::{schema, value};
 
 /// The least and the most bytes of a source's frame, as it lies in the virtqueue: no frame check sequence.
 const FRAME_BYTES: std::ops::RangeInclusive<u64> = 64..=9216;
@@ -14,7 +15,7 @@ const FRAME_BYTES: std::ops::RangeInclusive<u64> = 64..=9216;
 const IN_TURN_MAX: usize = 64;
 
 /// The kinds of ports, by name; those that need to know more are objects of one key.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Port {
     /// A port of the switch.
@@ -33,21 +34,23 @@ pub enum Port {
 }
 
 /// A generator of frames.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
     /// How long they are.
     pub frame_bytes: Sizes,
     /// Frames a second and queue pair; without it, as fast as they are taken.
     #[serde(default, deserialize_with = "value::optional_rate")]
+    #[schemars(with = "schema::Rate")]
     pub rate_fps: Option<f64>,
     /// How many, for each queue pair; without it, for ever.
     #[serde(default, deserialize_with = "value::optional_between::<_, _, 1, { u64::MAX }>")]
+    #[schemars(with = "schema::Between<1, { u64::MAX }>")]
     pub count: Option<u64>,
 }
 
 /// Captures.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pcap {
     /// Played to the guest.
@@ -104,11 +107,12 @@ impl<'de> Deserialize<'de> for Pace {
 }
 
 /// A netdev of ours.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tap {
     /// Its name.
     #[serde(deserialize_with = "value::netdev")]
+    #[schemars(with = "schema::Netdev")]
     pub name: String,
 }
 

@@ -395,3 +395,49 @@ proptest! {
         let _ = parse(&format!("{{{text}}}"));
     }
 }
+
+/// The integers of an object of the schema, each with its bounds.
+fn bounds(object: &serde_json::Value) -> Vec<(String, u64, u64)> {
+    let bound = |value: &serde_json::Value, key: &str| value[key].as_u64();
+    let properties = object["properties"].as_object().unwrap().iter();
+    let integers =
+        properties.filter_map(|(key, value)| Some((key.clone(), bound(value, "minimum")?, bound(value, "maximum")?)));
+    integers.collect()
+}
+
+#[test]
+fn the_schema_and_the_parser_agree_on_bounds() {
+    let schema: serde_json::Value = serde_json::from_str(&Config::schema()).unwrap();
+    let objects = [
+        (&schema, "{KEY}", 12),
+        (&schema["$defs"]["Vf"], "{\"vf\": {KEY}}", 3),
+        (&schema["$defs"]["Device"], "{\"devices\": [{\"name\": \"a\", \"socket\": \"a\", KEY}]}", 3),
+    ];
+    for (object, around, count) in objects {
+        assert_eq!(object["additionalProperties"], false);
+        let bounds = bounds(object);
+        assert_eq!(bounds.len(), count, "{bounds:?}");
+        for (key, least, most) in bounds {
+            // Refused for its value, or taken, or refused for what it is beside.
+            let in_range = |value: i128| {
+                let text = around.replace("KEY", &format!("\"{key}\": {value}"));
+                !parse(&text).is_err_and(|error| error.contains("invalid value"))
+            };
+            let (least, most) = (i128::from(least), i128::from(most));
+            assert_eq!([least - 1, least, most, most + 1].map(in_range), [false, true, true, false], "{key}");
+        }
+    }
+}
+
+#[test]
+fn the_schema_knows_every_key() {
+    let schema: serde_json::Value = serde_json::from_str(&Config::schema()).unwrap();
+    let known =
+        |object: &serde_json::Value| object["properties"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let error = parse("{\"?\": 0}").unwrap_err();
+    let mut parsed: Vec<_> = error.split('`').skip(3).step_by(2).collect();
+    parsed.sort_unstable();
+    assert_eq!(known(&schema), parsed);
+    assert_eq!(schema["$defs"]["Device"]["required"], serde_json::json!(["name", "socket"]));
+    assert_eq!(schema["required"], serde_json::Value::Null);
+}
