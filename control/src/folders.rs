@@ -53,3 +53,42 @@ impl Folders {
         (self.variable)(name).filter(|value| !value.is_empty()).map(PathBuf::from)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> Option<&Path> {
+        Some(Path::new(text))
+    }
+
+    #[test]
+    fn what_is_given_counts_for_everybody() {
+        for is_root in [false, true] {
+            let folders = Folders { is_root, variable: |_| Some("/other".into()) };
+            assert_eq!(folders.run(path("/a")).unwrap(), Path::new("/a"));
+            assert_eq!(folders.state(None, path("/a")).unwrap(), Path::new("/a/state"));
+            assert_eq!(folders.state(path("/b"), path("/a")).unwrap(), Path::new("/b"));
+        }
+    }
+
+    #[test]
+    fn root_has_folders_of_the_system() {
+        let root = Folders { is_root: true, variable: |_| Some("/other".into()) };
+        assert_eq!(root.run(None).unwrap(), Path::new("/run/virtnet"));
+        assert_eq!(root.state(None, None).unwrap(), Path::new("/var/lib/virtnet"));
+    }
+
+    #[test]
+    fn others_have_their_own() {
+        let xdg = Folders { is_root: false, variable: |name| Some(format!("/{name}").into()) };
+        assert_eq!(xdg.run(None).unwrap(), Path::new("/XDG_RUNTIME_DIR/virtnet"));
+        assert_eq!(xdg.state(None, None).unwrap(), Path::new("/XDG_STATE_HOME/virtnet"));
+        let home = Folders { is_root: false, variable: |name| (name == "HOME").then(|| "/home/a".into()) };
+        assert_eq!(home.state(None, None).unwrap(), Path::new("/home/a/.local/state/virtnet"));
+        assert!(home.run(None).unwrap_err().to_string().contains("VIRTNET_RUN_DIR"));
+        let empty = Folders { is_root: false, variable: |_| Some(OsString::new()) };
+        assert!(empty.run(None).unwrap_err().to_string().contains("VIRTNET_RUN_DIR"));
+        assert!(empty.state(None, None).unwrap_err().to_string().contains("VIRTNET_STATE_DIR"));
+    }
+}

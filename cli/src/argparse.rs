@@ -1,0 +1,139 @@
+//! Options of several letters behind one dash, as Python's argparse has them, made into what clap reads.
+//!
+//! `-qp` is one option, not `-q` and `p`, where there is an option of that name; whole words only, `-qp=4` included. What
+//! an option before it takes as its value is left as it is. Long options may be abbreviated while that means only one.
+
+use std::ffi::OsString;
+
+use clap::{Arg, Command};
+
+/// Such options, and the long names they have here.
+const WORDS: [(&str, &str); 8] = [
+    ("qp", "max_queue_pairs"),
+    ("dc", "drop_count"),
+    ("pkt_cnt", "packet_counter"),
+    ("aarfs", "aarfs_config"),
+    ("dim", "dim_config"),
+    ("netdim", "net_dim_config"),
+    ("packed_vq", "packed_vq"),
+    ("mrg_rxbuf", "mrg_rxbuf"),
+];
+
+/// The words with such options, and abbreviated ones, by their long names. `command` is built.
+pub fn rewrite(command: &Command, words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut level = command;
+    let mut is_value = true; // the program's name
+    let mut is_over = false;
+    let mut rewritten = Vec::new();
+    for word in words {
+        let text = word.to_str().unwrap_or_default();
+        if std::mem::take(&mut is_value) || is_over {
+            rewritten.push(word);
+            continue;
+        }
+        let option = text.strip_prefix('-').filter(|option| !option.is_empty());
+        let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
+        match (option, long_named(level, name)) {
+            (Some(_), Some((long, arg))) => {
+                is_value = value.is_none() && arg.get_action().takes_values();
+                let value = value.map(|value| format!("={value}")).unwrap_or_default();
+                rewritten.push(format!("--{long}{value}").into());
+                continue;
+            }
+            (Some("-"), None) => is_over = true,
+            (Some(letters), None) => is_value = letters_take_next(level, letters),
+            (None, _) => level = level.find_subcommand(text).unwrap_or(level),
+        }
+        rewritten.push(word);
+    }
+    rewritten
+}
+
+/// The option that `name`, with its dashes, means on this level by one of its long names.
+fn long_named<'a>(level: &'a Command, name: &str) -> Option<(&'a str, &'a Arg)> {
+    let longs = || level.get_arguments().filter_map(|arg| Some((arg.get_long()?, arg)));
+    let Some(name) = name.strip_prefix("--").filter(|name| !name.is_empty()) else {
+        let (_, meant) = WORDS.into_iter().find(|(word, _)| name.strip_prefix('-') == Some(word))?;
+        return longs().find(|(long, _)| *long == meant);
+    };
+    // An abbreviation means one of the command's own options before one of all commands.
+    let begin =
+        |is_common| longs().filter(move |(long, arg)| long.starts_with(name) && arg.is_global_set() == is_common);
+    let own: Vec<_> = begin(false).collect();
+    let candidates = if own.is_empty() { begin(true).collect() } else { own };
+    let exact = longs().find(|(long, _)| *long == name);
+    exact.or(if let [only] = candidates[..] { Some(only) } else { None })
+}
+
+/// Whether the last of `letters` takes the next word: the first that has a value takes all letters behind it.
+fn letters_take_next(level: &Command, letters: &str) -> bool {
+    let takes_value = |letter: char| {
+        let arg = level.get_arguments().find(|arg| arg.get_short() == Some(letter));
+        arg.is_some_and(|arg| arg.get_action().takes_values())
+    };
+    let first = letters.char_indices().find(|(_, letter)| takes_value(*letter));
+    first.is_some_and(|(at, letter)| at + letter.len_utf8() == letters.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::args::Arguments;
+
+    fn rewritten(words: &[&str]) -> Vec<String> {
+        let mut command = Arguments::command();
+        command.build();
+        let words = rewrite(&command, std::iter::once("virtnet").chain(words.iter().copied()).map(OsString::from));
+        words[1..].iter().map(|word| word.to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn each_word_is_an_option_of_modify_device() {
+        let device = ["modify", "-p", "0", "device"];
+        for (word, long) in WORDS {
+            let (apart, together) = (format!("-{word}"), format!("-{word}=1"));
+            assert_eq!(rewritten(&[&device[..], &[&apart, "1"]].concat())[4..], [format!("--{long}"), "1".into()]);
+            assert_eq!(rewritten(&[&device[..], &[&together]].concat())[4..], [format!("--{long}=1")]);
+        }
+    }
+
+    #[test]
+    fn values_and_other_words_stay() {
+        for words in [
+            vec!["modify", "-p", "0", "device", "-m", "-qp"],
+            vec!["modify", "-p", "0", "device", "--mac", "-qp"],
+            vec!["modify", "-p", "0", "device", "-qpx", "-dcx", "-dim1"],
+            vec!["modify", "-p", "-qp", "device"],
+            vec!["modify", "-ap", "-qp", "device"],
+            vec!["query", "-p", "0", "-qp"],
+            vec!["hotplug", "-dc"],
+            vec!["hotplug", "--", "-qp"],
+            vec!["-qp", "hotplug"],
+            vec!["--run-dir", "hotplug", "-qp"],
+        ] {
+            assert_eq!(rewritten(&words), words);
+        }
+        assert_eq!(rewritten(&["hotplug", "-m=-qp", "-qp"]), ["hotplug", "-m=-qp", "--max_queue_pairs"]);
+        assert_eq!(rewritten(&["hotplug", "-m0", "-qp"]), ["hotplug", "-m0", "--max_queue_pairs"]);
+        assert_eq!(rewritten(&["hotplug", "--mac=0", "-qp"]), ["hotplug", "--mac=0", "--max_queue_pairs"]);
+        assert_eq!(rewritten(&["modify", "device", "--spe", "-dim"])[2..], ["--speed", "-dim"]);
+        assert_eq!(rewritten(&["--echo", "hotplug", "-l", "-qp"])[3], "--max_queue_pairs");
+        assert_eq!(rewritten(&["--run-dir", "-qp", "hotplug", "-qp"])[1..], ["-qp", "hotplug", "--max_queue_pairs"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_words_are_read_without_a_panic(
+            words in prop::collection::vec("(modify|device|hotplug|-qp|-dc=|--|-|--m|[-a-z=0-9é]{0,6})", 0..8)
+        ) {
+            let mut command = Arguments::command();
+            command.build();
+            let words = || std::iter::once("virtnet").chain(words.iter().map(String::as_str)).map(OsString::from);
+            prop_assert_eq!(rewrite(&command, words()).len(), words().count());
+            let _ = Arguments::from_words(words());
+        }
+    }
+}

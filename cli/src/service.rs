@@ -1,0 +1,40 @@
+//! The service, asked.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::Value;
+use virtnet_control::rpc::{Client, ClientError};
+
+use crate::request::Request;
+
+/// How long the service may take: plugging a device in and asking for all of a thousand are slow.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What it says.
+pub enum Answer {
+    /// It did what was asked.
+    Done(Value),
+    /// It did not.
+    Refused {
+        /// Negative: one of the product's, of Linux's, of JSON-RPC's.
+        errno: i64,
+        /// What was found, and what is allowed.
+        errstr: String,
+    },
+}
+
+/// Asks the service at `socket`.
+///
+/// # Errors
+/// Nobody is there, or what answers is not the service.
+pub fn ask(socket: &Path, request: &Request) -> Result<Answer> {
+    let params = Value::Object(request.params.clone());
+    let asked = Client::connect(socket, TIMEOUT).and_then(|mut client| client.call(&request.method, params));
+    match asked {
+        Ok(reply) => Ok(Answer::Done(reply)),
+        Err(ClientError::Refused { errno, errstr }) => Ok(Answer::Refused { errno, errstr }),
+        Err(error) => Err(error.into()),
+    }
+}

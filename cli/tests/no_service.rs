@@ -1,0 +1,95 @@
+//! What the program does by itself.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+/// Status, output, errors of the program with a run folder.
+fn virtnet(run_dir: &Path, words: &[&str]) -> (i32, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_virtnet"));
+    let output = command.env_clear().arg("--run-dir").arg(run_dir).args(words).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_configuration_file_is_good_or_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("virtnet.conf");
+    let name = path.to_str().unwrap();
+    fs::write(&path, r#"{"devices": []}"#).unwrap();
+    assert_eq!(virtnet(folder.path(), &["validate", "-f", name]), (0, format!("{name} is valid\n"), String::new()));
+    fs::write(&path, r#"{"devices": 1}"#).unwrap();
+    let missing = folder.path().join("missing");
+    for wrong in [name, missing.to_str().unwrap()] {
+        let (status, out, error) = virtnet(folder.path(), &["validate", "-f", wrong]);
+        assert_eq!((status, out.as_str()), (1, ""));
+        assert!(error.starts_with(&format!("virtnet: {wrong}: ")), "{error}");
+    }
+}
+
+#[test]
+fn firmware_settings_are_set_for_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let query = |run_dir: &Path, more: &[&str]| {
+        let words = [&["mlxconfig", "query", "VIRTIO_NET_EMULATION_NUM_PF", "SRIOV_EN"], more].concat();
+        let (status, out, error) = virtnet(run_dir, &words);
+        assert_eq!((status, error.as_str()), (0, ""));
+        out
+    };
+    let sriov = json!({"name": "SRIOV_EN", "default": "True(1)", "current": "True(1)", "next_boot": "True(1)"});
+    let pfs =
+        |next: &str| json!({"name": "VIRTIO_NET_EMULATION_NUM_PF", "default": "0", "current": "0", "next_boot": next});
+    let parsed = |out: &str| serde_json::from_str::<Value>(out).unwrap();
+    assert_eq!(parsed(&query(folder.path(), &[])), json!({"entries": [pfs("0"), sriov]}));
+    let set = virtnet(folder.path(), &["mlxconfig", "set", "VIRTIO_NET_EMULATION_NUM_PF=4"]);
+    assert_eq!(set, (0, "{\n  \"errno\": 0,\n  \"errstr\": \"Success\"\n}\n".into(), String::new()));
+    assert_eq!(parsed(&query(folder.path(), &[])), json!({"entries": [pfs("4"), sriov]}));
+    assert!(folder.path().join("state/firmware.json").exists());
+    let table = query(folder.path(), &["--format", "table"]);
+    assert!(table.contains("Next Boot") && table.contains("*        VIRTIO_NET_EMULATION_NUM_PF"), "{table}");
+    let (_, all, _) = virtnet(folder.path(), &["mlxconfig", "query"]);
+    assert!(parsed(&all)["entries"].as_array().unwrap().len() > 20);
+}
+
+#[test]
+fn the_state_folder_can_be_another() {
+    let (run_dir, state_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let state = state_dir.path().to_str().unwrap();
+    let words = ["--state-dir", state, "mlxconfig", "set", "SRIOV_EN=0"];
+    assert_eq!(virtnet(run_dir.path(), &words).0, 0);
+    assert!(state_dir.path().join("firmware.json").exists() && !run_dir.path().join("state").exists());
+}
+
+#[test]
+fn wrong_firmware_settings_are_refused_and_nothing_is_set() {
+    let folder = tempfile::tempdir().unwrap();
+    for (wrong, text) in [
+        (&["set", "SRIOV_EN=0", "VIRTIO_NET_EMULATION_NUM_PF=32"][..], "0 to 31"),
+        (&["set", "SRIOV_EN=0", "NOTHING=1"], "NOTHING"),
+        (&["set", "SRIOV_EN"], "NAME=VALUE"),
+        (&["query", "NOTHING"], "NOTHING"),
+    ] {
+        let (status, out, error) = virtnet(folder.path(), &[&["mlxconfig"], wrong].concat());
+        assert_eq!((status, error.as_str()), (1, ""));
+        let refusal: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(refusal["errno"], -22);
+        assert!(refusal["errstr"].as_str().unwrap().contains(text), "{refusal}");
+    }
+    assert!(!folder.path().join("state/firmware.json").exists());
+}
+
+#[test]
+fn a_broken_firmware_file_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("state")).unwrap();
+    let file = folder.path().join("state/firmware.json");
+    fs::write(&file, "{").unwrap();
+    for words in [&["mlxconfig", "query"][..], &["mlxconfig", "set", "SRIOV_EN=0"]] {
+        let (status, out, error) = virtnet(folder.path(), words);
+        assert_eq!((status, out.as_str()), (1, ""));
+        assert!(error.starts_with(&format!("virtnet: {}: ", file.display())), "{error}");
+    }
+}
