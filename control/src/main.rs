@@ -78,7 +78,7 @@ fn run(args: Args, reload: Reload) -> anyhow::Result<()> {
     }
     // Before the first thread: a signal must find its place whatever is being started.
     let stop = stop_on_signals().context("waiting for signals")?;
-    let host = Host { provider, limits: firmware.limits(), ..Host::new(config, &run_dir) };
+    let host = Host { config_path: args.config, provider, limits: firmware.limits(), ..Host::new(config, &run_dir) };
     Daemon::start(host, recovery, reload, stop)?.run()
 }
 

@@ -5,6 +5,7 @@ mod keep;
 pub mod life;
 pub mod modify;
 mod port;
+mod restart;
 mod sight;
 
 use std::os::fd::OwnedFd;
@@ -15,7 +16,7 @@ use anyhow::Context;
 use rustix::fs::Mode;
 use slab::Slab;
 use virtnet_engine::counters::{DropReason, QueueCounts};
-use virtnet_engine::{DeviceConfig, DeviceId, Engine, EngineConfig, QueueCountsOf, ViolationEvent};
+use virtnet_engine::{DeviceConfig, DeviceId, Engine, EngineConfig, EngineError, QueueCountsOf, ViolationEvent};
 
 pub use host::Host;
 
@@ -35,6 +36,8 @@ pub struct Entry {
     pub function: Function,
     /// None while it has too little for a driver.
     live: Option<Live>,
+    /// What its queues had counted on devices of the engine that it does not have any more.
+    past: Vec<QueueCountsOf>,
 }
 
 /// A device and its socket.
@@ -51,6 +54,8 @@ struct Live {
 pub struct Service {
     host: Host,
     engine: Engine,
+    /// Ways out of its switch.
+    uplinks: Vec<DeviceId>,
     entries: Slab<Entry>,
     /// Where functions' files are, if they are kept.
     recovery: Option<Folder>,
@@ -63,16 +68,9 @@ impl Service {
     /// # Errors
     /// What the configuration asks for cannot be had.
     pub fn start(host: Host, recovery: Option<Folder>, epoll: Arc<OwnedFd>) -> anyhow::Result<Self> {
-        let (lcores, fewer) = host.config.lcores_of(&virtnet_engine::allowed_lcores());
-        fewer.iter().for_each(|note| tracing::warn!("{note}"));
-        let mut engine = Engine::start(EngineConfig {
-            lcores: lcores.workers(),
-            idle: host.config.idle_policy(host.provider),
-            burst: host.config.burst as usize,
-        })
-        .context("starting the engine")?;
-        port::add_uplinks(&mut engine, &host.config.switch)?;
-        let mut service = Self { host, engine, entries: Slab::new(), recovery, epoll };
+        let mut engine = start_engine(&host).context("starting the engine")?;
+        let uplinks = port::add_uplinks(&mut engine, &host.config.switch)?;
+        let mut service = Self { host, engine, uplinks, entries: Slab::new(), recovery, epoll };
         service.start_static_pfs()?;
         service.recover();
         Ok(service)
@@ -91,6 +89,10 @@ impl Service {
     /// The engine.
     pub fn engine(&mut self) -> &mut Engine {
         &mut self.engine
+    }
+
+    fn keys(&self) -> Vec<usize> {
+        self.entries.iter().map(|(key, _)| key).collect()
     }
 
     /// All functions, in the order of their ids.
@@ -128,7 +130,7 @@ impl Service {
     pub fn add(&mut self, function: Function) -> anyhow::Result<usize> {
         let key = self.entries.vacant_key();
         let live = function.share.is_usable().then(|| self.bring_up(&function, key)).transpose()?;
-        self.entries.insert(Entry { function, live });
+        self.entries.insert(Entry { function, live, past: Vec::new() });
         Ok(key)
     }
 
@@ -149,13 +151,15 @@ impl Service {
     /// # Errors
     /// It cannot be made; it is as it was then.
     fn replace(&mut self, key: usize, function: Function) -> anyhow::Result<()> {
+        self.put_counts_by(key);
         if let Some(live) = self.entries[key].live.take() {
             self.take_down(key, live)?;
         }
         let made = function.share.is_usable().then(|| self.bring_up(&function, key)).transpose();
         match made {
             Ok(live) => {
-                self.entries[key] = Entry { function, live };
+                let entry = &mut self.entries[key];
+                (entry.function, entry.live) = (function, live);
                 Ok(())
             }
             Err(error) => {
@@ -289,9 +293,19 @@ impl Service {
     /// # Errors
     /// The engine's, of a worker that does not answer.
     pub fn end(mut self) -> anyhow::Result<()> {
-        let keys: Vec<usize> = self.entries.iter().map(|(key, _)| key).collect();
-        keys.into_iter().try_for_each(|key| self.remove(key).map(drop))
+        self.keys().into_iter().try_for_each(|key| self.remove(key).map(drop))
     }
+}
+
+/// An engine without devices.
+fn start_engine(host: &Host) -> Result<Engine, EngineError> {
+    let (lcores, fewer) = host.config.lcores_of(&virtnet_engine::allowed_lcores());
+    fewer.iter().for_each(|note| tracing::warn!("{note}"));
+    Engine::start(EngineConfig {
+        lcores: lcores.workers(),
+        idle: host.config.idle_policy(host.provider),
+        burst: host.config.burst as usize,
+    })
 }
 
 fn lives(entries: &mut Slab<Entry>) -> impl Iterator<Item = (usize, &mut Live)> {

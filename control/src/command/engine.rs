@@ -1,4 +1,4 @@
-//! The engine: `lcore` and `switch`.
+//! The engine: `restart`, `lcore` and `switch`.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -7,10 +7,19 @@ use virtnet_engine::placement::Move;
 
 use super::params;
 use super::success;
-use crate::config::Lcores;
+use crate::config::{Config, Lcores};
 use crate::refusal::{Code, Refusal};
 use crate::rpc::Params;
 use crate::service::Service;
+
+/// `restart`: another engine, under the same sockets and rings.
+pub fn restart(service: &mut Service, params: Params) -> Result<Value, Refusal> {
+    let params::Nothing {} = params::read(params)?;
+    let config =
+        Config::read(&service.host().config_path).map_err(|error| Code::InvalidArgument.because(error.to_string()))?;
+    service.restart(config).map_err(|error| Code::InvalidArgument.because(error.to_string()))?;
+    Ok(json!("SUCCESS"))
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]

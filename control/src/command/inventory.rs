@@ -11,13 +11,9 @@ use crate::reply;
 use crate::rpc::Params;
 use crate::service::Service;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
-
 /// `list`: the controller and every function.
 pub fn list(service: &mut Service, params: Params) -> Result<Value, Refusal> {
-    let Nothing {} = params::read(params)?;
+    let params::Nothing {} = params::read(params)?;
     let host = service.host();
     let statics = host.static_pfs();
     let devices_max = statics + host.hotplug_pfs() + statics * host.vfs_per_pf();

@@ -32,7 +32,8 @@ pub fn run(service: &mut Service, reload: &Reload, method: &str, params: Params)
         "switch" => engine::switch(service, params),
         "log" => log::level(reload, params),
         "version" => Ok(json!({ "version": concat!("v", env!("CARGO_PKG_VERSION")) })),
-        "restart" | "update" => Err(Code::NotSupported.because(format!("{method} is not in this version"))),
+        "restart" => engine::restart(service, params),
+        "update" => Err(Code::NotSupported.because("live update is not in this version")),
         _ => return Err(Error::Method(method.to_owned())),
     };
     Ok(done?)

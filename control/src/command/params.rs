@@ -18,6 +18,11 @@ pub fn read<T: DeserializeOwned>(params: Params) -> Result<T, Refusal> {
     serde_json::from_value(Value::Object(params)).map_err(|error| Code::InvalidArgument.because(error.to_string()))
 }
 
+/// No parameters.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nothing {}
+
 /// Which functions a request is about.
 #[derive(Debug, Default, Deserialize)]
 pub struct Selector {

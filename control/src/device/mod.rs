@@ -116,6 +116,17 @@ impl Device {
         self.id
     }
 
+    /// Whether frames go through a queue: its link is up, its front end has enabled it, and its driver uses its pair.
+    pub fn is_enabled(&self, index: usize) -> bool {
+        let pairs_used = self.pairs_used.unwrap_or(self.spec.queue_pairs);
+        self.config_space.is_link_up() && self.enabled[index] && index / 2 < usize::from(pairs_used)
+    }
+
+    /// The engine knows it as `id` from now on.
+    pub fn move_to(&mut self, id: DeviceId) {
+        self.id = id;
+    }
+
     /// Its address.
     pub fn mac(&self) -> Mac {
         self.config_space.mac()
@@ -168,11 +179,6 @@ impl Served<'_> {
         self.device.controlq_index()
     }
 
-    fn is_enabled(&self, index: usize) -> bool {
-        let pairs_used = self.device.pairs_used.unwrap_or(self.device.spec.queue_pairs);
-        self.device.config_space.is_link_up() && self.device.enabled[index] && index / 2 < usize::from(pairs_used)
-    }
-
     fn use_pairs(&mut self, pairs: u16) {
         self.device.pairs_used = Some(pairs);
         (0..self.device.enabled.len()).for_each(|index| self.tell_enabled(index));
@@ -185,7 +191,7 @@ impl Served<'_> {
     }
 
     fn tell_enabled(&mut self, index: usize) {
-        let enabled = self.is_enabled(index);
+        let enabled = self.device.is_enabled(index);
         // A queue that is not attached yet learns it when it is.
         let _ = self.engine.set_enabled(self.device.id, index as u16, enabled);
     }
@@ -251,7 +257,7 @@ impl Backend for Served<'_> {
             return Err("the control queue was not negotiated");
         }
         self.device.enabled[index] = enabled;
-        let enabled = self.is_enabled(index);
+        let enabled = self.device.is_enabled(index);
         let attached = self.engine.attach(self.device.id, index as u16, queue, self.device.accepted, enabled);
         attached.map_err(|error| self.refused(&error))
     }

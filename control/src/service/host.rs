@@ -26,7 +26,9 @@ pub struct Host {
     pub serial: String,
     /// Where sockets are.
     pub run_dir: PathBuf,
-    /// virtnet.conf.
+    /// Where virtnet.conf is.
+    pub config_path: PathBuf,
+    /// What it said at the start.
     pub config: Config,
     /// What the provider files choose.
     pub provider: Option<Provider>,
@@ -37,7 +39,8 @@ pub struct Host {
 impl Host {
     /// This board, with everything at its default but the configuration.
     pub fn new(config: Config, run_dir: &Path) -> Self {
-        Self { serial: serial(), run_dir: run_dir.into(), config, provider: None, limits: Limits::default() }
+        let (serial, run_dir, config_path) = (serial(), run_dir.into(), PathBuf::new());
+        Self { serial, run_dir, config_path, config, provider: None, limits: Limits::default() }
     }
 
     /// How many static PFs there are: as many as the firmware has, and at least those that are described one by one.

@@ -134,7 +134,7 @@ impl Service {
     /// # Errors
     /// [`Code::DriverLoaded`].
     pub fn check_unbound(&mut self, key: usize) -> Result<(), Refusal> {
-        let Entry { function, live } = &mut self.entries[key];
+        let Entry { function, live, .. } = &mut self.entries[key];
         let session = live.as_mut().and_then(|live| live.endpoint.session());
         match session.is_some_and(|session| session.has_rings()) {
             true => Err(Code::DriverLoaded.because(format!("{} has queues that run", function.identity.id))),

@@ -7,9 +7,9 @@ use virtnet_engine::frame::offload;
 use virtnet_engine::port::pcap::{Capture, Format, Pace, PcapConfig, RecordConfig, ReplayConfig};
 use virtnet_engine::port::source::SourceConfig;
 use virtnet_engine::port::tap::TapConfig;
-use virtnet_engine::{Engine, PortConfig, UplinkConfig};
+use virtnet_engine::{DeviceId, Engine, PortConfig, UplinkConfig};
 
-use crate::config::{self, Pcap, Port, Source, Switch};
+use crate::config::{self, Pcap, Port, Source, Switch, Uplink};
 use crate::device::Spec;
 
 /// Where a source's frames say they come from and go to.
@@ -37,12 +37,12 @@ pub fn of(port: &Port, spec: &Spec) -> anyhow::Result<PortConfig> {
 ///
 /// # Errors
 /// One of them cannot be had.
-pub fn add_uplinks(engine: &mut Engine, switch: &Switch) -> anyhow::Result<()> {
-    for uplink in &switch.uplinks {
+pub fn add_uplinks(engine: &mut Engine, switch: &Switch) -> anyhow::Result<Vec<DeviceId>> {
+    let add = |uplink: &Uplink| {
         let tap = TapConfig { name: uplink.tap.clone(), features: offload::TO_GUEST, mtu: None, up: true };
-        engine.add_uplink(UplinkConfig { tap, queues: 1, workers: Vec::new() })?;
-    }
-    Ok(())
+        Ok(engine.add_uplink(UplinkConfig { tap, queues: 1, workers: Vec::new() })?)
+    };
+    switch.uplinks.iter().map(add).collect()
 }
 
 fn pcap_config(pcap: &Pcap) -> anyhow::Result<PcapConfig> {

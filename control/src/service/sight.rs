@@ -3,7 +3,7 @@
 use virtnet_engine::QueueCountsOf;
 use virtnet_engine::counters::DropReason;
 
-use super::{Live, Service};
+use super::{Entry, Live, Service};
 use crate::class::Class;
 use crate::function::{Id, Pool, Share};
 use crate::reply::{DataPlane, Ring, Sight};
@@ -49,10 +49,23 @@ impl Service {
         sight
     }
 
-    /// What its queues have counted; nothing while it has no device.
+    /// What its queues have counted since the function is there, on whichever device of the engine.
     pub fn counts(&mut self, key: usize) -> Vec<QueueCountsOf> {
-        let id = self.entries[key].live.as_ref().map(|live| live.device.id());
-        id.and_then(|id| self.engine.counters(id).ok()).unwrap_or_default()
+        let Entry { live, past, .. } = &self.entries[key];
+        let now = live.as_ref().and_then(|live| self.engine.counters(live.device.id()).ok()).unwrap_or_default();
+        let mut counts = past.clone();
+        for queue in now {
+            match counts.iter_mut().find(|counted| counted.queue_index == queue.queue_index) {
+                Some(counted) => counted.counts += &queue.counts,
+                None => counts.push(queue),
+            }
+        }
+        counts
+    }
+
+    /// Keeps what has been counted, before the device of the engine goes that has counted it.
+    pub(super) fn put_counts_by(&mut self, key: usize) {
+        self.entries[key].past = self.counts(key);
     }
 
     /// Errors of its data plane, and whether a driver has to reset it.

@@ -1,0 +1,66 @@
+//! A restart of what moves frames, under the feet of front ends: sockets, sessions and rings stay.
+
+use std::time::Instant;
+
+use virtnet_engine::{DeviceConfig, DeviceId, Engine, EngineError};
+
+use super::{Entry, Live, Service, port, start_engine};
+use crate::config::Config;
+
+impl Service {
+    /// Starts another engine, with the lcores, the idle policy and the burst that the configuration has now, and hands function
+    /// after function over to it. Every ring goes on where it stood; frames that are in a loop or on their way between functions
+    /// are lost.
+    ///
+    /// # Errors
+    /// The other engine does not start; everything is as before.
+    pub fn restart(&mut self, config: Config) -> Result<(), EngineError> {
+        let began = Instant::now();
+        let mut host = self.host.clone();
+        let now = &mut host.config;
+        (now.lcores, now.idle, now.burst) = (config.lcores, config.idle, config.burst);
+        (now.dpa_core_start, now.dpa_core_end) = (config.dpa_core_start, config.dpa_core_end);
+        let mut engine = start_engine(&host)?;
+        self.host = host;
+        // An interface is let go before it is asked for again.
+        self.uplinks.drain(..).for_each(|id| leave(&mut self.engine, id));
+        match port::add_uplinks(&mut engine, &self.host.config.switch) {
+            Ok(uplinks) => self.uplinks = uplinks,
+            Err(error) => tracing::error!("the switch has no way out any more: {error:#}"),
+        }
+        for key in self.keys() {
+            if let Err(error) = self.hand_over(key, &mut engine) {
+                let name = self.entries[key].function.identity.id;
+                tracing::error!("{name} is out of service: {error:#}");
+                self.entries[key].live = None;
+            }
+        }
+        self.engine = engine;
+        tracing::info!("restarted within {} ms", began.elapsed().as_millis());
+        Ok(())
+    }
+
+    fn hand_over(&mut self, key: usize, engine: &mut Engine) -> anyhow::Result<()> {
+        self.put_counts_by(key);
+        let Entry { function, live: Some(Live { device, .. }), .. } = &mut self.entries[key] else { return Ok(()) };
+        let before = device.id();
+        let pairs = device.spec().queue_pairs;
+        let detach = |index| Some((index, self.engine.detach(before, index).ok()?));
+        let rings: Vec<_> = (0..2 * pairs).filter_map(detach).collect();
+        leave(&mut self.engine, before);
+        let port = port::of(&function.port, &function.spec)?;
+        let id = engine.add_device(DeviceConfig { pairs, port, workers: Vec::new() })?;
+        device.move_to(id);
+        for (index, queue) in rings {
+            engine.attach(id, index, queue, device.accepted(), device.is_enabled(index.into()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes a device out of an engine that is about to end.
+fn leave(engine: &mut Engine, id: DeviceId) {
+    if let Err(error) = engine.remove_device(id) {
+        tracing::error!("the engine that ends: {error}");
+    }
+}
