@@ -1,14 +1,11 @@
 //! What goes into virtnet.conf.
 
-use std::path::Path;
-
 use serde::Serialize;
-use virtnet_control::config::Config;
 
 use crate::lcore;
 
-/// The product's cores from which a range may start.
-const PRODUCT_START: std::ops::RangeInclusive<usize> = 1..=10;
+/// The product's cores.
+const PRODUCT_CORES: std::ops::RangeInclusive<usize> = 1..=10;
 
 /// The keys of a configuration file that say what was measured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -49,14 +46,6 @@ impl Lines {
         let (start, end) = (self.dpa_core_start?, self.dpa_core_end?);
         Some(format!("\"dpa_core_start\": {start}, \"dpa_core_end\": {end}"))
     }
-
-    /// Whether this version's controller reads the product's keys.
-    pub fn product_is_read(&self) -> bool {
-        self.product().is_some_and(|lines| {
-            let text = format!("{{{lines}, \"devices\": []}}");
-            Config::parse(&text, Path::new("virtnet.conf")).is_ok()
-        })
-    }
 }
 
 /// The first and the last core of a range as the product has it, the last one belonging to it, or why there is none.
@@ -66,8 +55,8 @@ pub fn product_range(lcores: &[usize]) -> Result<(usize, usize), &'static str> {
         Err("it cannot say lcores with others between them")
     } else if lcores.len() < 2 {
         Err("its end is above its start: two lcores are the fewest")
-    } else if !PRODUCT_START.contains(&first) {
-        Err("its start is 1 to 10")
+    } else if !PRODUCT_CORES.contains(&first) || !PRODUCT_CORES.contains(&last) {
+        Err("its cores are 1 to 10")
     } else {
         Ok((first, last))
     }
@@ -75,6 +64,10 @@ pub fn product_range(lcores: &[usize]) -> Result<(usize, usize), &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use virtnet_control::config::Config;
+
     use super::*;
 
     #[test]
@@ -90,9 +83,16 @@ mod tests {
     #[test]
     fn the_products_keys_say_ranges_of_two_and_more() {
         let lines = |lcores: &[usize]| Lines::new(lcores, false, 32).product();
-        assert_eq!(lines(&[3, 4, 5]), Some("\"dpa_core_start\": 3, \"dpa_core_end\": 5".to_owned()));
+        for (lcores, text) in [
+            (&[3, 4, 5][..], "\"dpa_core_start\": 3, \"dpa_core_end\": 5"),
+            (&[9, 10], "\"dpa_core_start\": 9, \"dpa_core_end\": 10"),
+        ] {
+            assert_eq!(lines(lcores).as_deref(), Some(text));
+            let config = Config::parse(&format!("{{{text}}}"), Path::new("virtnet.conf")).unwrap();
+            assert_eq!(config.lcores_of(lcores).0.0, lcores);
+        }
         for (lcores, why) in
-            [(&[3, 5][..], "between"), (&[3], "two lcores"), (&[0, 1], "1 to 10"), (&[11, 12], "1 to 10")]
+            [(&[3, 5][..], "between"), (&[3], "two lcores"), (&[0, 1], "1 to 10"), (&[10, 11], "1 to 10")]
         {
             assert_eq!(lines(lcores), None, "{lcores:?}");
             assert!(product_range(lcores).unwrap_err().contains(why), "{lcores:?}");

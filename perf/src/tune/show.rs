@@ -200,15 +200,9 @@ impl Outcome {
         self.write_placement(text)?;
         if let Some(lines) = &self.lines {
             writeln!(text, "virtnet.conf:\n    {}", lines.own())?;
-            match (lines.product(), lines.product_is_read()) {
-                (Some(product), true) => {
-                    writeln!(text, "  or, instead of lcores, as the product has it:\n    {product}")?
-                }
-                (Some(product), false) => writeln!(
-                    text,
-                    "  as the product has it, the end belonging to the range (this version's controller reads only lcores):\n    {product}"
-                )?,
-                (None, _) => writeln!(
+            match lines.product() {
+                Some(product) => writeln!(text, "  or, instead of lcores, as the product has it:\n    {product}")?,
+                None => writeln!(
                     text,
                     "  dpa_core_start and dpa_core_end cannot say this range: {}",
                     product_range(lcores).err().unwrap_or_default()
