@@ -11,6 +11,7 @@ pub mod device;
 pub mod firmware;
 pub mod folders;
 pub mod function;
+pub mod log;
 pub mod recovery;
 pub mod refusal;
 pub mod reply;

@@ -10,14 +10,12 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, fmt, reload};
 use virtnet_control::command::Reload;
 use virtnet_control::config::{Config, providers};
 use virtnet_control::daemon::Daemon;
 use virtnet_control::firmware;
 use virtnet_control::folders::Folders;
+use virtnet_control::log;
 use virtnet_control::recovery;
 use virtnet_control::service::Host;
 
@@ -42,11 +40,7 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let (filter, handle) = reload::Layer::new(filter);
-    tracing_subscriber::registry().with(filter).with(fmt::layer().with_writer(std::io::stderr)).init();
-    let reload: Reload = Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string()));
-    match run(args, reload) {
+    match run(args, log::start()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("virtio-net-controller: {error:#}");

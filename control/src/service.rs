@@ -22,7 +22,7 @@ pub use host::Host;
 
 use crate::config;
 use crate::device::{Device, Served};
-use crate::function::{Function, Id};
+use crate::function::{Function, Id, Identity};
 use crate::recovery::Folder;
 use crate::vhost_user::server::Endpoint;
 
@@ -141,7 +141,7 @@ impl Service {
     pub fn remove(&mut self, key: usize) -> anyhow::Result<Function> {
         let mut entry = self.entries.remove(key);
         if let Some(live) = entry.live.take() {
-            self.take_down(key, live)?;
+            entry.function.identity.span().in_scope(|| self.take_down(key, live))?;
         }
         Ok(entry.function)
     }
@@ -153,7 +153,8 @@ impl Service {
     fn replace(&mut self, key: usize, function: Function) -> anyhow::Result<()> {
         self.put_counts_by(key);
         if let Some(live) = self.entries[key].live.take() {
-            self.take_down(key, live)?;
+            let span = self.entries[key].function.identity.span();
+            span.in_scope(|| self.take_down(key, live))?;
         }
         let made = function.share.is_usable().then(|| self.bring_up(&function, key)).transpose();
         match made {
@@ -186,9 +187,12 @@ impl Service {
         match endpoint {
             Ok(endpoint) => {
                 let device = Device::new(spec.clone(), id);
+                let Identity { id, vuid, .. } = &function.identity;
                 tracing::info!(
                     device = spec.name,
-                    vuid = function.identity.vuid,
+                    pf = id.pf(),
+                    vf = id.vf(),
+                    vuid,
                     mac = %spec.mac,
                     socket = %socket.path.display(),
                     "device is ready"
@@ -225,7 +229,8 @@ impl Service {
     /// Does what an event asks for.
     pub fn turn(&mut self, token: u64) {
         let (key, is_controlq) = ((token / 2) as usize, token % 2 == 1);
-        let Some(live) = self.entries.get_mut(key).and_then(|entry| entry.live.as_mut()) else { return };
+        let Some(Entry { function, live: Some(live), .. }) = self.entries.get_mut(key) else { return };
+        let _span = function.identity.span().entered();
         let Live { device, endpoint, .. } = live;
         let mut served = Served { device, engine: &mut self.engine, epoll: &self.epoll, token: controlq_token(key) };
         if !is_controlq {
@@ -260,26 +265,27 @@ impl Service {
     /// Passes on what the workers have to say.
     pub fn watch(&mut self) {
         for ViolationEvent { device, queue_index, violation } in self.engine.watch() {
-            let Some((_, live)) = lives(&mut self.entries).find(|(_, live)| live.device.id() == device) else {
-                continue;
-            };
+            let of_device = |(.., live): &(usize, &Identity, &mut Live)| live.device.id() == device;
+            let Some((_, identity, live)) = lives(&mut self.entries).find(of_device) else { continue };
             let session = live.endpoint.sessions();
             if live.violations.0 != session {
                 live.violations = (session, 0);
             }
             live.violations.1 += 1;
             if live.violations.1 <= VIOLATIONS_LOGGED {
+                let _span = identity.span().entered();
                 tracing::warn!(device = live.device.name(), queue = queue_index, "retired a queue: {violation}");
             }
             if let Some(session) = live.endpoint.session() {
                 session.ring_failed(queue_index.into());
             }
         }
-        for (key, Live { device, endpoint, .. }) in lives(&mut self.entries) {
+        for (key, identity, Live { device, endpoint, .. }) in lives(&mut self.entries) {
             let Some(session) = endpoint.session() else { continue };
             let token = controlq_token(key);
             let mut served = Served { device, engine: &mut self.engine, epoll: &self.epoll, token };
             if session.check_memory(&mut served) {
+                let _span = identity.span().entered();
                 tracing::warn!(
                     device = device.name(),
                     "the front end has cut its memory short: all queues are stopped"
@@ -308,8 +314,8 @@ fn start_engine(host: &Host) -> Result<Engine, EngineError> {
     })
 }
 
-fn lives(entries: &mut Slab<Entry>) -> impl Iterator<Item = (usize, &mut Live)> {
-    entries.iter_mut().filter_map(|(key, entry)| Some((key, entry.live.as_mut()?)))
+fn lives(entries: &mut Slab<Entry>) -> impl Iterator<Item = (usize, &Identity, &mut Live)> {
+    entries.iter_mut().filter_map(|(key, Entry { function, live, .. })| Some((key, &function.identity, live.as_mut()?)))
 }
 
 /// Leaves in the log what a device's queues have done, those that did anything.

@@ -35,6 +35,11 @@ impl Id {
         let (Id::Pf(pf) | Id::Vf { pf, .. }) = self;
         pf
     }
+
+    /// Which VF of its PF it is.
+    pub fn vf(self) -> Option<u16> {
+        if let Id::Vf { vf, .. } = self { Some(vf) } else { None }
+    }
 }
 
 impl fmt::Display for Id {
@@ -137,6 +142,11 @@ impl Identity {
             port,
             sf_rdma_device: format!("mlx5_{}", RDMA_DEVICE_FIRST + ordinal),
         }
+    }
+
+    /// What log entries about it are in.
+    pub fn span(&self) -> tracing::Span {
+        tracing::error_span!("function", pf = self.id.pf(), vf = self.id.vf(), vuid = self.vuid)
     }
 
     /// Its SF's representor, which is also the name of its TAP, if it has one.
