@@ -8,6 +8,7 @@ use anyhow::Context;
 use rustix::event::{Timespec, epoll};
 
 use crate::command::{self, Reload};
+use crate::manager::Manager;
 use crate::recovery::Folder;
 use crate::rpc;
 use crate::service::{Host, Service};
@@ -56,9 +57,12 @@ impl Daemon {
     /// The system's, from waiting.
     pub fn run(mut self) -> anyhow::Result<()> {
         let mut watched = Instant::now();
+        let mut manager = Manager::of_process();
+        manager.ready(watched, self.service.function_count());
         let mut events = Vec::with_capacity(EVENTS_MAX);
         loop {
-            let due = [self.service.wakes_at(), self.rpc.wakes_at(), Some(watched + WATCH)].into_iter().flatten().min();
+            let due = [self.service.wakes_at(), self.rpc.wakes_at(), manager.wakes_at(), Some(watched + WATCH)];
+            let due = due.into_iter().flatten().min();
             let wait = due.map_or(WATCH, |at| at.saturating_duration_since(Instant::now()));
             let timeout = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: wait.subsec_nanos().into() };
             events.clear();
@@ -68,7 +72,10 @@ impl Daemon {
             }
             for event in &events {
                 match event.data.u64() {
-                    STOP_TOKEN => return self.end(),
+                    STOP_TOKEN => {
+                        manager.stopping();
+                        return self.end();
+                    }
                     token => self.turn(Some(token)),
                 }
             }
@@ -78,6 +85,7 @@ impl Daemon {
                 watched = Instant::now();
                 self.service.watch();
             }
+            manager.alive(Instant::now(), self.service.function_count());
         }
     }
 

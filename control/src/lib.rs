@@ -12,6 +12,7 @@ pub mod firmware;
 pub mod folders;
 pub mod function;
 pub mod log;
+pub mod manager;
 pub mod recovery;
 pub mod refusal;
 pub mod reply;

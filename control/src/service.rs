@@ -95,6 +95,11 @@ impl Service {
         self.entries.iter().map(|(key, _)| key).collect()
     }
 
+    /// How many functions there are.
+    pub fn function_count(&self) -> usize {
+        self.entries.len()
+    }
+
     /// All functions, in the order of their ids.
     pub fn functions(&self) -> Vec<(usize, &Function)> {
         let mut all: Vec<_> = self.entries.iter().map(|(key, entry)| (key, &entry.function)).collect();
