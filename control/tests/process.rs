@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use virtnet_control::config::Config;
 use virtnet_control::firmware::Store;
 use virtnet_control::rpc::Client;
 
@@ -185,5 +186,13 @@ fn wait_ready(folder: &Path) {
     while let Err(error) = Client::connect(&folder.join("virtnet.sock"), LONG) {
         assert!(std::time::Instant::now() < deadline, "{error}");
         thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn the_packages_configurations_are_good() {
+    for file in ["package/virtnet.conf", "package/examples/virtnet.conf"] {
+        let config = Config::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+        assert!(config.notes().is_empty(), "{file}: {:?}", config.notes());
     }
 }
