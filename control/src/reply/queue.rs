@@ -50,7 +50,7 @@ pub fn stats(id: Id, packet_counters: &str, rings: &[Ring], queue_id: Option<u16
     let one = |ring: &Ring| {
         let mut object = Object::default();
         object.put("VQ Index", ring.index);
-        if ring.index % 2 == 0 {
+        if ring.index.is_multiple_of(2) {
             for (name, count) in SIZE_BIN_NAMES.iter().zip(ring.packets.size_bins) {
                 object.put(&format!("rx_{name}_octet_packets"), count);
             }
