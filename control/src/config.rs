@@ -58,7 +58,7 @@ pub struct Config {
     /// The switch that devices with port "switch" meet in.
     #[serde(default, deserialize_with = "value::object")]
     pub switch: Switch,
-    /// Static PFs described one by one, by the order of their workers.
+    /// Static PFs described one by one, up to 31.
     #[serde(default, deserialize_with = "value::objects")]
     pub devices: Vec<Device>,
 

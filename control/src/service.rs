@@ -7,6 +7,8 @@ pub mod modify;
 mod port;
 mod restart;
 mod sight;
+#[cfg(test)]
+mod tests;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

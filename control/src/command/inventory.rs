@@ -15,8 +15,7 @@ use crate::service::Service;
 pub fn list(service: &mut Service, params: Params) -> Result<Value, Refusal> {
     let params::Nothing {} = params::read(params)?;
     let host = service.host();
-    let statics = host.static_pfs();
-    let devices_max = statics + host.hotplug_pfs() + statics * host.vfs_per_pf();
+    let devices_max = host.static_pfs() + host.hotplug_pfs() + host.vfs();
     let has_packed = features::SUPPORTED & 1 << VIRTIO_F_RING_PACKED != 0;
     let manager = host.config.ib_devices().first().copied().unwrap_or_default().to_owned();
     let controller = reply::controller(&manager, host.hotplug_pfs(), devices_max, features::SUPPORTED, has_packed);

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{Config, ConfigError, Port};
 use crate::class::Class;
+use crate::function::identity::PFS_MAX;
 
 impl Config {
     /// Puts what was given under older names where it belongs now, and names what was left out.
@@ -38,6 +39,9 @@ impl Config {
 
     pub(super) fn check_keys(&self, path: &Path) -> Result<(), ConfigError> {
         let refuse = |detail: String| Err(ConfigError::conflict(path, detail));
+        if self.devices.len() > usize::from(PFS_MAX) {
+            return refuse(format!("devices are {}: up to {PFS_MAX} static PFs are allowed", self.devices.len()));
+        }
         if self.is_lag && self.single_port {
             return refuse("is_lag and single_port are both 1: at most one is allowed".into());
         }

@@ -169,6 +169,16 @@ fn the_products_files_are_read() {
 }
 
 #[test]
+#[test]
+fn static_pfs_are_as_many_as_there_are_numbers_for() {
+    let config = |count: usize| {
+        let devices = (0..count).map(|n| format!(r#"{{"name": "vm{n}", "socket": "vm{n}.sock"}}"#));
+        parse(&format!(r#"{{"devices": [{}]}}"#, devices.collect::<Vec<_>>().join(",")))
+    };
+    assert_eq!(config(31).unwrap().devices.len(), 31);
+    assert_eq!(config(32).unwrap_err(), "c.json: devices are 32: up to 31 static PFs are allowed");
+}
+
 fn older_names_are_taken_for_what_they_became() {
     let config = parse(r#"{"pf_mac": "08:11:22:33:44:55", "vf": {"qp_num": 3}}"#).unwrap();
     assert_eq!(config.static_pf.mac_base, Some(Mac([8, 0x11, 0x22, 0x33, 0x44, 0x55])));

@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn no_two_functions_share_a_name() {
-        for per_pf in [0, 1, 32, VFS_MAX / PFS_MAX] {
+        for per_pf in [0, 1, 32, VFS_MAX] {
             let statics = (0..PFS_MAX).map(|n| identity(Id::Pf(n), Seat::Static(n)));
             let plugged = (0..PFS_MAX).map(|n| identity(Id::Pf(PFS_MAX + n), Seat::Slot(n)));
             let vfs = (0..PFS_MAX)

@@ -9,7 +9,7 @@ use crate::config::providers::Provider;
 use crate::config::{Config, Mac, Port, SfPort, Tap, Template};
 use crate::device::{Spec, features};
 use crate::firmware::Limits;
-use crate::function::identity::{mac_after, serial};
+use crate::function::identity::{VFS_MAX, mac_after, serial};
 use crate::function::{Function, Id, Identity, Seat, Share, Socket, pools};
 use crate::recovery::Record;
 use crate::refusal::{Code, Refusal};
@@ -57,6 +57,11 @@ impl Host {
     /// How many VFs each static PF can have.
     pub fn vfs_per_pf(&self) -> u16 {
         if self.limits.emulation { self.limits.vfs_per_pf } else { 0 }
+    }
+
+    /// How many VFs there can be, over all static PFs.
+    pub fn vfs(&self) -> u16 {
+        (self.static_pfs() * self.vfs_per_pf()).min(VFS_MAX)
     }
 
     /// What each VF is meant to have.

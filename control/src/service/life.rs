@@ -103,6 +103,10 @@ impl Service {
             let there = there.len();
             return Err(Code::InvalidArgument.because(format!("there are {there} VFs: 0 first, then another number")));
         }
+        let (others, most) = (self.vfs(), self.host.vfs());
+        if count > 0 && others + usize::from(count) > usize::from(most) {
+            return Err(Code::IdOutOfRange.because(format!("{count} VFs beside {others}; {most} are allowed in all")));
+        }
         let mut made = Vec::with_capacity(count.into());
         for vf in 0..count {
             match self.add(self.host.vf(pf, vf)) {
@@ -139,6 +143,11 @@ impl Service {
 
     fn identities(&self) -> impl Iterator<Item = &Identity> {
         self.entries.iter().map(|(_, entry)| &entry.function.identity)
+    }
+
+    /// VFs that are there, of all PFs.
+    pub(super) fn vfs(&self) -> usize {
+        self.identities().filter(|one| one.class == Class::Vf).count()
     }
 
     fn free_sf(&self, wanted: Option<u32>) -> Result<u32, Refusal> {

@@ -1,0 +1,152 @@
+//! The service as `virtnet` finds it: commands in, replies out, over an engine of one worker.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::event::epoll;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::*;
+use crate::command::{self, Reload};
+use crate::config::Config;
+use crate::firmware::Store;
+use crate::vhost_user::listener::connect_to;
+
+/// Room for everything, eight vectors each.
+const ROOMY: &[(&str, &str)] = &[
+    ("VIRTIO_NET_EMULATION_ENABLE", "1"),
+    ("VIRTIO_NET_EMULATION_NUM_PF", "1"),
+    ("VIRTIO_NET_EMULATION_NUM_VF", "4"),
+    ("VIRTIO_NET_EMULATION_NUM_MSIX", "8"),
+    ("PCI_SWITCH_EMULATION_ENABLE", "1"),
+    ("PCI_SWITCH_EMULATION_NUM_PORT", "4"),
+];
+
+/// A service, and the folder of its sockets and state.
+struct House {
+    service: Service,
+    reload: Reload,
+    dir: TempDir,
+}
+
+impl House {
+    fn new(firmware: &[(&str, &str)], config: &str) -> Self {
+        Self::at(tempfile::tempdir().unwrap(), firmware, config)
+    }
+
+    fn at(dir: TempDir, firmware: &[(&str, &str)], config: &str) -> Self {
+        let mut store = Store::load(dir.path()).unwrap();
+        store.set(firmware).unwrap();
+        store.apply().unwrap();
+        let config = Config::parse(config, Path::new("virtnet.conf")).unwrap();
+        let (serial, limits) = ("VN0123456789".into(), store.limits());
+        let host = Host { serial, limits, ..Host::new(config, dir.path()) };
+        let folder = Folder::open(dir.path()).unwrap();
+        let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC).unwrap());
+        let service = Service::start(host, Some(folder), epoll).unwrap();
+        Self { service, reload: Box::new(|_| Ok(())), dir }
+    }
+
+    /// Ends, and starts again with another configuration.
+    fn again(self, firmware: &[(&str, &str)], config: &str) -> Self {
+        let Self { service, dir, .. } = self;
+        service.end().unwrap();
+        Self::at(dir, firmware, config)
+    }
+
+    fn ask(&mut self, method: &str, params: Value) -> Result<Value, String> {
+        let Value::Object(params) = params else { panic!("{params} is no object") };
+        command::run(&mut self.service, &self.reload, method, params).map_err(|error| error.to_string())
+    }
+
+    #[track_caller]
+    fn done(&mut self, method: &str, params: Value) -> Value {
+        self.ask(method, params).unwrap()
+    }
+
+    #[track_caller]
+    fn refused(&mut self, method: &str, params: Value, says: &str) {
+        let why = self.ask(method, params).unwrap_err();
+        assert!(why.contains(says), "{why}");
+    }
+
+    fn plug(&mut self, mac: &str) -> Result<Value, String> {
+        self.ask("hotplug", plugged(mac))
+    }
+
+    fn one(&mut self, pf: u16) -> Value {
+        self.done("query", json!({ "pf": pf }))["devices"][0].clone()
+    }
+
+    fn health(&mut self, pf: u16) -> Value {
+        self.done("health", json!({ "pf": pf }))["health_status"].clone()
+    }
+
+    fn files(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.dir.path().join("recovery")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+}
+
+fn plugged(mac: &str) -> Value {
+    json!({ "ib_device": "mlx5_0", "mac": mac, "mtu": 1500, "max_queue_pairs": 1, "max_queue_size": 256 })
+}
+
+/// So many static PFs, described one by one.
+fn described(count: usize) -> String {
+    let devices = (0..count).map(|n| json!({ "name": format!("vm{n}"), "socket": format!("vm{n}.sock") }));
+    json!({ "devices": devices.collect::<Vec<_>>() }).to_string()
+}
+
+#[test]
+fn vfs_are_as_many_as_there_are_numbers_for() {
+    let firmware = [("VIRTIO_NET_EMULATION_NUM_VF", "1008"), ("VIRTIO_NET_EMULATION_ENABLE", "1")];
+    let mut house = House::new(&firmware, &described(2));
+    assert_eq!(house.done("list", json!({}))["controller"]["max_virt_net_devices"], "1010");
+    // Without vectors they are cheap: they have no device.
+    house.done("sriov", json!({ "pf": 1, "num_vfs": 1000 }));
+    house.refused("sriov", json!({ "pf": 0, "num_vfs": 9 }), "1008");
+    house.done("sriov", json!({ "pf": 0, "num_vfs": 8 }));
+    assert_eq!(house.service.functions().len(), 1010);
+}
+
+#[test]
+fn addresses_that_changed_hands_come_back() {
+    let mut house = House::new(ROOMY, "{}");
+    house.plug("02:00:00:00:00:01").unwrap();
+    let first = house.one(0)["mac"].clone();
+    house.done("modify", json!({ "pf": 0, "subcmd": "device", "mac": "02:00:00:00:00:09" }));
+    house.done("modify", json!({ "pf": 1, "subcmd": "device", "mac": first }));
+    let mut house = house.again(ROOMY, "{}");
+    assert_eq!((&house.one(0)["mac"], &house.one(1)["mac"]), (&json!("02:00:00:00:00:09"), &first));
+}
+
+#[test]
+fn a_socket_that_somebody_has_costs_its_function_and_nothing_else() {
+    let mut house = House::new(ROOMY, r#"{"devices": [{"name": "vm", "socket": "pf1.sock"}]}"#);
+    let why = house.plug("02:00:00:00:00:01").unwrap_err();
+    assert!(why.contains("listening there"), "{why}");
+    assert_eq!((house.service.functions().len(), house.files().len()), (1, 0));
+    connect_to(&house.dir.path().join("pf1.sock")).unwrap();
+}
+
+#[test]
+fn events_of_a_function_that_has_gone_do_not_hurt_the_next_one() {
+    let mut house = House::new(ROOMY, "{}");
+    house.plug("02:00:00:00:00:01").unwrap();
+    let key = house.service.key_of(Id::Pf(1)).unwrap();
+    let front_end = connect_to(&house.dir.path().join("pf1.sock")).unwrap();
+    house.service.turn(endpoint_token(key));
+    house.done("unplug", json!({ "pf": 1 }));
+    house.service.turn(endpoint_token(key));
+    house.plug("02:00:00:00:00:02").unwrap();
+    assert_eq!(house.service.key_of(Id::Pf(1)), Some(key), "the same place");
+    for token in [endpoint_token(key), controlq_token(key)] {
+        house.service.turn(token);
+    }
+    assert_eq!(house.one(1)["status"]["value"], "0x0");
+    drop(front_end);
+    connect_to(&house.dir.path().join("pf1.sock")).unwrap();
+}
