@@ -1,6 +1,7 @@
 //! What was asked for and is not done.
 
 use super::Config;
+use crate::device::features::SUPPORTED;
 
 impl Config {
     /// A sentence for each key whose value asks for what this version does not do, or for what the product does not do.
@@ -29,6 +30,14 @@ impl Config {
         let without_effect = notes.into_iter().filter(|(asked, ..)| *asked);
         let mut notes: Vec<String> =
             without_effect.map(|(_, key, why)| format!("{key} has no effect in this version: {why}")).collect();
+        for (key, asked) in [("static_pf.features", self.static_pf.features), ("vf.features", self.vf.features)] {
+            let unknown = asked.map_or(0, |bits| bits.0 & !SUPPORTED);
+            if unknown != 0 {
+                notes.push(format!(
+                    "{key} asks for {unknown:#x}, which this version does not have; the others are offered"
+                ));
+            }
+        }
         if self.packed_vq && self.mrg_rxbuf {
             notes.push(
                 "packed_vq and mrg_rxbuf are both 1: the product does not allow this, here both are offered".into(),

@@ -25,6 +25,31 @@ pub const SUPPORTED: u64 = ALWAYS
     | offload::FROM_GUEST
     | offload::TO_GUEST;
 
+/// Each with those without which a device must not offer it: one of them is enough. ("Feature bit requirements", of the
+/// network device)
+const NEEDS: [(u32, u64); 10] = [
+    (VIRTIO_NET_F_GUEST_TSO4, 1 << VIRTIO_NET_F_GUEST_CSUM),
+    (VIRTIO_NET_F_GUEST_TSO6, 1 << VIRTIO_NET_F_GUEST_CSUM),
+    (VIRTIO_NET_F_GUEST_USO4, 1 << VIRTIO_NET_F_GUEST_CSUM),
+    (VIRTIO_NET_F_GUEST_USO6, 1 << VIRTIO_NET_F_GUEST_CSUM),
+    (VIRTIO_NET_F_GUEST_ECN, 1 << VIRTIO_NET_F_GUEST_TSO4 | 1 << VIRTIO_NET_F_GUEST_TSO6),
+    (VIRTIO_NET_F_HOST_TSO4, 1 << VIRTIO_NET_F_CSUM),
+    (VIRTIO_NET_F_HOST_TSO6, 1 << VIRTIO_NET_F_CSUM),
+    (VIRTIO_NET_F_HOST_USO, 1 << VIRTIO_NET_F_CSUM),
+    (VIRTIO_NET_F_HOST_ECN, 1 << VIRTIO_NET_F_HOST_TSO4 | 1 << VIRTIO_NET_F_HOST_TSO6),
+    (VIRTIO_NET_F_MQ, 1 << VIRTIO_NET_F_CTRL_VQ),
+];
+
+/// Of some bits, those that a device can offer, and those that every device offers.
+pub fn known(bits: u64) -> u64 {
+    bits & SUPPORTED | ALWAYS
+}
+
+/// Bits without those that need another which is not among them: a driver would refuse the device.
+pub fn consistent(bits: u64) -> u64 {
+    NEEDS.iter().fold(bits, |bits, (bit, needed)| if bits & needed == 0 { bits & !(1 << bit) } else { bits })
+}
+
 /// The feature bits of a device as configured.
 pub fn offered(config: &config::Device) -> u64 {
     let on = config.features;
@@ -42,4 +67,21 @@ pub fn offered(config: &config::Device) -> u64 {
         left_out |= if is_on { 0 } else { bits };
     }
     SUPPORTED & !left_out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_offered_has_what_it_needs() {
+        assert_eq!(consistent(SUPPORTED), SUPPORTED);
+        let lost = |without: u32| SUPPORTED & !consistent(SUPPORTED & !(1 << without)) & !(1 << without);
+        assert_eq!(lost(VIRTIO_NET_F_CTRL_VQ), 1 << VIRTIO_NET_F_MQ);
+        assert_eq!(lost(VIRTIO_NET_F_CSUM), offload::FROM_GUEST & !(1 << VIRTIO_NET_F_CSUM));
+        assert_eq!(lost(VIRTIO_NET_F_GUEST_CSUM), offload::TO_GUEST & !(1 << VIRTIO_NET_F_GUEST_CSUM));
+        assert_eq!(lost(VIRTIO_NET_F_HOST_TSO4), 0, "ECN has TSO6 still");
+        assert_eq!(known(u64::MAX), SUPPORTED);
+        assert_eq!(known(0), ALWAYS);
+    }
 }

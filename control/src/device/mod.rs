@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustix::event::epoll;
 use virtnet_engine::caller::{Caller, Line};
 use virtnet_engine::{DeviceId, Engine};
-use virtnet_rings::spec::net::{VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ};
+use virtnet_rings::spec::net::{VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MTU};
 use virtnet_rings::{Notifier, Queue, Virtqueue};
 
 use crate::config::{self, Mac};
@@ -52,9 +52,11 @@ impl From<&config::Device> for Spec {
 }
 
 impl Spec {
-    /// Feature bits it offers: of those it is to offer, the ones that so many queue pairs have a use for.
+    /// Feature bits it offers: of those it is to offer, the ones that it has a use for, and all they need.
     pub fn features(&self) -> u64 {
-        if self.queue_pairs > 1 { self.offered } else { self.offered & !features::SEVERAL_PAIRS }
+        let without_use = if self.queue_pairs > 1 { 0 } else { features::SEVERAL_PAIRS };
+        let untold = if self.mtu.is_some() { 0 } else { 1 << VIRTIO_NET_F_MTU };
+        features::consistent(self.offered & !(without_use | untold))
     }
 }
 

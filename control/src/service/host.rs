@@ -86,7 +86,7 @@ impl Host {
             return Err(Code::Msix.because(format!("VIRTIO_NET_EMULATION_NUM_MSIX is {found}; 4 at least are needed")));
         }
         let mac = self.config.static_pf.mac_base.map(|base| mac_after(base, n.into()));
-        let offered = self.config.static_pf.features.map_or(self.features_default(), |bits| bits.0);
+        let offered = self.config.static_pf.features.map_or(self.features_default(), |bits| features::known(bits.0));
         let share = Share { msix: self.limits.msix_pf, pairs: pools::pairs_of(self.limits.msix_pf) };
         Ok(self.function(identity, share, mac, QUEUE_SIZE, MTU, offered))
     }
@@ -101,7 +101,7 @@ impl Host {
             // Where more VFs are made than addresses were planned for, addresses come again.
             mac_after(base, u32::from(pf) * u32::from(bases_per_pf) + u32::from(vf % bases_per_pf.max(1)))
         });
-        let offered = settings.features.map_or(self.features_default(), |bits| bits.0);
+        let offered = settings.features.map_or(self.features_default(), |bits| features::known(bits.0));
         self.function(identity, self.vf_share(), mac, settings.max_queue_size.unwrap_or(QUEUE_SIZE), MTU, offered)
     }
 
@@ -181,6 +181,6 @@ impl Host {
             let allowed = features::SUPPORTED;
             return Err(Code::Features.because(format!("{unknown:#x} of {bits:#x}; {allowed:#x} are allowed")));
         }
-        Ok(bits | features::ALWAYS)
+        Ok(features::known(bits))
     }
 }

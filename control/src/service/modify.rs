@@ -1,6 +1,6 @@
 //! What of a function can be changed while the controller runs, and when.
 
-use virtnet_rings::spec::net::VIRTIO_NET_F_MRG_RXBUF;
+use virtnet_rings::spec::net::{VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU};
 use virtnet_rings::spec::virtq::VIRTIO_F_RING_PACKED;
 
 use super::{Entry, Live, Service};
@@ -77,6 +77,7 @@ impl Service {
         }
         if let Some(mtu) = changes.mtu {
             spec.mtu = Some(check_mtu(mtu)?);
+            spec.offered |= 1 << VIRTIO_NET_F_MTU;
         }
         if let Some(size) = changes.queue_size_max {
             spec.queue_size_max = check_queue_size(size)?;

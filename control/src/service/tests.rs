@@ -124,6 +124,30 @@ fn addresses_that_changed_hands_come_back() {
 }
 
 #[test]
+fn only_what_can_be_done_is_offered() {
+    let config = r#"{"static_pf": {"features": "0xffffffffffffffff"}, "vf": {"features": "0x400020"}}"#;
+    let mut house = House::new(ROOMY, config);
+    house.done("sriov", json!({ "pf": 0, "num_vfs": 1 }));
+    let offered =
+        |one: &Value| u64::from_str_radix(&one["device_feature"]["value"].as_str().unwrap()[2..], 16).unwrap();
+    assert_eq!(offered(&house.one(0)), crate::device::features::SUPPORTED);
+    let vf = house.done("query", json!({ "pf": 0, "vf": 0 }))["devices"][0].clone();
+    assert_eq!(offered(&vf) & 1 << 22, 0, "no MQ without a control queue");
+    house.refused("modify", json!({ "pf": 0, "subcmd": "device", "features": "0x1000000000000000" }), "Feature bits");
+}
+
+#[test]
+fn an_mtu_is_offered_when_there_is_one() {
+    let mut house = House::new(ROOMY, &described(1));
+    let has_mtu = |house: &mut House| house.one(0)["device_feature"]["    3"] == "VIRTIO_NET_F_MTU";
+    let all = format!("{:#x}", crate::device::features::SUPPORTED);
+    house.done("modify", json!({ "pf": 0, "subcmd": "device", "features": all }));
+    assert!(!has_mtu(&mut house), "none is configured");
+    house.done("modify", json!({ "pf": 0, "subcmd": "device", "mtu": 1400 }));
+    assert!(has_mtu(&mut house));
+}
+
+#[test]
 fn a_socket_that_somebody_has_costs_its_function_and_nothing_else() {
     let mut house = House::new(ROOMY, r#"{"devices": [{"name": "vm", "socket": "pf1.sock"}]}"#);
     let why = house.plug("02:00:00:00:00:01").unwrap_err();
