@@ -58,8 +58,12 @@ pub struct Record {
     /// Feature bits offered.
     #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
     pub features: Option<Hex>,
-    /// Entries: a power of 2, 4 to 32768.
-    #[serde(default, deserialize_with = "value::optional_queue_size", skip_serializing_if = "Option::is_none")]
+    /// Entries, 2 to 32768: of a PF that is described one by one, any number.
+    #[serde(
+        default,
+        deserialize_with = "value::optional_between::<_, _, 2, 32768>",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub max_queue_size: Option<u16>,
     /// MSI-X vectors, 0 to 2048.
     #[serde(

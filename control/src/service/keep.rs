@@ -3,6 +3,7 @@
 use super::Service;
 use crate::class::Class;
 use crate::config::Hex;
+use crate::device::features;
 use crate::function::{Function, Id, Share, pools};
 use crate::recovery::{DeviceType, Record};
 use crate::refusal::{Code, Refusal};
@@ -52,14 +53,23 @@ impl Service {
             Class::HotplugPf => self.host.plugged(record)?,
             Class::Vf => {
                 let (pf, vf) = (record.pf_id, record.vf_id.unwrap_or_default());
-                if self.key_of(Id::Pf(pf)).is_none() || vf >= self.host.vfs_per_pf() {
+                let is_its = pf < self.host.static_pfs() && self.key_of(Id::Pf(pf)).is_some();
+                if !is_its || vf >= self.host.vfs_per_pf() || self.vfs() >= self.host.vfs().into() {
                     return Err(Code::IdOutOfRange.because(format!("PF {pf} has no VF {vf}")));
                 }
                 self.host.vf(pf, vf)
             }
         };
+        let id = function.identity.id;
+        if self.key_of(id).is_some() {
+            return Err(Code::IdOutOfRange.because(format!("there is another {id}")));
+        }
         if function.identity.vuid != record.vuid {
             return Err(Code::Vuid.because(format!("what it says is {}", function.identity.vuid)));
+        }
+        // VFs whose addresses come again are made so.
+        if function.identity.class == Class::HotplugPf || function.spec.mac != record.mac {
+            self.check_mac_is_free(record.mac, Some(id))?;
         }
         let mut function = function;
         restore(&mut function, record);
@@ -99,7 +109,7 @@ fn restore(function: &mut Function, record: &Record) {
     *share = Share { msix: record.num_msix.unwrap_or(pools::msix_of(record.mq)), pairs: record.mq };
     spec.queue_pairs = record.mq;
     spec.mtu = record.mtu.or(spec.mtu);
-    spec.offered = record.features.map_or(spec.offered, |bits| bits.0);
+    spec.offered = record.features.map_or(spec.offered, |bits| features::known(bits.0));
     spec.queue_size_max = record.max_queue_size.unwrap_or(spec.queue_size_max);
     spec.link_up = record.link.unwrap_or(spec.link_up);
     function.packet_counters.set(record.packet_counter.unwrap_or(false), &[]);

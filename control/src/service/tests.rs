@@ -113,6 +113,46 @@ fn vfs_are_as_many_as_there_are_numbers_for() {
 }
 
 #[test]
+fn a_plugged_function_does_not_take_the_place_of_one_that_was_described_since() {
+    let mut house = House::new(ROOMY, "{}");
+    assert_eq!(house.plug("02:00:00:00:00:01").unwrap()["id"], 1);
+    let mut house = house.again(ROOMY, &described(2));
+    let listed = house.done("list", json!({}));
+    let ids: Vec<_> = listed["devices"].as_array().unwrap().iter().map(|one| one["pf_id"].clone()).collect();
+    assert_eq!(ids, [0, 1], "each id once");
+    assert_eq!(house.one(1)["function_type"], "static PF");
+}
+
+#[test]
+fn files_do_not_say_what_no_command_could() {
+    let mut house = House::new(ROOMY, "{}");
+    for mac in ["02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03"] {
+        house.plug(mac).unwrap();
+    }
+    house.done("sriov", json!({ "pf": 0, "num_vfs": 1 }));
+    let change = |vuid: &str, from: &str, to: &str| {
+        let path = house.dir.path().join("recovery").join(format!("VN0123456789{vuid}.json"));
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(path, text.replace(from, to)).unwrap();
+    };
+    change("VNETS1D0F1", "02:00:00:00:00:02", "02:00:00:00:00:01");
+    let features = format!("\"features\": \"{:#x}\"", house.service.host.features_default());
+    change("VNETS1D0F2", &features, "\"features\": \"0xffffffffffffffff\"");
+    // A VF of a PF that was plugged.
+    let vf = house.dir.path().join("recovery/VN0123456789VNETS0D0F0VF1.json");
+    let text = fs::read_to_string(&vf).unwrap().replace("\"pf_id\": 0", "\"pf_id\": 1");
+    fs::write(house.dir.path().join("recovery/VN0123456789VNETS0D0F1VF1.json"), text).unwrap();
+    fs::remove_file(vf).unwrap();
+    let mut house = house.again(ROOMY, "{}");
+    let functions: Vec<String> = house.service.functions().iter().map(|(_, one)| one.identity.id.to_string()).collect();
+    assert_eq!(functions, ["pf0", "pf1", "pf3"], "not the one with another's address, not the VF of a hotplug PF");
+    let offered = house.one(3)["device_feature"]["value"].as_str().unwrap()[2..].to_owned();
+    let unknown = u64::from_str_radix(&offered, 16).unwrap() & !crate::device::features::SUPPORTED;
+    assert_eq!(unknown, 0);
+}
+
+#[test]
 fn addresses_that_changed_hands_come_back() {
     let mut house = House::new(ROOMY, "{}");
     house.plug("02:00:00:00:00:01").unwrap();
@@ -121,6 +161,16 @@ fn addresses_that_changed_hands_come_back() {
     house.done("modify", json!({ "pf": 1, "subcmd": "device", "mac": first }));
     let mut house = house.again(ROOMY, "{}");
     assert_eq!((&house.one(0)["mac"], &house.one(1)["mac"]), (&json!("02:00:00:00:00:09"), &first));
+}
+
+#[test]
+fn what_is_described_with_any_size_of_queue_is_kept() {
+    let config = r#"{"devices": [{"name": "vm1", "socket": "vm1.sock", "queue_size_max": 1000}]}"#;
+    let mut house = House::new(&[], config);
+    house.done("modify", json!({ "pf": 0, "subcmd": "device", "link": 0 }));
+    let mut house = house.again(&[], config);
+    let one = house.one(0);
+    assert_eq!((&one["link_status"], &one["max_queue_size"]), (&json!("0"), &json!("1000")));
 }
 
 #[test]
