@@ -166,7 +166,7 @@ pub fn modify(service: &mut Service, mut params: Params) -> Result<Value, Refusa
         return Err(Code::InvalidArgument.because(format!("nothing to change; {} can be", known[4..].join(", "))));
     }
     let keys = asked.selector.keys(service)?;
-    keys.iter().try_for_each(|&key| service.modify(key, &changes))?;
+    service.modify(&keys, &changes)?;
     let unusable = keys.iter().find(|&&key| !service.function(key).share.is_usable());
     match unusable {
         Some(&key) => Err(Code::Unusable.because(service.function(key).identity.id.to_string())),

@@ -13,7 +13,7 @@ use crate::refusal::{Code, Refusal};
 const MTU_MAX: u16 = 9216;
 const MTU_MIN: u16 = 68;
 
-/// Changes to one function, all or none of which are made.
+/// Changes to functions, all or none of which are made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Its address.
@@ -41,17 +41,46 @@ pub struct Changes {
 }
 
 impl Service {
-    /// Makes changes to a function. What a driver has read must not change under it: all but the last three need it to be
-    /// unbound.
+    /// Makes changes to functions, to all of them or to none. What a driver has read must not change under it: all but the last
+    /// three need it to be unbound.
     ///
     /// # Errors
-    /// The first change that cannot be: nothing is changed then. Or [`Code::RecoverySave`]: it is changed, until the next start.
-    pub fn modify(&mut self, key: usize, changes: &Changes) -> Result<(), Refusal> {
+    /// The first change that cannot be: nothing is changed then. [`Code::SfCreate`]: a function could not be made anew, and those
+    /// behind it are as they were. Or [`Code::RecoverySave`]: all are changed, until the next start.
+    pub fn modify(&mut self, keys: &[usize], changes: &Changes) -> Result<(), Refusal> {
+        if let (Some(mac), 2..) = (changes.mac, keys.len()) {
+            return Err(Code::Mac.because(format!("{mac} is one function's, {} are selected", keys.len())));
+        }
+        let planned = self.plan_all(keys, changes)?;
+        keys.iter().zip(planned).try_for_each(|(&key, after)| self.change(key, after, changes))?;
+        self.keep(keys)
+    }
+
+    /// The functions as they are to be, if they all can be.
+    fn plan_all(&mut self, keys: &[usize], changes: &Changes) -> Result<Vec<Function>, Refusal> {
+        let shares: Vec<Share> = keys.iter().map(|&key| self.entries[key].function.share).collect();
+        let plan = |&key: &usize| {
+            let mut after = self.entries[key].function.clone();
+            self.plan(&mut after, changes)?;
+            if self.needs_unbound(key, &after) {
+                self.check_unbound(key)?;
+            }
+            // What one takes from the pool, the next cannot have.
+            self.entries[key].function.share = after.share;
+            Ok(after)
+        };
+        let planned = keys.iter().map(plan).collect();
+        keys.iter().zip(shares).for_each(|(&key, share)| self.entries[key].function.share = share);
+        planned
+    }
+
+    fn needs_unbound(&self, key: usize, after: &Function) -> bool {
         let before = &self.entries[key].function;
-        let mut after = before.clone();
-        self.plan(&mut after, changes)?;
-        if (&after.spec, after.share) != (&before.spec, before.share) {
-            self.check_unbound(key)?;
+        (&after.spec, after.share) != (&before.spec, before.share)
+    }
+
+    fn change(&mut self, key: usize, after: Function, changes: &Changes) -> Result<(), Refusal> {
+        if self.needs_unbound(key, &after) {
             self.replace(key, after).map_err(|error| Code::SfCreate.because(format!("{error:#}")))?;
         }
         if let Some(up) = changes.link_up {
@@ -65,7 +94,7 @@ impl Service {
         if let Some(enabled) = changes.drop_counter {
             function.drop_counter.set(enabled, &counts);
         }
-        self.keep(&[key])
+        Ok(())
     }
 
     /// The function as it is to be, if it can be.

@@ -164,6 +164,44 @@ fn addresses_that_changed_hands_come_back() {
 }
 
 #[test]
+fn all_are_changed_or_none() {
+    let mut house = House::new(ROOMY, "{}");
+    house.plug("02:00:00:00:00:01").unwrap();
+    let before = house.done("list", json!({}));
+    let all = |changes: Value| {
+        let mut params = json!({ "all": true, "subcmd": "device" });
+        params.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        params
+    };
+    house.refused("modify", all(json!({ "mac": "02:00:00:00:00:05" })), "MAC is invalid");
+    assert_eq!(house.done("list", json!({})), before);
+    house.done("sriov", json!({ "pf": 0, "num_vfs": 2 }));
+    let before = house.done("list", json!({}));
+    house.done("modify", json!({ "pf": 0, "vf": 1, "subcmd": "device", "max_queue_pairs": 2 }));
+    house.refused("modify", all(json!({ "max_queue_pairs": 3, "mtu": 20 })), "MTU is invalid");
+    house.done("modify", json!({ "pf": 0, "vf": 1, "subcmd": "device", "max_queue_pairs": 3 }));
+    assert_eq!(house.done("list", json!({})), before);
+    house.done("modify", all(json!({ "mtu": 1400, "link": 0 })));
+    for (_, function) in house.service.functions() {
+        assert_eq!((function.spec.mtu, function.spec.link_up), (Some(1400), false));
+    }
+    assert_eq!(house.files().len(), 4);
+}
+
+#[test]
+fn all_together_take_no_more_from_the_pool_than_there_is() {
+    let mut house = House::new(ROOMY, r#"{"vf": {"max_queue_pairs": 2}}"#);
+    house.done("sriov", json!({ "pf": 0, "num_vfs": 4 }));
+    for (vf, pairs) in [(0, 0), (1, 1)] {
+        let _ = house.ask("modify", json!({ "pf": 0, "vf": vf, "subcmd": "device", "max_queue_pairs": pairs }));
+    }
+    let before = house.done("list", json!({}));
+    // Each could have one more; not all of them.
+    house.refused("modify", json!({ "all": true, "subcmd": "device", "max_queue_pairs": 3 }), "the pool");
+    assert_eq!(house.done("list", json!({})), before);
+}
+
+#[test]
 fn what_is_described_with_any_size_of_queue_is_kept() {
     let config = r#"{"devices": [{"name": "vm1", "socket": "vm1.sock", "queue_size_max": 1000}]}"#;
     let mut house = House::new(&[], config);
