@@ -7,7 +7,6 @@ use super::inventory::only;
 use super::params::{self, Selector};
 use super::success;
 use crate::config::Mac;
-use crate::function::pools;
 use crate::refusal::{Code, Refusal};
 use crate::reply::capitals;
 use crate::rpc::Params;
@@ -50,7 +49,7 @@ pub fn hotplug(service: &mut Service, params: Params) -> Result<Value, Refusal> 
         features: asked.features.filter(|bits| *bits != 0),
         mac: asked.mac,
         mtu: asked.mtu,
-        queue_pairs: queue_pairs.min(pools::QUEUE_PAIRS_MAX + 1),
+        queue_pairs,
         queue_size_max: asked.max_queue_size,
         sf_num: asked.sf_num,
     })?;

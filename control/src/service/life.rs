@@ -54,6 +54,13 @@ impl Service {
         let Some(slot) = (0..slots).find(is_free) else {
             return Err(Code::Hotplug.because(format!("{slots} are allowed, and there are as many")));
         };
+        let ports = self.host.config.ib_devices();
+        if !ports.contains(&plug.ib_device.as_str()) {
+            let found = &plug.ib_device;
+            return Err(
+                Code::InvalidArgument.because(format!("ib_device is {found:.64}; {} are allowed", ports.join(", ")))
+            );
+        }
         self.check_mac_is_free(plug.mac, None)?;
         let sf_num = self.free_sf(plug.sf_num)?;
         let share = Share::with_pairs(plug.queue_pairs)?;

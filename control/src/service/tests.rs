@@ -236,6 +236,22 @@ fn an_mtu_is_offered_when_there_is_one() {
 }
 
 #[test]
+fn sfs_are_made_on_ports_that_there_are() {
+    let mut house = House::new(ROOMY, "{}");
+    let mut params = plugged("02:00:00:00:00:01");
+    params["ib_device"] = json!("mlx5_7");
+    house.refused("hotplug", params, "mlx5_0, mlx5_1 are allowed");
+}
+
+#[test]
+fn a_refusal_repeats_what_was_asked_for() {
+    let mut house = House::new(ROOMY, "{}");
+    let mut params = plugged("02:00:00:00:00:01");
+    params["max_queue_pairs"] = json!(3000);
+    house.refused("hotplug", params, "3000 queue pairs");
+}
+
+#[test]
 fn a_socket_that_somebody_has_costs_its_function_and_nothing_else() {
     let mut house = House::new(ROOMY, r#"{"devices": [{"name": "vm", "socket": "pf1.sock"}]}"#);
     let why = house.plug("02:00:00:00:00:01").unwrap_err();
