@@ -243,7 +243,7 @@ impl Service {
         if !is_controlq {
             endpoint.turn(&mut served, &self.epoll, endpoint_token(key));
         } else if !served.serve_controlq() {
-            let failed = served.controlq_index();
+            let failed = device.controlq_index();
             if let Some((session, failed)) = endpoint.session().zip(failed) {
                 session.ring_failed(failed);
             }

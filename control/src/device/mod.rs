@@ -144,7 +144,7 @@ impl Device {
     }
 
     /// Which ring is the control queue. ("Virtqueues", of the network device)
-    fn controlq_index(&self) -> Option<usize> {
+    pub fn controlq_index(&self) -> Option<usize> {
         let pairs = if self.has(VIRTIO_NET_F_MQ) { self.spec.queue_pairs } else { 1 };
         self.has(VIRTIO_NET_F_CTRL_VQ).then(|| 2 * usize::from(pairs))
     }
@@ -174,11 +174,6 @@ impl Served<'_> {
             self.forget_controlq_kick();
         }
         served.is_ok()
-    }
-
-    /// The index of the control queue, for telling that it failed.
-    pub fn controlq_index(&self) -> Option<usize> {
-        self.device.controlq_index()
     }
 
     fn use_pairs(&mut self, pairs: u16) {

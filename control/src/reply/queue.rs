@@ -1,7 +1,7 @@
 //! What `query` and `stats` say of queues.
 
 use serde_json::Value;
-use virtnet_engine::counters::{DropReason, QueueCounts, SIZE_BIN_NAMES};
+use virtnet_engine::counters::{DropReason, QueueCounts, SIZE_BIN_NAMES, SIZE_BINS};
 
 use super::Object;
 use super::function::put_id;
@@ -20,8 +20,8 @@ pub struct Ring {
     pub areas: [u64; 3],
     /// What it has done; none of a control queue.
     pub counts: QueueCounts,
-    /// The same as the packet counters have it.
-    pub packets: QueueCounts,
+    /// Of a receiveq: its frames by size, as the packet counters have them.
+    pub size_bins: Option<[u64; SIZE_BINS]>,
 }
 
 /// A list of queues, or one of them.
@@ -50,10 +50,8 @@ pub fn stats(id: Id, packet_counters: &str, rings: &[Ring], queue_id: Option<u16
     let one = |ring: &Ring| {
         let mut object = Object::default();
         object.put("VQ Index", ring.index);
-        if ring.index.is_multiple_of(2) {
-            for (name, count) in SIZE_BIN_NAMES.iter().zip(ring.packets.size_bins) {
-                object.put(&format!("rx_{name}_octet_packets"), count);
-            }
+        for (name, count) in SIZE_BIN_NAMES.iter().zip(ring.size_bins.into_iter().flatten()) {
+            object.put(&format!("rx_{name}_octet_packets"), count);
         }
         put_counts(&mut object, &ring.counts);
         object.text("err_handler_schd_num", 0);
@@ -91,4 +89,20 @@ fn put_moderation(object: &mut Object) {
     object.text("rq_cq_max_count", 0);
     object.text("rq_cq_period", 0);
     object.text("rq_cq_period_mode", 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_receiveqs_have_sizes_of_frames() {
+        // Of one pair: the control queue has an even index, too.
+        let rings = [Some([3; SIZE_BINS]), None, None];
+        let rings = (0..).zip(rings).map(|(index, size_bins)| Ring { index, size_bins, ..Ring::default() });
+        let stats = stats(Id::Pf(0), "Enabled", &rings.collect::<Vec<_>>(), None);
+        let queues = stats["device"]["queues-stats"].as_array().unwrap();
+        let sized = |queue: &Value| queue.get("rx_64_or_less_octet_packets").cloned();
+        assert_eq!(queues.iter().map(sized).collect::<Vec<_>>(), [Some(3.into()), None, None]);
+    }
 }

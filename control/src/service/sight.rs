@@ -39,10 +39,19 @@ impl Service {
             sight.status = session.status();
             sight.pairs_used = device.pairs_used().unwrap_or(0);
             let ring = |(index, size, enabled, areas): (usize, u16, bool, [u64; 3])| {
+            let controlq = device.controlq_index();
                 let index = index as u16;
-                let counts = of(index).map(|queue| queue.counts).unwrap_or_default();
-                let packets = of(index).map(|queue| function.packet_counters.of(queue)).unwrap_or_default();
-                Ring { index, size, enabled, areas, counts, packets }
+                // The control queue may have the number that the engine gives to a queue which this driver does not use.
+                let queue = of(index).filter(|_| Some(usize::from(index)) != controlq);
+                let receiveq = queue.filter(|_| index.is_multiple_of(2));
+                Ring {
+                    index,
+                    size,
+                    enabled,
+                    areas,
+                    counts: queue.map(|queue| queue.counts).unwrap_or_default(),
+                    size_bins: receiveq.map(|queue| function.packet_counters.of(queue).size_bins),
+                }
             };
             sight.rings = session.rings().map(ring).collect();
         }
