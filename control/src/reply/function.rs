@@ -17,6 +17,8 @@ pub struct Sight<'a> {
     pub vfs: (u16, u16),
     /// Of a PF: what its VFs could still have.
     pub pool: Pool,
+    /// Whether there is something for a driver.
+    pub has_device: bool,
     /// Feature bits that the driver has accepted.
     pub accepted: u64,
     /// The device status field.
@@ -66,7 +68,7 @@ pub fn queried(sight: &Sight, brief: bool, queue_id: Option<u16>) -> Value {
     object.put("driver_feature", features(sight.accepted));
     object.put("status", status(sight.status));
     object.text("reset", 0);
-    object.text("enabled", u8::from(sight.function.share.is_usable()));
+    object.text("enabled", u8::from(sight.has_device));
     put_state(&mut object, sight);
     if let Some(dropped) = sight.dropped {
         object.text("num_desc_drop_pkts", dropped);

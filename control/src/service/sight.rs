@@ -22,6 +22,7 @@ impl Service {
             function,
             vfs: (if function.identity.class == Class::StaticPf { even } else { 0 }, vfs.len() as u16),
             pool,
+            has_device: entry.live.is_some(),
             accepted: 0,
             status: 0,
             pairs_used: 0,
@@ -38,8 +39,8 @@ impl Service {
             sight.accepted = device.accepted();
             sight.status = session.status();
             sight.pairs_used = device.pairs_used().unwrap_or(0);
-            let ring = |(index, size, enabled, areas): (usize, u16, bool, [u64; 3])| {
             let controlq = device.controlq_index();
+            let ring = |(index, size, enabled, areas): (usize, u16, bool, [u64; 3])| {
                 let index = index as u16;
                 // The control queue may have the number that the engine gives to a queue which this driver does not use.
                 let queue = of(index).filter(|_| Some(usize::from(index)) != controlq);
@@ -77,15 +78,19 @@ impl Service {
         self.entries[key].past = self.counts(key);
     }
 
-    /// Errors of its data plane, and whether a driver has to reset it.
+    /// Errors of its data plane, and whether it cannot go on: a driver has to reset it, or it has lost its device.
     pub fn errors(&mut self, key: usize) -> (DataPlane, bool) {
         let counts = self.counts(key);
         let errors = DataPlane {
             host_read_errors: counts.iter().map(|queue| queue.counts.violations).sum(),
             dma_q_errors: counts.iter().map(|queue| queue.counts.drops[DropReason::PortError as usize]).sum(),
         };
-        let session = self.entries[key].live.as_mut().and_then(|live| live.endpoint.session());
-        (errors, session.is_some_and(|session| session.needs_reset()))
+        let Entry { function, live, .. } = &mut self.entries[key];
+        let is_fatal = match live {
+            Some(live) => live.endpoint.session().is_some_and(|session| session.needs_reset()),
+            None => function.share.is_usable(),
+        };
+        (errors, is_fatal)
     }
 
     /// VFs of a PF that are there.

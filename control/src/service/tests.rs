@@ -278,3 +278,20 @@ fn events_of_a_function_that_has_gone_do_not_hurt_the_next_one() {
     drop(front_end);
     connect_to(&house.dir.path().join("pf1.sock")).unwrap();
 }
+
+#[test]
+fn what_cannot_be_made_anew_is_as_it_was() {
+    let mut house = House::new(ROOMY, "{}");
+    let path = house.dir.path().join("pf0.sock");
+    let before = house.done("list", json!({}));
+    // Its socket has gone, and something else is there.
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    house.refused("modify", json!({ "pf": 0, "subcmd": "device", "mtu": 1400 }), "no socket");
+    assert_eq!(house.done("list", json!({})), before);
+    assert_eq!((&house.one(0)["enabled"], house.health(0)), (&json!("0"), json!("Fatal")), "and it is told");
+    fs::remove_dir(&path).unwrap();
+    house.done("modify", json!({ "pf": 0, "subcmd": "device", "mtu": 1400 }));
+    connect_to(&path).unwrap();
+    assert_eq!((&house.one(0)["enabled"], house.health(0)), (&json!("1"), json!("Good")));
+}
