@@ -74,7 +74,6 @@ struct Health {
 /// `health`: whether functions are well; of several, a list.
 pub fn health(service: &mut Service, params: Params) -> Result<Value, Refusal> {
     only(&params, &["pf", "vf", "vuid", "all"])?;
-    let all = params.contains_key("all");
     let Health { selector } = params::read(params)?;
     let keys = selector.keys(service)?;
     let replies = keys.into_iter().map(|key| {
@@ -83,7 +82,7 @@ pub fn health(service: &mut Service, params: Params) -> Result<Value, Refusal> {
         reply::health(sight.function, sight.status, errors, is_fatal)
     });
     let mut replies: Vec<Value> = replies.collect();
-    Ok(if all { Value::Array(replies) } else { replies.remove(0) })
+    Ok(if selector.is_all() { Value::Array(replies) } else { replies.swap_remove(0) })
 }
 
 /// Refuses keys that are not known; [`serde`] cannot where a selector is among them.

@@ -34,6 +34,11 @@ pub struct Selector {
 }
 
 impl Selector {
+    /// Whether all functions are meant.
+    pub fn is_all(&self) -> bool {
+        self.all
+    }
+
     /// The keys of what was selected, in the order of their ids.
     ///
     /// # Errors

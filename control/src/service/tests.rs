@@ -252,6 +252,14 @@ fn a_refusal_repeats_what_was_asked_for() {
 }
 
 #[test]
+fn health_is_a_list_when_all_are_asked_for() {
+    let mut house = House::new(&[], "{}");
+    assert_eq!(house.done("health", json!({ "all": true })), json!([]));
+    let mut house = House::new(&[], &described(1));
+    assert!(house.done("health", json!({ "pf": 0, "all": false })).is_object());
+}
+
+#[test]
 fn a_socket_that_somebody_has_costs_its_function_and_nothing_else() {
     let mut house = House::new(ROOMY, r#"{"devices": [{"name": "vm", "socket": "pf1.sock"}]}"#);
     let why = house.plug("02:00:00:00:00:01").unwrap_err();
