@@ -52,7 +52,7 @@ impl ConfigSpace {
         bytes
     }
 
-    /// Takes over what the device was where it came from: its address may differ, and nothing else.
+    /// Takes over what the device was where it came from: its address. Its link's state may differ, too, and stays ours.
     ///
     /// # Errors
     /// In words, what is allowed.
@@ -62,11 +62,12 @@ impl ConfigSpace {
         // Fields behind ours are zero here, and must be there.
         space.resize(end.max(CONFIG_SPACE_BYTES), 0);
         space[offset..end].copy_from_slice(bytes);
-        let (mac, rest) = space.split_at(MAC_BYTES);
+        let (mac, rest) = space.split_at_mut(MAC_BYTES);
         let ours = self.to_bytes();
-        let (same, behind) = rest.split_at(CONFIG_SPACE_BYTES - MAC_BYTES);
+        let (same, behind) = rest.split_at_mut(CONFIG_SPACE_BYTES - MAC_BYTES);
+        same[0] ^= (same[0] ^ ours[MAC_BYTES]) & VIRTIO_NET_S_LINK_UP as u8;
         if same != &ours[MAC_BYTES..] || behind.iter().any(|byte| *byte != 0) {
-            return Err("only the address may differ between two hosts");
+            return Err("only the address and the link may differ between two hosts");
         }
         if mac[0] & 1 != 0 {
             return Err("the address must be one device's");
@@ -115,6 +116,8 @@ mod tests {
         assert_eq!(space.restore(5, &[7]), Ok(()));
         assert_eq!(space.mac(), Mac([2, 0, 0, 0, 0, 7]));
         assert!(space.restore(8, &[2]).is_err(), "other queue pairs");
+        assert!(space.restore(6, &[3]).is_err(), "an announcement that nobody asked for");
+        assert_eq!((space.restore(6, &[0]), space.is_link_up()), (Ok(()), true), "it was down there, and is up here");
         assert!(space.restore(12, &[1]).is_err(), "a field we do not know");
         assert!(space.restore(0, &[3]).is_err(), "a group's address");
         assert_eq!(space.mac(), Mac([2, 0, 0, 0, 0, 7]));
