@@ -22,6 +22,8 @@ impl Service {
         (now.dpa_core_start, now.dpa_core_end) = (config.dpa_core_start, config.dpa_core_end);
         let mut engine = start_engine(&host)?;
         self.host = host;
+        // What its workers have to say of rings is told while these are still theirs.
+        self.watch();
         // An interface is let go before it is asked for again.
         self.uplinks.drain(..).for_each(|id| leave(&mut self.engine, id));
         match port::add_uplinks(&mut engine, &self.host.config.switch) {
@@ -32,7 +34,10 @@ impl Service {
             if let Err(error) = self.hand_over(key, &mut engine) {
                 let name = self.entries[key].function.identity.id;
                 tracing::error!("{name} is out of service: {error:#}");
-                self.entries[key].live = None;
+                if let Some(live) = self.entries[key].live.take() {
+                    // Its rings are gone already; its control queue is watched until now.
+                    let _ = self.take_down(key, live);
+                }
             }
         }
         self.engine = engine;
@@ -50,10 +55,14 @@ impl Service {
         leave(&mut self.engine, before);
         let port = port::of(&function.port, &function.spec)?;
         let id = engine.add_device(DeviceConfig { pairs, port, workers: Vec::new() })?;
-        device.move_to(id);
-        for (index, queue) in rings {
-            engine.attach(id, index, queue, device.accepted(), device.is_enabled(index.into()))?;
+        let attached = rings.into_iter().try_for_each(|(index, queue)| {
+            engine.attach(id, index, queue, device.accepted(), device.is_enabled(index.into()))
+        });
+        if let Err(error) = attached {
+            leave(engine, id);
+            return Err(error.into());
         }
+        device.move_to(id);
         Ok(())
     }
 }
