@@ -1,6 +1,7 @@
 //! The controller as it runs: one control thread, an epoll loop over every socket.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use crate::manager::Manager;
 use crate::recovery::Folder;
 use crate::rpc;
 use crate::service::{Host, Service};
+use crate::vhost_user::listener::PathError;
 
 /// The socket that `virtnet` asks, in the run folder.
 pub const RPC_SOCKET: &str = "virtnet.sock";
@@ -35,17 +37,37 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts what `host` asks for. `reload` changes what the log lets through; `stop` becomes readable when the process is to
+    /// Takes the run folder, before anything else is touched: one controller at a time has it, and the state.
+    ///
+    /// # Errors
+    /// There is a controller, or the socket cannot be.
+    pub fn claim(run_dir: &Path) -> Result<rpc::Server, PathError> {
+        rpc::Server::listen(&run_dir.join(RPC_SOCKET), RPC_TOKEN_FIRST)
+    }
+
+    /// [`Self::claim`] and [`Self::start_on`] at once, where there is nothing to be done between them.
+    ///
+    /// # Errors
+    /// As theirs.
+    pub fn start(host: Host, recovery: Option<Folder>, reload: Reload, stop: OwnedFd) -> anyhow::Result<Self> {
+        Self::start_on(Self::claim(&host.run_dir)?, host, recovery, reload, stop)
+    }
+
+    /// Starts what `host` asks for, where a run folder was claimed. `reload` changes what the log lets through; `stop` becomes readable when the process is to
     /// end.
     ///
     /// # Errors
     /// What the configuration asks for cannot be had. Nothing is left of it.
-    pub fn start(host: Host, recovery: Option<Folder>, reload: Reload, stop: OwnedFd) -> anyhow::Result<Self> {
+    pub fn start_on(
+        rpc: rpc::Server,
+        host: Host,
+        recovery: Option<Folder>,
+        reload: Reload,
+        stop: OwnedFd,
+    ) -> anyhow::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).context("making an epoll instance")?;
         let data = epoll::EventData::new_u64(STOP_TOKEN);
         epoll::add(&epoll, &stop, data, epoll::EventFlags::IN).context("watching for the end")?;
-        // First of all: one controller at a time has the run folder and the state.
-        let rpc = rpc::Server::listen(&host.run_dir.join(RPC_SOCKET), RPC_TOKEN_FIRST)?;
         rpc.watch(&epoll).context("watching for requests")?;
         let service = Service::start(host, recovery, Arc::new(epoll))?;
         Ok(Self { service, rpc, reload, stop })

@@ -62,6 +62,7 @@ fn run(args: Args, reload: Reload) -> anyhow::Result<()> {
     let run_dir = folders.run(args.run_dir.as_deref())?;
     make(&run_dir).with_context(|| format!("making the run folder {}", run_dir.display()))?;
     let mut firmware = firmware::Store::load(&state_dir)?;
+    let rpc = Daemon::claim(&run_dir)?;
     let recovery = if config.recovery { Some(recovery::Folder::open(&state_dir)?) } else { None };
     // Functions of other settings are not those that were. Whatever is set meanwhile waits for the next start.
     if firmware.is_pending() {
@@ -73,7 +74,7 @@ fn run(args: Args, reload: Reload) -> anyhow::Result<()> {
     // Before the first thread: a signal must find its place whatever is being started.
     let stop = stop_on_signals().context("waiting for signals")?;
     let host = Host { config_path: args.config, provider, limits: firmware.limits(), ..Host::new(config, &run_dir) };
-    Daemon::start(host, recovery, reload, stop)?.run()
+    Daemon::start_on(rpc, host, recovery, reload, stop)?.run()
 }
 
 fn make(folder: &Path) -> std::io::Result<()> {
