@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use virtnet_control::command::Reload;
 use virtnet_control::config::{Config, providers};
@@ -61,8 +62,8 @@ fn run(args: Args, reload: Reload) -> anyhow::Result<()> {
     let state_dir = folders.state(args.state_dir.as_deref(), args.run_dir.as_deref())?;
     let run_dir = folders.run(args.run_dir.as_deref())?;
     make(&run_dir).with_context(|| format!("making the run folder {}", run_dir.display()))?;
-    let mut firmware = firmware::Store::load(&state_dir)?;
     let rpc = Daemon::claim(&run_dir)?;
+    let mut firmware = firmware::Store::load(&state_dir)?;
     let recovery = if config.recovery { Some(recovery::Folder::open(&state_dir)?) } else { None };
     // Functions of other settings are not those that were. Whatever is set meanwhile waits for the next start.
     if firmware.is_pending() {
@@ -71,10 +72,17 @@ fn run(args: Args, reload: Reload) -> anyhow::Result<()> {
         }
         firmware.apply()?;
     }
+    raise_descriptors().context("raising the number of descriptors")?;
     // Before the first thread: a signal must find its place whatever is being started.
     let stop = stop_on_signals().context("waiting for signals")?;
     let host = Host { config_path: args.config, provider, limits: firmware.limits(), ..Host::new(config, &run_dir) };
     Daemon::start_on(rpc, host, recovery, reload, stop)?.run()
+}
+
+/// Every function takes a descriptor, and each of its queues some more: as many as the system lets us have.
+fn raise_descriptors() -> rustix::io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
 }
 
 fn make(folder: &Path) -> std::io::Result<()> {

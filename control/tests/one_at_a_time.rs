@@ -53,3 +53,22 @@ fn another_one_leaves_the_state_of_the_first_alone() {
     assert!(file.exists() && Store::load(&state).unwrap().is_pending());
     drop(running);
 }
+
+#[test]
+fn it_takes_all_descriptors_that_it_may_have() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("virtnet.conf"), "{}").unwrap();
+    let running = start(dir.path());
+    // Somebody listens before everything is done; whoever is answered comes later.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let limits = || fs::read_to_string(format!("/proc/{}/limits", running.0.id())).unwrap();
+    let of = |limits: &str| {
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+        let mut words = line.split_whitespace().map(str::to_owned);
+        (words.next().unwrap(), words.next().unwrap())
+    };
+    while of(&limits()).0 != of(&limits()).1 {
+        assert!(Instant::now() < deadline, "{}", limits());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
