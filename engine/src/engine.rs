@@ -708,12 +708,12 @@ fn read_counters(counters: &mut [(CountersReader, QueueCounts)]) -> Vec<QueueCou
     counters.iter_mut().enumerate().map(read).collect()
 }
 
-/// Whether threads of this process may be put there.
 /// The lcores that this process may run on.
 pub fn allowed_lcores() -> Vec<usize> {
     core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect()
 }
 
+/// Whether threads of this process may be put there.
 fn check_lcores(lcores: &[Option<usize>]) -> Result<(), EngineError> {
     let allowed = allowed_lcores();
     match lcores.iter().flatten().find(|lcore| !allowed.contains(lcore)) {
