@@ -78,7 +78,7 @@ fn the_documented_file_is_read_and_written_as_it_is() {
     assert_eq!(hotplug.class().unwrap(), Class::HotplugPf);
     assert_eq!((hotplug.bdf_raw, hotplug.sf_num, hotplug.mq), (0xe10b, 2000, 3));
     assert_eq!(hotplug.mac, Mac([0x0c, 0xc4, 0x7a, 0xff, 0x22, 0x93]));
-    house.folder.save(&[hotplug.clone()]).unwrap();
+    house.folder.save(std::slice::from_ref(&hotplug)).unwrap();
     let path = house.path("MT2151X03152VNETS1D0F0.json");
     assert_eq!(fs::read_to_string(&path).unwrap(), HOTPLUG);
     assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -91,9 +91,9 @@ fn the_documented_file_is_read_and_written_as_it_is() {
 fn a_file_is_replaced_and_removed() {
     let house = House::new();
     let mut one = record("A");
-    house.folder.save(&[one.clone()]).unwrap();
+    house.folder.save(std::slice::from_ref(&one)).unwrap();
     (one.mtu, one.link, one.features) = (Some(9000), Some(false), Some(Hex(0x23_0047_082b)));
-    house.folder.save(&[one.clone()]).unwrap();
+    house.folder.save(std::slice::from_ref(&one)).unwrap();
     assert_eq!(house.folder.load().0, [one]);
     let text = fs::read_to_string(house.path("A.json")).unwrap();
     assert!(text.contains(r#""features": "0x230047082b""#), "{text}");
@@ -119,7 +119,7 @@ fn clearing_takes_our_files_and_nothing_else() {
 fn a_crash_leaves_the_old_file_or_the_new_one() {
     let house = House::new();
     let old = record("A");
-    house.folder.save(&[old.clone()]).unwrap();
+    house.folder.save(std::slice::from_ref(&old)).unwrap();
     // Killed before the rename: at any length.
     for len_bytes in [0, 1, 100, HOTPLUG.len()] {
         house.lay(".new-A.json", &HOTPLUG[..len_bytes]);
@@ -129,7 +129,7 @@ fn a_crash_leaves_the_old_file_or_the_new_one() {
     // What was left does not keep the next one from being written.
     house.lay(".new-A.json", "half");
     let new = Record { mq: 7, ..old };
-    house.folder.save(&[new.clone()]).unwrap();
+    house.folder.save(std::slice::from_ref(&new)).unwrap();
     assert_eq!((house.folder.load().0, house.names()), (vec![new], vec!["A.json".to_owned()]));
 }
 
@@ -160,7 +160,7 @@ fn a_record_that_could_not_be_read_back_is_not_written() {
         (Record { mac: Mac([1; 6]), ..record("A") }, "one device's address"),
     ];
     for (wrong, error) in wrong {
-        let found = house.folder.save(&[wrong.clone()]).unwrap_err().to_string();
+        let found = house.folder.save(std::slice::from_ref(&wrong)).unwrap_err().to_string();
         assert!(found.contains(error), "{found}");
         assert_eq!((house.folder.load().0, house.names()), (vec![record("A")], vec!["A.json".to_owned()]));
     }
@@ -305,7 +305,7 @@ fn of_two_files_for_one_function_the_first_is_used() {
         Record { pf_id: 1, bdf_raw: 100, ..record("G") },
         Record { pf_id: 1, bdf_raw: 101, sf_num: 2001, ..record("H") },
     ] {
-        house.folder.save(&[one.clone()]).unwrap();
+        house.folder.save(std::slice::from_ref(&one)).unwrap();
     }
     let (vuids, errors) = house.load();
     assert_eq!(vuids, ["A", "E", "F", "G"]);
@@ -431,7 +431,7 @@ proptest! {
     #[test]
     fn what_was_saved_is_loaded(one in any_record()) {
         let house = House::new();
-        house.folder.save(&[one.clone()]).unwrap();
+        house.folder.save(std::slice::from_ref(&one)).unwrap();
         let (records, errors) = house.folder.load();
         prop_assert!(errors.is_empty(), "{:?}", errors);
         prop_assert_eq!(records, [one]);
@@ -445,7 +445,7 @@ proptest! {
         if let Ok(record) = Record::parse("A", &text) {
             // What is believed can be written, and is then the same.
             let house = House::new();
-            house.folder.save(&[record.clone()]).unwrap();
+            house.folder.save(std::slice::from_ref(&record)).unwrap();
             prop_assert_eq!(house.folder.load().0, [record]);
         }
     }
