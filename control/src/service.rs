@@ -33,9 +33,9 @@ const VIOLATIONS_LOGGED: u32 = 16;
 
 /// A function, and what stands for it.
 #[derive(Debug)]
-pub struct Entry {
+struct Entry {
     /// As it is set.
-    pub function: Function,
+    function: Function,
     /// None while it has too little for a driver.
     live: Option<Live>,
     /// What its queues had counted on devices of the engine that it does not have any more.

@@ -129,11 +129,6 @@ impl Device {
         self.id = id;
     }
 
-    /// Its address.
-    pub fn mac(&self) -> Mac {
-        self.config_space.mac()
-    }
-
     /// Whether there is work on the control queue that nobody will kick for.
     pub fn has_work(&self) -> bool {
         self.controlq.as_ref().is_some_and(ControlQueue::has_work)

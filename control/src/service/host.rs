@@ -45,18 +45,17 @@ impl Host {
 
     /// How many static PFs there are: as many as the firmware has, and at least those that are described one by one.
     pub fn static_pfs(&self) -> u16 {
-        let firmware = if self.limits.emulation { self.limits.static_pfs } else { 0 };
-        firmware.max(self.config.devices.len() as u16)
+        self.limits.static_pfs.max(self.config.devices.len() as u16)
     }
 
     /// How many PFs can be plugged.
     pub fn hotplug_pfs(&self) -> u16 {
-        if self.limits.emulation { self.limits.hotplug_pfs } else { 0 }
+        self.limits.hotplug_pfs
     }
 
     /// How many VFs each static PF can have.
     pub fn vfs_per_pf(&self) -> u16 {
-        if self.limits.emulation { self.limits.vfs_per_pf } else { 0 }
+        self.limits.vfs_per_pf
     }
 
     /// How many VFs there can be, over all static PFs.
