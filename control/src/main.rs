@@ -62,6 +62,8 @@ fn run(args: Args, reload: Reload) -> anyhow::Result<()> {
     let state_dir = folders.state(args.state_dir.as_deref(), args.run_dir.as_deref())?;
     let run_dir = folders.run(args.run_dir.as_deref())?;
     make(&run_dir).with_context(|| format!("making the run folder {}", run_dir.display()))?;
+    // Before the first thread and the first socket: a signal must find its place whatever is being started.
+    let stop = stop_on_signals().context("waiting for signals")?;
     let rpc = Daemon::claim(&run_dir)?;
     let mut firmware = firmware::Store::load(&state_dir)?;
     let recovery = if config.recovery { Some(recovery::Folder::open(&state_dir)?) } else { None };
@@ -73,8 +75,6 @@ fn run(args: Args, reload: Reload) -> anyhow::Result<()> {
         firmware.apply()?;
     }
     raise_descriptors().context("raising the number of descriptors")?;
-    // Before the first thread: a signal must find its place whatever is being started.
-    let stop = stop_on_signals().context("waiting for signals")?;
     let host = Host { config_path: args.config, provider, limits: firmware.limits(), ..Host::new(config, &run_dir) };
     Daemon::start_on(rpc, host, recovery, reload, stop)?.run()
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A command that was refused. Nothing of it was done.
+/// A command that was refused. Nothing of it was done, except where the code says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {detail}")]
 pub struct Refusal {
@@ -40,10 +40,12 @@ codes! {
     Mac = -1008, "MAC is invalid";
     Msix = -1009, "MSI-X number is invalid";
     Mtu = -1010, "MTU is invalid";
+    /// It is done, and lasts until the next start.
     RecoverySave = -1013, "Recovery file can't be saved";
     Hotplug = -1031, "Hotplug failed";
     QueueSize = -1033, "Queue size is invalid";
     QueueSizePower = -1042, "Queue size must be a power of 2 above 2";
+    /// It is done.
     Unusable = -1043, "Device will not be functional, do not probe it";
     NotSupported = -1046, "Option is not supported";
     SfCreate = -1047, "SF can't be created";

@@ -3,8 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::inventory::only;
-use super::params::{self, Selector};
+use super::params::{self, Nothing, Selector};
 use super::success;
 use crate::config::Mac;
 use crate::refusal::{Code, Refusal};
@@ -67,16 +66,10 @@ pub fn hotplug(service: &mut Service, params: Params) -> Result<Value, Refusal> 
     }))
 }
 
-#[derive(Deserialize)]
-struct Unplug {
-    #[serde(flatten)]
-    selector: Selector,
-}
-
 /// `unplug`: a hotplug PF goes.
-pub fn unplug(service: &mut Service, params: Params) -> Result<Value, Refusal> {
-    only(&params, &["pf", "vuid"])?;
-    let Unplug { selector } = params::read(params)?;
+pub fn unplug(service: &mut Service, mut params: Params) -> Result<Value, Refusal> {
+    let selector = Selector::take(&mut params)?;
+    let Nothing {} = params::read(params)?;
     let key = selector.key(service)?;
     service.unplug(key)?;
     Ok(success())
@@ -99,9 +92,8 @@ pub fn sriov(service: &mut Service, params: Params) -> Result<Value, Refusal> {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Modify {
-    #[serde(flatten)]
-    selector: Selector,
     #[serde(default, deserialize_with = "params::mac")]
     mac: Option<Mac>,
     mtu: Option<u16>,
@@ -129,24 +121,7 @@ pub fn modify(service: &mut Service, mut params: Params) -> Result<Value, Refusa
         Some("queue") => return Err(Code::NotSupported.because("moderation of queues is not in this version")),
         _ => return Err(Code::InvalidArgument.because("subcmd is device or queue")),
     }
-    let known = [
-        "pf",
-        "vf",
-        "vuid",
-        "all",
-        "mac",
-        "mtu",
-        "link",
-        "features",
-        "msix_num",
-        "max_queue_size",
-        "max_queue_pairs",
-        "drop_count",
-        "packet_counter",
-        "packed_vq",
-        "mrg_rxbuf",
-    ];
-    only(&params, &known)?;
+    let selector = Selector::take(&mut params)?;
     let asked: Modify = params::read(params)?;
     let changes = Changes {
         mac: asked.mac,
@@ -162,9 +137,9 @@ pub fn modify(service: &mut Service, mut params: Params) -> Result<Value, Refusa
         drop_counter: asked.drop_count,
     };
     if changes == Changes::default() {
-        return Err(Code::InvalidArgument.because(format!("nothing to change; {} can be", known[4..].join(", "))));
+        return Err(Code::InvalidArgument.because("there is nothing to change"));
     }
-    let keys = asked.selector.keys(service)?;
+    let keys = selector.keys(service)?;
     service.modify(&keys, &changes)?;
     let unusable = keys.iter().find(|&&key| !service.function(key).share.is_usable());
     match unusable {

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use virtnet_rings::spec::virtq::VIRTIO_F_RING_PACKED;
 
-use super::params::{self, Selector};
+use super::params::{self, Nothing, Selector};
 use crate::device::features;
 use crate::refusal::{Code, Refusal};
 use crate::reply;
@@ -13,7 +13,7 @@ use crate::service::Service;
 
 /// `list`: the controller and every function.
 pub fn list(service: &mut Service, params: Params) -> Result<Value, Refusal> {
-    let params::Nothing {} = params::read(params)?;
+    let Nothing {} = params::read(params)?;
     let host = service.host();
     let devices_max = host.static_pfs() + host.hotplug_pfs() + host.vfs();
     let has_packed = features::SUPPORTED & 1 << VIRTIO_F_RING_PACKED != 0;
@@ -25,18 +25,17 @@ pub fn list(service: &mut Service, params: Params) -> Result<Value, Refusal> {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Query {
-    #[serde(flatten)]
-    selector: Selector,
     queue_id: Option<u16>,
     #[serde(default)]
     brief: bool,
 }
 
 /// `query`: functions with their queues.
-pub fn query(service: &mut Service, params: Params) -> Result<Value, Refusal> {
-    only(&params, &["pf", "vf", "vuid", "all", "queue_id", "brief"])?;
-    let Query { selector, queue_id, brief } = params::read(params)?;
+pub fn query(service: &mut Service, mut params: Params) -> Result<Value, Refusal> {
+    let selector = Selector::take(&mut params)?;
+    let Query { queue_id, brief } = params::read(params)?;
     let keys = selector.keys(service)?;
     let mut devices = Vec::with_capacity(keys.len());
     for key in keys {
@@ -48,16 +47,15 @@ pub fn query(service: &mut Service, params: Params) -> Result<Value, Refusal> {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Stats {
-    #[serde(flatten)]
-    selector: Selector,
     queue_id: Option<u16>,
 }
 
 /// `stats`: the counters of a function's queues.
-pub fn stats(service: &mut Service, params: Params) -> Result<Value, Refusal> {
-    only(&params, &["pf", "vf", "vuid", "queue_id"])?;
-    let Stats { selector, queue_id } = params::read(params)?;
+pub fn stats(service: &mut Service, mut params: Params) -> Result<Value, Refusal> {
+    let selector = Selector::take(&mut params)?;
+    let Stats { queue_id } = params::read(params)?;
     let key = selector.key(service)?;
     let sight = service.sight(key);
     check_queue(&sight.rings, queue_id)?;
@@ -65,16 +63,10 @@ pub fn stats(service: &mut Service, params: Params) -> Result<Value, Refusal> {
     Ok(reply::stats(function.identity.id, function.packet_counters.name(), &sight.rings, queue_id))
 }
 
-#[derive(Deserialize)]
-struct Health {
-    #[serde(flatten)]
-    selector: Selector,
-}
-
 /// `health`: whether functions are well; of several, a list.
-pub fn health(service: &mut Service, params: Params) -> Result<Value, Refusal> {
-    only(&params, &["pf", "vf", "vuid", "all"])?;
-    let Health { selector } = params::read(params)?;
+pub fn health(service: &mut Service, mut params: Params) -> Result<Value, Refusal> {
+    let selector = Selector::take(&mut params)?;
+    let Nothing {} = params::read(params)?;
     let keys = selector.keys(service)?;
     let replies = keys.into_iter().map(|key| {
         let (errors, is_fatal) = service.errors(key);
@@ -83,14 +75,6 @@ pub fn health(service: &mut Service, params: Params) -> Result<Value, Refusal> {
     });
     let mut replies: Vec<Value> = replies.collect();
     Ok(if selector.is_all() { Value::Array(replies) } else { replies.swap_remove(0) })
-}
-
-/// Refuses keys that are not known; [`serde`] cannot where a selector is among them.
-pub(super) fn only(params: &Params, known: &[&str]) -> Result<(), Refusal> {
-    match params.keys().find(|key| !known.contains(&key.as_str())) {
-        Some(key) => Err(Code::NotSupported.because(format!("{key:?}; {} are", known.join(", ")))),
-        None => Ok(()),
-    }
 }
 
 fn check_queue(rings: &[reply::Ring], queue_id: Option<u16>) -> Result<(), Refusal> {

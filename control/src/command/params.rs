@@ -13,9 +13,13 @@ use crate::service::Service;
 /// Reads parameters.
 ///
 /// # Errors
-/// [`Code::InvalidArgument`]: which key, what was found, what is allowed.
+/// [`Code::NotSupported`] for a key that is not known, [`Code::InvalidArgument`] for a value: what was found, what is allowed.
 pub fn read<T: DeserializeOwned>(params: Params) -> Result<T, Refusal> {
-    serde_json::from_value(Value::Object(params)).map_err(|error| Code::InvalidArgument.because(error.to_string()))
+    serde_json::from_value(Value::Object(params)).map_err(|error| {
+        let text = error.to_string();
+        let code = if text.starts_with("unknown field") { Code::NotSupported } else { Code::InvalidArgument };
+        code.because(text)
+    })
 }
 
 /// No parameters.
@@ -34,6 +38,15 @@ pub struct Selector {
 }
 
 impl Selector {
+    /// Takes what selects functions out of parameters.
+    ///
+    /// # Errors
+    /// [`Code::InvalidArgument`].
+    pub fn take(params: &mut Params) -> Result<Self, Refusal> {
+        let keys = ["pf", "vf", "vuid", "all"];
+        read(keys.into_iter().filter_map(|key| params.remove_entry(key)).collect())
+    }
+
     /// Whether all functions are meant.
     pub fn is_all(&self) -> bool {
         self.all

@@ -1,5 +1,7 @@
 //! Functions come and go: static PFs at the start, hotplug PFs by command, VFs all at once.
 
+use anyhow::Context;
+
 use super::Service;
 use super::modify::{check_mtu, check_queue_size};
 use crate::class::Class;
@@ -27,18 +29,21 @@ pub struct Plug {
 }
 
 impl Service {
-    /// Makes the static PFs. One that cannot be made is told of, and does not keep the others away.
+    /// Makes the static PFs. One that the firmware has and that cannot be made is told of, and does not keep the others away.
     ///
     /// # Errors
     /// One that the configuration describes cannot be had.
     pub fn start_static_pfs(&mut self) -> anyhow::Result<()> {
+        let described = self.host.config.devices.len();
         for n in 0..self.host.static_pfs() {
-            match self.host.static_pf(n) {
-                Ok(function) => {
-                    let name = function.spec.name.clone();
-                    self.add(function).map_err(|error| error.context(format!("device {name:?}")))?;
-                }
-                Err(refusal) => tracing::error!("static PF {n}: {refusal}"),
+            let made = self.host.static_pf(n).map_err(anyhow::Error::from).and_then(|function| {
+                let name = function.spec.name.clone();
+                self.add(function).with_context(|| format!("device {name:?}"))
+            });
+            match made {
+                Err(error) if usize::from(n) < described => return Err(error),
+                Err(error) => tracing::error!("static PF {n}: {error:#}"),
+                Ok(_) => {}
             }
         }
         Ok(())
