@@ -3,6 +3,7 @@
 //! May use: virtnet-engine, virtnet-rings.
 #![forbid(unsafe_code)]
 
+pub mod arguments;
 pub mod class;
 pub mod command;
 pub mod config;

@@ -11,6 +11,7 @@ use anyhow::Context;
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use virtnet_control::arguments::Arguments;
 use virtnet_control::command::Reload;
 use virtnet_control::config::{Config, providers};
 use virtnet_control::daemon::Daemon;
@@ -20,27 +21,8 @@ use virtnet_control::log;
 use virtnet_control::recovery;
 use virtnet_control::service::Host;
 
-/// The virtio-net controller: shows virtio-net functions to guests over vhost-user.
-#[derive(Debug, Parser)]
-#[command(name = "virtio-net-controller", version)]
-struct Args {
-    /// The configuration file, JSON.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// Where sockets are: /run/virtnet as root, $XDG_RUNTIME_DIR/virtnet otherwise.
-    #[arg(long, value_name = "DIR", env = "VIRTNET_RUN_DIR")]
-    run_dir: Option<PathBuf>,
-    /// Where state is: the folder state in a run folder that was given; otherwise /var/lib/virtnet as root,
-    /// $XDG_STATE_HOME/virtnet or ~/.local/state/virtnet
-    #[arg(long, value_name = "DIR", env = "VIRTNET_STATE_DIR")]
-    state_dir: Option<PathBuf>,
-    /// Read the configuration, say whether it is good, and end.
-    #[arg(long)]
-    check: bool,
-}
-
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Arguments::parse();
     match run(args, log::start()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -50,7 +32,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args, reload: Reload) -> anyhow::Result<()> {
+fn run(args: Arguments, reload: Reload) -> anyhow::Result<()> {
     let config = Config::read(&args.config)?;
     config.notes().iter().for_each(|note| tracing::warn!("{}: {note}", args.config.display()));
     if args.check {

@@ -33,18 +33,20 @@ enum Rebalance {
 struct Lcore {
     rebalance: Option<Rebalance>,
     set: Option<Lcores>,
+    #[serde(default)]
+    brief: bool,
 }
 
 /// `lcore`: how busy lcores are since this was last asked; who would move where; other lcores.
 pub fn lcore(service: &mut Service, params: Params) -> Result<Value, Refusal> {
     let refused = |error: virtnet_engine::EngineError| Code::InvalidArgument.because(error.to_string());
     match params::read(params)? {
-        Lcore { rebalance: None, set: None } => Ok(loads(service)),
-        Lcore { rebalance: None, set: Some(lcores) } => {
+        Lcore { rebalance: None, set: None, brief } => Ok(loads(service, brief)),
+        Lcore { rebalance: None, set: Some(lcores), brief: false } => {
             service.engine().set_lcores(&lcores.workers()).map_err(refused)?;
             Ok(success())
         }
-        Lcore { rebalance: Some(how), set: None } => {
+        Lcore { rebalance: Some(how), set: None, brief: false } => {
             let report = service.engine().lcores();
             let moves = service.engine().rebalance(&report);
             if let Rebalance::Apply = how {
@@ -53,28 +55,32 @@ pub fn lcore(service: &mut Service, params: Params) -> Result<Value, Refusal> {
             let moves: Vec<Value> = moves.iter().map(|step| told(service, step)).collect();
             Ok(json!({ "seconds": report.seconds, "moves": moves }))
         }
-        _ => Err(Code::InvalidArgument.because("rebalance or set, not both")),
+        _ => Err(Code::InvalidArgument.because("one of rebalance, set and brief")),
     }
 }
 
-fn loads(service: &mut Service) -> Value {
+fn loads(service: &mut Service, brief: bool) -> Value {
     let report = service.engine().lcores();
     let lcores: Vec<Value> = report
         .lcores
         .iter()
         .map(|load| {
-            let of_worker = report.pairs.iter().filter(|pair| pair.worker == load.worker);
-            let pairs = of_worker.map(|pair| {
-                json!({ "device": name(service, pair.device), "queue_pair": pair.pair, "busy_percent": percent(pair.busy) })
-            });
-            json!({
+            let mut lcore = json!({
                 "worker": load.worker,
                 "lcore": load.lcore,
                 "numa_node": load.node,
                 "busy_percent": percent(load.busy),
                 "ns_per_frame": load.frame_ns,
-                "queue_pairs": pairs.collect::<Vec<_>>(),
-            })
+            });
+            if brief {
+                return lcore;
+            }
+            let of_worker = report.pairs.iter().filter(|pair| pair.worker == load.worker);
+            let pairs = of_worker.map(|pair| {
+                json!({ "device": name(service, pair.device), "queue_pair": pair.pair, "busy_percent": percent(pair.busy) })
+            });
+            lcore["queue_pairs"] = pairs.collect();
+            lcore
         })
         .collect();
     json!({ "seconds": report.seconds, "lcores": lcores })

@@ -1,5 +1,6 @@
-//! What is there: `list`, `query`, `stats`, `health`.
+//! What is there: `list`, `query`, `stats`, `rates`, `health`.
 
+use rustix::time::{ClockId, clock_gettime};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use virtnet_rings::spec::virtq::VIRTIO_F_RING_PACKED;
@@ -7,7 +8,7 @@ use virtnet_rings::spec::virtq::VIRTIO_F_RING_PACKED;
 use super::params::{self, Nothing, Selector};
 use crate::device::features;
 use crate::refusal::{Code, Refusal};
-use crate::reply;
+use crate::reply::{self, Moved, Rates};
 use crate::rpc::Params;
 use crate::service::Service;
 
@@ -61,6 +62,19 @@ pub fn stats(service: &mut Service, mut params: Params) -> Result<Value, Refusal
     check_queue(&sight.rings, queue_id)?;
     let function = sight.function;
     Ok(reply::stats(function.identity.id, function.packet_counters.name(), &sight.rings, queue_id))
+}
+
+/// `rates`: how much each function has moved, for who asks again and again.
+pub fn rates(service: &mut Service, params: Params) -> Result<Value, Refusal> {
+    let Nothing {} = params::read(params)?;
+    let now = clock_gettime(ClockId::Monotonic);
+    let keys: Vec<usize> = service.functions().into_iter().map(|(key, _)| key).collect();
+    let functions = keys.into_iter().map(|key| {
+        let counts = service.counts(key);
+        Moved::of(service.function(key), &counts)
+    });
+    let rates = Rates { seconds: now.tv_sec as f64 + now.tv_nsec as f64 / 1e9, functions: functions.collect() };
+    Ok(json!(rates))
 }
 
 /// `health`: whether functions are well; of several, a list.

@@ -23,6 +23,7 @@ pub fn run(service: &mut Service, reload: &Reload, method: &str, params: Params)
         "list" => inventory::list(service, params),
         "query" => inventory::query(service, params),
         "stats" => inventory::stats(service, params),
+        "rates" => inventory::rates(service, params),
         "health" => inventory::health(service, params),
         "hotplug" => device::hotplug(service, params),
         "unplug" => device::unplug(service, params),

@@ -5,6 +5,7 @@ mod controller;
 mod function;
 mod health;
 mod queue;
+mod rates;
 
 use serde_json::{Map, Value};
 
@@ -13,6 +14,7 @@ pub use controller::controller;
 pub use function::{Sight, capitals, listed, queried};
 pub use health::{DataPlane, health};
 pub use queue::{Ring, stats};
+pub use rates::{Moved, Rates, Way};
 
 /// An object whose fields come in the order in which they are written.
 #[derive(Debug, Default)]
