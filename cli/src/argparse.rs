@@ -19,8 +19,20 @@ const WORDS: [(&str, &str); 8] = [
     ("mrg_rxbuf", "mrg_rxbuf"),
 ];
 
-/// The words with such options, and abbreviated ones, by their long names. `command` is built.
-pub fn rewrite(command: &Command, words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+/// The beginning of a command line, as clap reads it.
+pub struct Reading<'a> {
+    /// The words, with such options and abbreviated ones by their long names.
+    pub words: Vec<OsString>,
+    /// The command whose options may follow.
+    level: &'a Command,
+    /// Whether the next word is what the option before it takes.
+    is_value: bool,
+    /// Whether no more options can follow.
+    is_over: bool,
+}
+
+/// Reads words, the program's name first. `command` is built.
+pub fn read(command: &Command, words: impl IntoIterator<Item = OsString>) -> Reading<'_> {
     let mut level = command;
     let mut is_value = true; // the program's name
     let mut is_over = false;
@@ -46,7 +58,26 @@ pub fn rewrite(command: &Command, words: impl IntoIterator<Item = OsString>) -> 
         }
         rewritten.push(word);
     }
-    rewritten
+    Reading { words: rewritten, level, is_value, is_over }
+}
+
+impl<'a> Reading<'a> {
+    /// The options of several letters that can follow and begin so. Where one letter is an option of its own, and the
+    /// beginning of another, it is among them.
+    pub fn options(&self, begin: &str) -> Vec<(String, &'a Arg)> {
+        if self.is_value || self.is_over {
+            return Vec::new();
+        }
+        let option = |long| self.level.get_arguments().find(|arg| arg.get_long() == Some(long));
+        let known = WORDS.into_iter().filter_map(|(word, long)| Some((format!("-{word}"), option(long)?)));
+        let mut options: Vec<_> = known.filter(|(word, _)| word.starts_with(begin)).collect();
+        let letter = begin.strip_prefix('-').filter(|_| !options.is_empty());
+        let mut arguments = self.level.get_arguments();
+        let alone =
+            letter.and_then(|letter| arguments.find(|arg| arg.get_short().is_some_and(|it| letter == it.to_string())));
+        options.splice(0..0, alone.map(|arg| (begin.to_owned(), arg)));
+        options
+    }
 }
 
 /// The option that `name`, with its dashes, means on this level by one of its long names.
@@ -86,8 +117,8 @@ mod tests {
     fn rewritten(words: &[&str]) -> Vec<String> {
         let mut command = Arguments::command();
         command.build();
-        let words = rewrite(&command, std::iter::once("virtnet").chain(words.iter().copied()).map(OsString::from));
-        words[1..].iter().map(|word| word.to_str().unwrap().to_owned()).collect()
+        let words = std::iter::once("virtnet").chain(words.iter().copied()).map(OsString::from);
+        read(&command, words).words[1..].iter().map(|word| word.to_str().unwrap().to_owned()).collect()
     }
 
     #[test]
@@ -124,6 +155,30 @@ mod tests {
         assert_eq!(rewritten(&["--run-dir", "-qp", "hotplug", "-qp"])[1..], ["-qp", "hotplug", "--max_queue_pairs"]);
     }
 
+    fn offered(words: &[&str], begin: &str) -> Vec<String> {
+        let mut command = Arguments::command();
+        command.build();
+        let read = read(&command, words.iter().map(OsString::from));
+        read.options(begin).into_iter().map(|(word, _)| word).collect()
+    }
+
+    #[test]
+    fn options_are_offered_where_they_can_follow() {
+        let device = ["virtnet", "modify", "-p", "0", "device"];
+        assert_eq!(offered(&device, "-q"), ["-q", "-qp"]);
+        assert_eq!(offered(&device, "-d"), ["-d", "-dc", "-dim"]);
+        assert_eq!(offered(&device, "-pk"), ["-pkt_cnt"]);
+        assert_eq!(offered(&device, "-").len(), WORDS.len());
+        assert_eq!(offered(&device, "").len(), WORDS.len());
+        assert_eq!(offered(&[&device[..], &["-qp", "1"]].concat(), "-a"), ["-aarfs"]);
+        assert_eq!(offered(&["virtnet", "hotplug"], "-q"), ["-qp"]);
+        for (more, begin) in [(&["-qp"][..], "-q"), (&["--mac"], "-q"), (&["--"], "-q"), (&[], "-s"), (&[], "q")] {
+            assert_eq!(offered(&[&device[..], more].concat(), begin), [""; 0], "{more:?} {begin}");
+        }
+        assert_eq!(offered(&["virtnet", "query"], "-q"), [""; 0]);
+        assert_eq!(offered(&["virtnet"], ""), [""; 0]);
+    }
+
     proptest! {
         #[test]
         fn any_words_are_read_without_a_panic(
@@ -132,7 +187,7 @@ mod tests {
             let mut command = Arguments::command();
             command.build();
             let words = || std::iter::once("virtnet").chain(words.iter().map(String::as_str)).map(OsString::from);
-            prop_assert_eq!(rewrite(&command, words()).len(), words().count());
+            prop_assert_eq!(read(&command, words()).words.len(), words().count());
             let _ = Arguments::from_words(words());
         }
     }

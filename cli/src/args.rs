@@ -9,7 +9,8 @@ mod tests;
 mod value;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::error::ErrorKind;
@@ -17,10 +18,17 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use serde_json::{Map, Value};
 
 use crate::argparse;
+use crate::completion::Shell;
 use crate::request::Request;
 
 /// What options of every command are listed under.
 const COMMON: &str = "Common options";
+
+const TOP: &str = "Keys: q or Esc ends; ← and → choose the column that is sorted by, ↑ and ↓ the order; PgUp, PgDn, Home and \
+                   End show other rows. rx is what went to the driver, tx what came from it; drops are of both ways.";
+const COMPLETION: &str = "bash: source <(virtnet completion bash)\n\
+                          zsh:  source <(virtnet completion zsh), or write it to a file _virtnet in $fpath\n\
+                          fish: virtnet completion fish | source";
 
 /// Asks and changes a running virtio-net-controller.
 #[derive(Debug, Parser)]
@@ -29,7 +37,7 @@ const COMMON: &str = "Common options";
     version = concat!("v", env!("CARGO_PKG_VERSION")),
     disable_version_flag = true,
     max_term_width = 100,
-    after_help = "Numbers are decimal or 0x hex. Exit status: 0 done, 1 refused, 2 the command line makes no sense, \
+    after_help = "Numbers are decimal or 0x hex. What is marked † is not in this version. Exit status: 0 done, 1 refused, 2 the command line makes no sense, \
                   3 the service was not reached."
 )]
 pub struct Arguments {
@@ -85,7 +93,7 @@ pub enum Command {
     Restart,
     /// Say whether a configuration file is good. Needs no service.
     Validate(Validate),
-    /// Replace the running controller by the installed one.
+    /// Replace the running controller by the installed one †.
     Update(Update),
     /// Health of devices.
     Health(query::Health),
@@ -95,12 +103,28 @@ pub enum Command {
     /// Firmware settings, in effect after the next start. Needs no service.
     #[command(subcommand)]
     Mlxconfig(Mlxconfig),
-    /// Lcores, their load and their queues.
+    /// Lcores, their load since anyone asked last, and their queues.
     Lcore(Lcore),
     /// The switch between devices.
     Switch(Switch),
     /// Make a PF's VFs, or end them.
     Sriov(Sriov),
+    /// Watch what functions move and lcores do.
+    #[command(after_help = TOP)]
+    Top(Top),
+    /// Print what makes a shell complete this command's lines. Needs no service.
+    #[command(after_help = COMPLETION)]
+    Completion {
+        /// Which.
+        shell: Shell,
+    },
+    /// Write the man pages into a folder.
+    #[command(hide = true)]
+    Man {
+        /// The folder. It is made if it is not there.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
 }
 
 /// `log`
@@ -170,6 +194,8 @@ pub enum Mlxconfig {
         #[arg(value_name = "NAME=VALUE", required = true)]
         values: Vec<String>,
     },
+    /// Set all next values to their defaults.
+    Reset,
 }
 
 /// `lcore`
@@ -224,6 +250,17 @@ pub struct Sriov {
     num_vfs: u64,
 }
 
+/// `top`
+#[derive(Debug, Args)]
+pub struct Top {
+    /// How long each picture is measured, 0.1 to 3600.
+    #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = value::interval)]
+    pub delay: Duration,
+    /// Print one picture, as text, and end.
+    #[arg(long)]
+    pub once: bool,
+}
+
 impl Arguments {
     /// Reads the words of a command line, the program's name first.
     ///
@@ -232,7 +269,7 @@ impl Arguments {
     pub fn from_words(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut command = Self::command();
         command.build();
-        let arguments = Self::try_parse_from(argparse::rewrite(&command, words))?;
+        let arguments = Self::try_parse_from(argparse::read(&command, words).words)?;
         match &arguments.command {
             Command::Modify(args) if args.is_empty() => {
                 let device = command.find_subcommand("modify").and_then(|modify| modify.find_subcommand("device"));
@@ -252,6 +289,12 @@ pub enum Task<'a> {
     Validate(&'a Validate),
     /// The firmware's settings are read or set.
     Mlxconfig(&'a Mlxconfig),
+    /// The service is asked again and again.
+    Top(&'a Top),
+    /// A shell is told what to do.
+    Completion(Shell),
+    /// Man pages are written into a folder.
+    Man(&'a Path),
 }
 
 impl Command {
@@ -260,6 +303,9 @@ impl Command {
         Task::Ask(match self {
             Self::Validate(args) => return Task::Validate(args),
             Self::Mlxconfig(command) => return Task::Mlxconfig(command),
+            Self::Top(args) => return Task::Top(args),
+            Self::Completion { shell } => return Task::Completion(*shell),
+            Self::Man { folder } => return Task::Man(folder),
             Self::Hotplug(args) => args.request(),
             Self::Unplug(args) => args.request(),
             Self::List => Request::new("list"),

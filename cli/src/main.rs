@@ -3,10 +3,13 @@
 
 mod argparse;
 mod args;
+mod completion;
+mod man;
 mod mlxconfig;
 mod request;
 mod service;
 mod show;
+mod top;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -15,8 +18,9 @@ use anyhow::Context;
 use serde_json::json;
 use virtnet_control::config::Config;
 use virtnet_control::folders::Folders;
+use virtnet_control::refusal::Code;
 
-use args::{Arguments, Task};
+use args::{Arguments, Command, Task};
 use request::Request;
 use service::Answer;
 
@@ -35,8 +39,14 @@ struct Failure {
 }
 
 fn main() -> ExitCode {
+    if let Some(offers) = completion::asked_for() {
+        // A shell that has gone away needs none.
+        let _ = print(&offers);
+        return ExitCode::SUCCESS;
+    }
     let arguments = Arguments::from_words(std::env::args_os()).unwrap_or_else(|error| error.exit());
     let printed = run(&arguments).and_then(|(text, status)| {
+        let text = if text.is_empty() { text } else { text + "\n" };
         let printed = print(&text).context("standard output");
         printed.map(|()| status).map_err(failure(Status::Refused))
     });
@@ -62,6 +72,17 @@ fn run(arguments: &Arguments) -> Result<(String, Status), Failure> {
                 Err(mlxconfig::Error::Store(error)) => Err(failure(Status::Refused)(error.into())),
             }
         }
+        Task::Completion(shell) => Ok((shell.script(), Status::Done)),
+        Task::Man(folder) => {
+            let pages = man::write(folder).map_err(failure(Status::Refused))?;
+            Ok((format!("{pages} pages are in {}", folder.display()), Status::Done))
+        }
+        Task::Top(args) => match top::run(args, arguments.run_dir.as_deref()) {
+            Ok(text) => Ok((text, Status::Done)),
+            Err(top::Error::Service(error)) => Err(failure(Status::Unreachable)(error)),
+            Err(top::Error::Refused { errno, errstr }) => Ok(refused(errno, &errstr)),
+            Err(top::Error::Terminal(error)) => Err(failure(Status::Refused)(error)),
+        },
         Task::Ask(request) => ask(arguments, &request),
     }
 }
@@ -71,9 +92,14 @@ fn ask(arguments: &Arguments, request: &Request) -> Result<(String, Status), Fai
     if arguments.echo {
         complain(&request.echo.to_string());
     }
-    let folder = Folders::of_process().run(arguments.run_dir.as_deref());
-    let answer = folder.and_then(|folder| service::ask(&folder.join("virtnet.sock"), request));
+    let answer = service::ask(arguments.run_dir.as_deref(), request);
     Ok(match answer.map_err(failure(Status::Unreachable))? {
+        // The product has this shape for one command only.
+        Answer::Refused { errno, .. }
+            if errno == Code::NotFound as i64 && matches!(arguments.command, Command::Query(_)) =>
+        {
+            (show::json(&json!({ "Error": Code::NotFound.to_string() })), Status::Refused)
+        }
         Answer::Refused { errno, errstr } => refused(errno, &errstr),
         Answer::Done(reply) => {
             let is_done = reply["errno"].as_i64().is_none_or(|errno| errno == 0);
@@ -92,10 +118,10 @@ fn failure(status: Status) -> impl Fn(anyhow::Error) -> Failure {
     move |error| Failure { status, error }
 }
 
-/// Prints a line; whoever reads us may have seen enough.
+/// Prints; whoever reads us may have seen enough.
 fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         printed => printed,
     }

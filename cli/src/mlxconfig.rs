@@ -35,9 +35,17 @@ pub fn run(command: &Mlxconfig, format: Format, state_dir: &Path) -> Result<Stri
         }
         Mlxconfig::Set { values } => {
             store.set(&firmware::assignments(values)?)?;
-            Ok(show::json(&json!({ "errno": 0, "errstr": "Success" })))
+            Ok(success())
+        }
+        Mlxconfig::Reset => {
+            store.reset()?;
+            Ok(success())
         }
     }
+}
+
+fn success() -> String {
+    show::json(&json!({ "errno": 0, "errstr": "Success" }))
 }
 
 /// An entry's values, as mlxconfig writes them.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::Value;
+use virtnet_control::daemon::RPC_SOCKET;
+use virtnet_control::folders::Folders;
 use virtnet_control::rpc::{Client, ClientError};
 
 use crate::request::Request;
@@ -25,14 +27,22 @@ pub enum Answer {
     },
 }
 
-/// Asks the service at `socket`.
+/// Connects to the service of a run folder, for calls that take no longer than `timeout`.
+///
+/// # Errors
+/// Nobody is there.
+pub fn connect(run_dir: Option<&Path>, timeout: Duration) -> Result<Client> {
+    let folder = Folders::of_process().run(run_dir)?;
+    Ok(Client::connect(&folder.join(RPC_SOCKET), timeout)?)
+}
+
+/// Asks the service of a run folder.
 ///
 /// # Errors
 /// Nobody is there, or what answers is not the service.
-pub fn ask(socket: &Path, request: &Request) -> Result<Answer> {
+pub fn ask(run_dir: Option<&Path>, request: &Request) -> Result<Answer> {
     let params = Value::Object(request.params.clone());
-    let asked = Client::connect(socket, TIMEOUT).and_then(|mut client| client.call(&request.method, params));
-    match asked {
+    match connect(run_dir, TIMEOUT)?.call(&request.method, params) {
         Ok(reply) => Ok(Answer::Done(reply)),
         Err(ClientError::Refused { errno, errstr }) => Ok(Answer::Refused { errno, errstr }),
         Err(error) => Err(error.into()),

@@ -2,12 +2,15 @@
 
 mod device;
 mod health;
+mod lcore;
 mod stats;
 mod table;
 #[cfg(test)]
 mod tests;
 
 use serde_json::{Value, json};
+
+pub use table::{printable, table};
 
 use crate::args::{Command, Format};
 
@@ -26,6 +29,7 @@ pub fn reply(command: &Command, format: Format, reply: &Value) -> String {
         (Command::Query(_), Format::Table) => device::query(reply),
         (Command::Stats(_), Format::Table) => stats::text(reply),
         (Command::Health(_), Format::Table) => health::text(reply),
+        (Command::Lcore(_), Format::Table) if reply.get("lcores").is_some() => lcore::text(reply),
         (Command::Lcore(_) | Command::Switch(_), Format::Table) => table::text(reply),
         (_, Format::Table) => json(reply),
     }

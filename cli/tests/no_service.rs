@@ -55,6 +55,56 @@ fn firmware_settings_are_set_for_the_next_start() {
 }
 
 #[test]
+fn firmware_settings_go_back_to_their_defaults() {
+    let folder = tempfile::tempdir().unwrap();
+    let next = || {
+        let (_, out, _) = virtnet(folder.path(), &["mlxconfig", "query", "VIRTIO_NET_EMULATION_NUM_PF", "SRIOV_EN"]);
+        let entries: Value = serde_json::from_str(&out).unwrap();
+        [0, 1].map(|at| entries["entries"][at]["next_boot"].as_str().unwrap().to_owned())
+    };
+    let set = ["mlxconfig", "set", "VIRTIO_NET_EMULATION_NUM_PF=4", "SRIOV_EN=0"];
+    assert_eq!(virtnet(folder.path(), &set).0, 0);
+    assert_eq!(next(), ["4", "False(0)"]);
+    let reset = virtnet(folder.path(), &["mlxconfig", "reset"]);
+    assert_eq!(reset, (0, "{\n  \"errno\": 0,\n  \"errstr\": \"Success\"\n}\n".into(), String::new()));
+    assert_eq!(next(), ["0", "True(1)"]);
+}
+
+#[test]
+fn each_command_has_a_man_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man/pages");
+    let (status, out, error) = virtnet(folder.path(), &["man", pages.to_str().unwrap()]);
+    assert_eq!((status, error.as_str()), (0, ""));
+    let names: Vec<String> =
+        fs::read_dir(&pages).unwrap().map(|page| page.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(out, format!("{} pages are in {}\n", names.len(), pages.display()));
+    for name in
+        ["virtnet.1", "virtnet-hotplug.1", "virtnet-modify-device.1", "virtnet-top.1", "virtio-net-controller.8"]
+    {
+        assert!(names.iter().any(|found| found == name), "{name}: {names:?}");
+    }
+    assert!(!names.iter().any(|name| name.contains("man") || name.contains("help")), "{names:?}");
+    if Command::new("groff").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: each_command_has_a_man_page: pages are not rendered: no groff");
+        return;
+    }
+    for name in names {
+        let output =
+            Command::new("groff").args(["-man", "-ww", "-Tutf8", "-P-cbu"]).arg(pages.join(&name)).output().unwrap();
+        assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr)), (Some(0), "".into()), "{name}");
+        assert!(String::from_utf8(output.stdout).unwrap().contains("NAME"), "{name}");
+    }
+}
+
+#[test]
+fn a_folder_that_pages_cannot_be_in_is_named() {
+    let (status, out, error) = virtnet(Path::new("/"), &["man", "/dev/null/pages"]);
+    assert_eq!((status, out.as_str()), (1, ""));
+    assert!(error.starts_with("virtnet: /dev/null/pages: "), "{error}");
+}
+
+#[test]
 fn the_state_folder_can_be_another() {
     let (run_dir, state_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let state = state_dir.path().to_str().unwrap();

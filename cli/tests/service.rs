@@ -81,13 +81,43 @@ fn words_are_printed_as_the_product_prints_them() {
 #[test]
 fn what_is_refused_is_printed_and_ends_with_1() {
     let expected = "{\n  \"errno\": -1001,\n  \"errstr\": \"Device doesn't exist: pf 7\"\n}\n";
-    for line in ["query -p 7", "query -p 7 --format table", "restart"] {
+    for line in ["stats -p 7", "modify -p 7 device -l 0", "health -p 7 --format table", "restart"] {
         let refusal = json!({"error": {"code": -1001, "message": "Device doesn't exist: pf 7"}});
         let (status, out, error, _) = answered(line, refusal);
         assert_eq!((status, out.as_str(), error.as_str()), (1, expected, ""), "{line}");
     }
+    let refusal = json!({"error": {"code": -1050, "message": "Queue index is invalid: 9"}});
+    assert_eq!(
+        answered("query -p 0 -q 9", refusal).1,
+        "{\n  \"errno\": -1050,\n  \"errstr\": \"Queue index is invalid: 9\"\n}\n"
+    );
     let reply = json!({"result": {"errno": -1043, "errstr": "Device will not be functional, do not probe it"}});
     assert_eq!(answered("modify -p 0 -v 0 device -n 0", reply).0, 1);
+}
+
+#[test]
+fn a_query_of_what_is_not_there_has_the_products_shape() {
+    for line in ["query -p 7", "query -p 0 -v 7 -b", "query -u MT1 --format table"] {
+        let refusal = json!({"error": {"code": -1001, "message": "Device doesn't exist: there is none"}});
+        let (status, out, error, _) = answered(line, refusal);
+        let expected = "{\n  \"Error\": \"Device doesn't exist\"\n}\n";
+        assert_eq!((status, out.as_str(), error.as_str()), (1, expected, ""), "{line}");
+    }
+}
+
+#[test]
+fn top_ends_as_other_commands_do() {
+    let (status, out, _, request) =
+        answered("top --once", json!({"error": {"code": -32601, "message": "no such method"}}));
+    assert_eq!((status, &request["method"]), (1, &json!("rates")));
+    assert!(out.contains("-32601"), "{out}");
+    for reply in [json!({"result": []}), json!({"result": {"seconds": "x"}})] {
+        let (status, out, error, _) = answered("top --once", reply);
+        assert_eq!((status, out.as_str()), (3, ""));
+        assert!(error.starts_with("virtnet: the reply makes no sense: rates: "), "{error}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(ended(virtnet(folder.path(), "top --once").output().unwrap()).0, 3);
 }
 
 #[test]

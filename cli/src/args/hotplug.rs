@@ -34,7 +34,7 @@ pub struct Hotplug {
     /// The number of its SF, 2000 to 2999.
     #[arg(short = 'u', long = "sf_num", value_name = "N", value_parser = value::number)]
     sf_num: Option<u64>,
-    /// A transitional device.
+    /// A transitional device †.
     #[arg(short, long)]
     legacy: bool,
 }

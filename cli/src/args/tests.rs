@@ -210,7 +210,15 @@ fn the_service_is_asked() {
 
 #[test]
 fn what_needs_no_service_asks_nothing() {
-    for line in ["virtnet validate", "virtnet mlxconfig query", "virtnet mlxconfig set SRIOV_EN=1"] {
+    for line in [
+        "virtnet validate",
+        "virtnet mlxconfig query",
+        "virtnet mlxconfig set SRIOV_EN=1",
+        "virtnet mlxconfig reset",
+        "virtnet completion zsh",
+        "virtnet man folder",
+        "virtnet top",
+    ] {
         assert!(!matches!(read(line).unwrap().command.task(), Task::Ask(_)), "{line}");
     }
     let path = |line: &str| match read(line).unwrap().command {
@@ -219,6 +227,29 @@ fn what_needs_no_service_asks_nothing() {
     };
     assert_eq!(path("virtnet validate"), PathBuf::from("/opt/mellanox/mlnx_virtnet/virtnet.conf"));
     assert_eq!(path("virtnet validate -f a.conf"), PathBuf::from("a.conf"));
+}
+
+#[test]
+fn a_picture_is_measured_as_long_as_it_is_said() {
+    let top = |line: &str| match read(line).unwrap().command {
+        Command::Top(args) => (args.delay.as_millis(), args.once),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(top("virtnet top"), (1000, false));
+    assert_eq!(top("virtnet top --once -d 0.1"), (100, true));
+    assert_eq!(top("virtnet top --delay=3600"), (3_600_000, false));
+    for wrong in ["0", "0.05", "3601", "-1", "inf", "NaN", "1s", ""] {
+        let line = ["virtnet", "top", &format!("-d{wrong}")].map(OsString::from);
+        if wrong.is_empty() {
+            assert_eq!(Arguments::from_words(line).unwrap_err().kind(), ErrorKind::InvalidValue);
+        } else {
+            refused(
+                &format!("virtnet top --delay={wrong}"),
+                ErrorKind::ValueValidation,
+                &["seconds are needed, 0.1 to 3600"],
+            );
+        }
+    }
 }
 
 #[test]

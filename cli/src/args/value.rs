@@ -1,5 +1,7 @@
 //! What is written on the command line, read.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 use serde_json::{Map, Value};
 
@@ -26,6 +28,12 @@ fn hex_digits(text: &str) -> Option<&str> {
 fn parse(digits: &str, radix: u32) -> Option<u64> {
     let only_digits = digits.chars().all(|digit| digit.is_digit(radix));
     if only_digits { u64::from_str_radix(digits, radix).ok() } else { None }
+}
+
+/// A time in seconds.
+pub fn interval(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| "seconds are needed, 0.1 to 3600".into())
 }
 
 /// A link: down or up.

@@ -20,6 +20,9 @@ pub fn text(reply: &Value) -> String {
             counters.push(name);
         }
     }
+    if queues.is_empty() {
+        return format!("{}\nno queue runs", pairs(&own));
+    }
     let header = counters.iter().map(|name| title(name)).collect();
     let rows = queues.iter().map(|queue| counters.iter().map(|name| cell(&queue[name.as_str()])).collect());
     format!("{}\n{}", pairs(&own), table(header, rows))

@@ -132,6 +132,12 @@ fn counters_that_are_0_everywhere_have_no_column() {
 }
 
 #[test]
+fn a_device_without_a_driver_has_no_queue_to_count() {
+    let reply = r#"{"device": {"pf_id": 0, "packet_counters": "Disabled", "queues-stats": []}}"#;
+    assert!(shown("virtnet stats -p 0 --format table", reply).ends_with("\nno queue runs"));
+}
+
+#[test]
 fn health_names_what_went_wrong() {
     let device = r#"{"pf_id": 0, "vf_id": 2, "type": "VF", "vuid": "MT1", "dev_status": {"value": "0x3", "    0": "ACK", "    1": "DRIVER"},
         "health_status": "Fatal", "health_recover_counter": 4,
@@ -152,20 +158,27 @@ fn health_names_what_went_wrong() {
 fn lcores_and_the_switch_have_a_table_for_each_list() {
     let text = shown(
         "virtnet lcore --format table",
-        r#"{"idle": "poll", "lcores": [
-        {"lcore": 2, "busy": 12.5, "nodes": [0, 1], "queue_pairs": [{"device": "vm0", "pair": 0}, {"device": "vm1", "pair": 1}]}, {"lcore": 3, "node": null}]}"#,
+        r#"{"seconds": 1.25001, "lcores": [
+        {"worker": 0, "lcore": 2, "numa_node": 1, "busy_percent": 12.5, "ns_per_frame": 81.2499, "queue_pairs": [
+            {"device": "vm0", "queue_pair": 0, "busy_percent": 3.0}, {"device": "vm1", "queue_pair": 1, "busy_percent": 9.5}]},
+        {"worker": 1, "lcore": null, "numa_node": null, "busy_percent": 0.0, "ns_per_frame": null, "queue_pairs": []}]}"#,
     );
     assert_eq!(
         cells(&text),
         [
-            vec!["idle", "poll"],
-            vec!["lcores"],
-            vec!["lcore", "busy", "nodes", "queue_pairs", "node"],
-            vec!["2", "12.5", "0, 1", "vm0 0"],
-            vec!["vm1 1"],
-            vec!["3"],
+            vec!["seconds", "1.3"],
+            vec!["worker", "lcore", "node", "busy %", "ns/frame", "pairs"],
+            vec!["0", "2", "1", "12.5", "81.2", "2"],
+            vec!["1", "0.0", "0"],
+            vec!["device", "pair", "busy %", "worker"],
+            vec!["vm1", "1", "9.5", "0"],
+            vec!["vm0", "0", "3.0", "0"],
         ]
     );
+    let moves = r#"{"seconds": 1.5, "moves": [{"device": "vm0", "queue_pair": 1, "from": 0, "to": 1}]}"#;
+    let text = shown("virtnet lcore rebalance --format table", moves);
+    let header = vec!["device", "queue_pair", "from", "to"];
+    assert_eq!(cells(&text), [vec!["seconds", "1.5"], vec!["moves"], header, vec!["vm0", "1", "0", "1"]]);
     assert_eq!(shown("virtnet switch fdb --format table", r#"{"fdb": []}"#), "fdb\nnone");
 }
 
@@ -188,6 +201,8 @@ fn replies_of_other_shapes_are_shown_as_far_as_they_go() {
         "[1, [2]]",
         "{}",
         r#"{"devices": 1, "controller": 2, "device": []}"#,
+        r#"{"lcores": 1}"#,
+        r#"{"lcores": [1, {"queue_pairs": 2}, {"queue_pairs": [null, 3]}], "seconds": "x"}"#,
         r#"{"devices": [1, {"enabled-queues-info": 3, "pf_id": {}}], "device": {"queues-stats": [1, {}], "x": [[]]}}"#,
     ];
     for reply in odd {
