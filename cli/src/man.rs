@@ -24,12 +24,22 @@ pub fn write(folder: &Path) -> Result<usize> {
     Ok(below(&virtnet, "1", folder)? + below(&controller, "8", folder)?)
 }
 
+/// Every character by a name that roff knows, whatever it takes the file's encoding for.
+fn ascii(page: &[u8]) -> String {
+    let named = |character: char| match character {
+        _ if character.is_ascii() => character.to_string(),
+        _ => format!("\\[u{:04X}]", u32::from(character)),
+    };
+    String::from_utf8_lossy(page).chars().map(named).collect()
+}
+
 /// The page of a command, and those of what is below it.
 fn below(command: &Command, section: &str, folder: &Path) -> Result<usize> {
     let source = format!("virtnet {}", env!("CARGO_PKG_VERSION"));
     let page = Man::new(command.clone()).section(section).source(source).manual(MANUAL);
     let path = folder.join(page.get_filename());
-    page.generate_to(folder).with_context(|| path.display().to_string())?;
+    let mut text = Vec::new();
+    page.render(&mut text).and_then(|()| fs::write(&path, ascii(&text))).with_context(|| path.display().to_string())?;
     let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
     shown.map(|command| below(command, section, folder)).sum::<Result<usize>>().map(|count| count + 1)
 }
