@@ -70,3 +70,42 @@ impl Moved {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use virtnet_engine::counters::QueueCounts;
+
+    use super::*;
+    use crate::config::{Mac, Mode, Port};
+    use crate::device::Spec;
+    use crate::function::{Identity, Seat, Socket};
+
+    #[test]
+    fn receiveqs_are_one_way_and_transmitqs_the_other() {
+        let seat = Seat::Vf { pf: 1, vf: 2, per_pf: 4 };
+        let identity = Identity::new("VN0", Id::Vf { pf: 1, vf: 2 }, seat, None, "mlx5_0", 0);
+        let spec = Spec {
+            name: "web".into(),
+            queue_pairs: 2,
+            queue_size_max: 256,
+            mac: Mac([2; 6]),
+            mtu: None,
+            offered: 0,
+            link_up: true,
+        };
+        let socket = Socket { path: "web.sock".into(), mode: Mode::Server, permissions: 0o600 };
+        let counts = [1, 10, 100, 1000].into_iter().enumerate().map(|(index, packets)| {
+            let mut counts = QueueCounts { packets, bytes: packets * 60, ..QueueCounts::default() };
+            counts.drops = [packets; _];
+            QueueCountsOf { queue_index: index as u16, counts }
+        });
+        let moved = Moved::of(&Function::new(identity, spec, Port::Loopback, socket), &counts.collect::<Vec<_>>());
+        let way = |packets| {
+            let reasons = QueueCounts::default().drops.len() as u64;
+            Way { packets, bytes: packets * 60, drops: packets * reasons }
+        };
+        assert_eq!((moved.rx, moved.tx), (way(101), way(1010)));
+        assert_eq!((moved.pf, moved.vf, &*moved.class, &*moved.name), (1, Some(2), "VF", "web"));
+        assert_eq!(serde_json::from_value::<Moved>(serde_json::json!(moved)).unwrap(), moved);
+    }
+}
