@@ -97,7 +97,7 @@ fn put_identity(object: &mut Object, sight: &Sight) {
     object.put("transitional", 0);
     object.put("vuid", identity.vuid.as_str());
     object.text("pci_bdf", identity.bdf);
-    object.hex("pci_vhca_id", identity.vhca_id);
+    object.capital_hex("pci_vhca_id", identity.vhca_id);
     object.text("pci_max_vfs", sight.vfs.0);
     object.text("enabled_vfs", sight.vfs.1);
 }
@@ -127,7 +127,7 @@ fn put_state(object: &mut Object, sight: &Sight) {
     object.put("sf_rep_net_ifindex", sight.ifindex);
     object.put("sf_rdma_device", identity.sf_rdma_device.as_str());
     object.put("sf_cross_mkey", "0x0");
-    object.hex("sf_vhca_id", 0x400 + u64::from(identity.vhca_id));
+    object.capital_hex("sf_vhca_id", 0x400 + u64::from(identity.vhca_id));
     object.put("sf_rqt_num", "0x0");
     object.put("aarfs", "disabled");
     object.put("dim", "disabled");

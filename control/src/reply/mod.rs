@@ -35,6 +35,11 @@ impl Object {
     fn hex(&mut self, key: &str, value: impl Into<u64>) {
         self.put(key, format!("{:#x}", value.into()));
     }
+
+    /// The same in capitals, as ids are.
+    fn capital_hex(&mut self, key: &str, value: impl Into<u64>) {
+        self.put(key, format!("{:#X}", value.into()));
+    }
 }
 
 impl From<Object> for Value {
