@@ -81,6 +81,11 @@ impl Connection {
         if self.has_work() { Some(self.moved) } else { self.deadline() }
     }
 
+    /// When bytes last went either way.
+    pub fn moved(&self) -> Instant {
+        self.moved
+    }
+
     /// What is waited for.
     pub fn interest(&self) -> EventFlags {
         if self.is_sent() { EventFlags::IN } else { EventFlags::OUT }

@@ -16,7 +16,7 @@ use super::work::error_line;
 use super::{Error, Handler, Params};
 use crate::vhost_user::listener::{Listener, PathError};
 
-/// Connections that are served at a time. One more is told so, and closed.
+/// Connections that are served at a time. For one more, the one that was quiet for the longest is told so, and closed.
 pub const CONNECTIONS_MAX: usize = 64;
 /// Connections taken in a turn.
 const ACCEPTS_PER_TURN: usize = 16;
@@ -140,15 +140,24 @@ impl Server {
         };
         if !self.users.contains(&user) {
             tracing::warn!(user = user.as_raw(), "somebody else has connected");
-            return turn_away(&stream, Error::Peer(user));
+            return turn_away(stream.as_fd(), Error::Peer(user));
         }
-        let Some(index) = self.connections.iter().position(Option::is_none) else {
-            return turn_away(&stream, Error::Busy);
-        };
+        let index = self.connections.iter().position(Option::is_none).unwrap_or_else(|| self.dismiss_quietest(epoll));
         match add(epoll, stream.as_fd(), self.token(index)) {
             Ok(()) => self.connections[index] = Some(Connection::new(stream, now)),
             Err(errno) => tracing::warn!("watching a connection: {errno}"),
         }
+    }
+
+    /// Whoever keeps connections for nothing keeps nobody out. Returns a free place.
+    fn dismiss_quietest(&mut self, epoll: &OwnedFd) -> usize {
+        let quiet_since = |index: &usize| self.connections[*index].as_ref().map(Connection::moved);
+        let index = (0..self.connections.len()).min_by_key(quiet_since).unwrap_or(0);
+        if let Some(connection) = self.connections[index].take() {
+            let _ = epoll::delete(epoll, &connection);
+            turn_away(connection.as_fd(), Error::Busy);
+        }
+        index
     }
 
     fn serve(&mut self, index: usize, now: Instant, epoll: &OwnedFd, handler: &mut Handler<'_>) {
@@ -176,8 +185,8 @@ fn add(epoll: &OwnedFd, fd: BorrowedFd<'_>, token: u64) -> rustix::io::Result<()
     epoll::add(epoll, fd, EventData::new_u64(token), EventFlags::IN)
 }
 
-/// Says why and hangs up. A new connection has room for that.
-fn turn_away(stream: &OwnedFd, error: Error) {
+/// Says why, before it is hung up. A new connection has room for that.
+fn turn_away(stream: BorrowedFd<'_>, error: Error) {
     let _ = send(stream, &error_line(error), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
 }
 
