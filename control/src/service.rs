@@ -70,6 +70,7 @@ impl Service {
     /// # Errors
     /// What the configuration asks for cannot be had.
     pub fn start(host: Host, recovery: Option<Folder>, epoll: Arc<OwnedFd>) -> anyhow::Result<Self> {
+        host.sweep();
         let mut engine = start_engine(&host).context("starting the engine")?;
         let uplinks = port::add_uplinks(&mut engine, &host.config.switch)?;
         let mut service = Self { host, engine, uplinks, entries: Slab::new(), recovery, epoll };

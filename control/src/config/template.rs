@@ -40,6 +40,37 @@ impl Template {
         self.0.iter().map(part).collect::<String>().into()
     }
 
+    /// The folder that all its paths are in, with the slash behind it; none where that is not the same for all.
+    pub fn folder(&self) -> Option<&str> {
+        let (first, rest) = self.0.split_first()?;
+        let is_folder = |part: &Part| matches!(part, Part::Text(text) if text.contains('/'));
+        match first {
+            _ if rest.iter().any(is_folder) => None,
+            Part::Text(text) => Some(&text[..text.rfind('/').map_or(0, |at| at + 1)]),
+            _ => Some(""),
+        }
+    }
+
+    /// Whether `path` is that of some function.
+    pub fn matches(&self, path: &str) -> bool {
+        fn fits(parts: &[Part], text: &str) -> bool {
+            let (part, rest) = match parts {
+                [] => return text.is_empty(),
+                [Part::Text(first), rest @ ..] => {
+                    return text.strip_prefix(first.as_str()).is_some_and(|text| fits(rest, text));
+                }
+                [part, rest @ ..] => (part, rest),
+            };
+            let is_its = |b: u8| match part {
+                Part::Vuid => b.is_ascii_alphanumeric() || b == b'-' || b == b'_',
+                _ => b.is_ascii_digit(),
+            };
+            let most = text.bytes().take_while(|b| is_its(*b)).count();
+            (1..=most).any(|end| fits(rest, &text[end..]))
+        }
+        fits(&self.0, path)
+    }
+
     /// What keeps it from giving each function of `class` a path of its own.
     pub(super) fn fault(&self, class: Class) -> Option<&'static str> {
         let has = |part: Part| self.0.contains(&part);
@@ -104,6 +135,27 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn paths_of_functions_are_told_from_others() {
+        for (template, folder, its, others) in [
+            (
+                "pf{pf}.sock",
+                Some(""),
+                &["pf0.sock", "pf61.sock"][..],
+                &["pf.sock", "pf1vf0.sock", "pf0.sock2", "/pf0.sock", "pfé.sock"][..],
+            ),
+            ("a/b{pf}vf{vf}", Some("a/"), &["a/b1vf12"], &["a/b1vf", "b1vf1", "a/bxvf1"]),
+            ("/x/{vuid}-1", Some("/x/"), &["/x/S-VF3-1"], &["/x/-1", "/x/S/T-1"]),
+            ("{pf}", Some(""), &["7"], &["", "virtnet.sock"]),
+            ("d{pf}/s", None, &["d1/s"], &["d1"]),
+        ] {
+            let template = Template::parse(template).unwrap();
+            assert_eq!(template.folder(), folder);
+            assert!(its.iter().all(|path| template.matches(path)), "{template:?}");
+            assert!(!others.iter().any(|path| template.matches(path)), "{template:?}");
+        }
+    }
 
     #[test]
     fn each_function_has_its_path() {

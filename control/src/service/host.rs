@@ -1,18 +1,21 @@
 //! What functions are made from: the configuration, the firmware's limits, and the names of this board.
 
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use virtnet_rings::spec::net::VIRTIO_NET_F_MRG_RXBUF;
 use virtnet_rings::spec::virtq::VIRTIO_F_RING_PACKED;
 
+use crate::class::Class;
 use crate::config::providers::Provider;
-use crate::config::{Config, Mac, Port, SfPort, Tap, Template};
+use crate::config::{Config, Mac, Mode, Port, SfPort, Tap, Template};
 use crate::device::{Spec, features};
 use crate::firmware::Limits;
 use crate::function::identity::{VFS_MAX, mac_after, serial};
 use crate::function::{Function, Id, Identity, Seat, Share, Socket, pools};
 use crate::recovery::Record;
 use crate::refusal::{Code, Refusal};
+use crate::vhost_user::listener::remove_stale;
 
 /// Descriptors of a queue where nobody says.
 const QUEUE_SIZE: u16 = 256;
@@ -41,6 +44,23 @@ impl Host {
     pub fn new(config: Config, run_dir: &Path) -> Self {
         let (serial, run_dir, config_path) = (serial(), run_dir.into(), PathBuf::new());
         Self { serial, run_dir, config_path, config, provider: None, limits: Limits::default() }
+    }
+
+    /// Removes sockets of functions that a killed controller has left behind. Those that somebody listens on stay.
+    pub fn sweep(&self) {
+        for class in Class::ALL {
+            let socket = self.config.sockets.of(class);
+            let template = socket.path.clone().unwrap_or_else(|| Template::of(class));
+            let Some(folder) = template.folder().filter(|_| socket.mode == Mode::Server) else { continue };
+            let entries = std::fs::read_dir(self.run_dir.join(folder)).into_iter().flatten().flatten();
+            let sockets = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket()));
+            let is_its = |name: &str| template.matches(&format!("{folder}{name}"));
+            for entry in sockets.filter(|entry| entry.file_name().to_str().is_some_and(is_its)) {
+                if let Err(error) = remove_stale(&entry.path()) {
+                    tracing::debug!("a socket stays: {error}");
+                }
+            }
+        }
     }
 
     /// How many static PFs there are: as many as the firmware has, and at least those that are described one by one.

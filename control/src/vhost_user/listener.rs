@@ -142,7 +142,10 @@ fn identity(found: &Stat) -> (u64, u64) {
 }
 
 /// Removes a socket that nobody answers on.
-fn remove_stale(path: &Path) -> Result<(), PathError> {
+///
+/// # Errors
+/// Somebody does, it is no socket, or the system's.
+pub fn remove_stale(path: &Path) -> Result<(), PathError> {
     let found = match rustix::fs::lstat(path) {
         Err(Errno::NOENT) => return Ok(()),
         found => found.map_err(refused(path, "looking what is there"))?,
