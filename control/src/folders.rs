@@ -1,9 +1,12 @@
 //! Where the service's socket is, and what survives its restart.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use rustix::io::Errno;
 
 /// Who asks, and with which environment.
 pub struct Folders {
@@ -54,12 +57,44 @@ impl Folders {
     }
 }
 
+/// A folder that is one controller's, as long as this is kept and however its process ends.
+#[derive(Debug)]
+pub struct Claim {
+    _folder: OwnedFd,
+}
+
+impl Claim {
+    /// Claims a folder.
+    ///
+    /// # Errors
+    /// Another controller has it, or the system's.
+    pub fn of(path: &Path) -> Result<Self> {
+        let opened = open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let folder = opened.with_context(|| format!("opening the folder {}", path.display()))?;
+        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { _folder: folder }),
+            Err(Errno::WOULDBLOCK) => bail!("{}: another controller uses it", path.display()),
+            Err(errno) => Err(errno).with_context(|| format!("claiming the folder {}", path.display())),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn path(text: &str) -> Option<&Path> {
         Some(Path::new(text))
+    }
+
+    #[test]
+    fn a_folder_is_one_controllers() {
+        let folder = tempfile::tempdir().unwrap();
+        let claim = Claim::of(folder.path()).unwrap();
+        assert!(Claim::of(folder.path()).unwrap_err().to_string().contains("another controller"));
+        drop(claim);
+        Claim::of(folder.path()).unwrap();
+        assert!(Claim::of(&folder.path().join("nowhere")).unwrap_err().to_string().contains("nowhere"));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use virtnet_control::command::Reload;
 use virtnet_control::config::{Config, providers};
 use virtnet_control::daemon::Daemon;
 use virtnet_control::firmware;
-use virtnet_control::folders::Folders;
+use virtnet_control::folders::{Claim, Folders};
 use virtnet_control::log;
 use virtnet_control::recovery;
 use virtnet_control::service::Host;
@@ -46,16 +46,16 @@ fn run(args: Arguments, reload: Reload) -> anyhow::Result<()> {
     make(&run_dir).with_context(|| format!("making the run folder {}", run_dir.display()))?;
     // Before the first thread and the first socket: a signal must find its place whatever is being started.
     let stop = stop_on_signals().context("waiting for signals")?;
+    make(&state_dir).with_context(|| format!("making the state folder {}", state_dir.display()))?;
+    let _claim = Claim::of(&state_dir)?;
     let rpc = Daemon::claim(&run_dir)?;
     let mut firmware = firmware::Store::load(&state_dir)?;
-    let recovery = if config.recovery { Some(recovery::Folder::open(&state_dir)?) } else { None };
     // Functions of other settings are not those that were. Whatever is set meanwhile waits for the next start.
     if firmware.is_pending() {
-        if let Some(folder) = &recovery {
-            folder.clear()?;
-        }
+        recovery::Folder::open(&state_dir)?.clear()?;
         firmware.apply()?;
     }
+    let recovery = if config.recovery { Some(recovery::Folder::open(&state_dir)?) } else { None };
     raise_descriptors().context("raising the number of descriptors")?;
     let host = Host { config_path: args.config, provider, limits: firmware.limits(), ..Host::new(config, &run_dir) };
     Daemon::start_on(rpc, host, recovery, reload, stop)?.run()

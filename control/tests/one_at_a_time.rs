@@ -49,7 +49,7 @@ fn another_one_leaves_the_state_of_the_first_alone() {
     Store::load(&state).unwrap().set(&[("SRIOV_EN", "0")]).unwrap();
     let Output { status, stderr, .. } = controller(dir.path()).output().unwrap();
     let said = String::from_utf8(stderr).unwrap();
-    assert!(!status.success() && said.contains("listening there"), "{said}");
+    assert!(!status.success() && said.contains("another controller uses it"), "{said}");
     assert!(file.exists() && Store::load(&state).unwrap().is_pending());
     drop(running);
 }
