@@ -1,11 +1,11 @@
 //! What `scripts/lab` made, and how a test says that it cannot run.
 
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
+use virtnet_tests::programs::profile_folder;
+pub use virtnet_tests::programs::{controller, skip};
 
 /// One client's test at a time: they share two cores with guests under emulation.
 static MACHINE: Mutex<()> = Mutex::new(());
@@ -69,37 +69,10 @@ impl Lab {
     }
 }
 
-/// Cargo's target folder, from where this test runs: `TARGET/PROFILE/deps/clients-HASH`.
-fn profile_folder() -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows where it is");
-    test.ancestors().nth(2).expect("cargo puts tests into PROFILE/deps").to_owned()
-}
-
 /// Where the lab is: `VIRTNET_LAB`, or beside cargo's profiles.
 pub fn folder() -> PathBuf {
     match std::env::var_os("VIRTNET_LAB") {
         Some(folder) => folder.into(),
         None => profile_folder().parent().expect("a profile is in the target folder").join("lab"),
-    }
-}
-
-/// The daemon under test: `VIRTNET_CONTROLLER`, or the one built with this test.
-pub fn controller() -> PathBuf {
-    let path = match std::env::var_os("VIRTNET_CONTROLLER") {
-        Some(path) => path.into(),
-        None => profile_folder().join("virtio-net-controller"),
-    };
-    assert!(path.exists(), "{} is not built: cargo build -p virtnet-control", path.display());
-    path
-}
-
-/// Says that this test is skipped, also in the file `VIRTNET_SKIPPED` where test runners hide output.
-pub fn skip(reason: &str) {
-    assert!(std::env::var_os("VIRTNET_REQUIRE_LAB").is_none_or(|v| v != "1"), "VIRTNET_REQUIRE_LAB=1, but {reason}");
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    eprintln!("SKIPPED: {test}: {reason}");
-    if let Some(path) = std::env::var_os("VIRTNET_SKIPPED") {
-        let mut file = OpenOptions::new().create(true).append(true).open(path).expect("VIRTNET_SKIPPED can be written");
-        writeln!(file, "{test}: {reason}").expect("VIRTNET_SKIPPED can be written");
     }
 }
