@@ -1,5 +1,6 @@
 //! Functions as they are now, for replies. Nothing here waits for a worker.
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 use virtnet_engine::QueueCountsOf;
 use virtnet_engine::counters::DropReason;
 
@@ -112,7 +113,8 @@ impl Service {
     }
 }
 
+/// By a socket: /sys may be another network namespace's. 0 where there is none of that name.
 fn interface_index(name: &str) -> u32 {
-    let text = std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex"));
-    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+    socket.and_then(|socket| netdevice::name_to_index(socket, name)).unwrap_or(0)
 }
