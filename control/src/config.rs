@@ -161,6 +161,9 @@ pub struct Uplink {
     #[serde(deserialize_with = "value::netdev")]
     #[schemars(with = "schema::Netdev")]
     pub tap: String,
+    /// Whether checksums and cutting are left to those who take frames there.
+    #[serde(default = "value::yes")]
+    pub offload: bool,
     /// The RDMA device whose port it is; without it, the first uplink is the first port's and so on.
     #[serde(default, deserialize_with = "value::ib_device")]
     #[schemars(with = "schema::IbDevice")]

@@ -68,7 +68,7 @@ fn start(idle: IdlePolicy) -> Engine {
 }
 
 fn tap(name: &str, features: u64) -> TapConfig {
-    TapConfig { name: name.into(), features, mtu: None, up: true }
+    TapConfig { name: name.into(), features, takes: TO_GUEST, mtu: None, up: true }
 }
 
 /// The payload of the next UDP datagram from port 4000, passing over what else Linux has to say.

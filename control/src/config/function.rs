@@ -101,13 +101,15 @@ impl Default for Socket {
 
 /// What the SFs of a class are connected to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum SfPort {
     /// A port of the switch.
     #[default]
     Switch,
-    /// A TAP netdev with the representor's name.
+    /// A TAP netdev with the representor's name, where frames are finished, as they are at a representor.
     Tap,
+    /// The same, but checksums and cutting are left to those who take frames there.
+    TapOffload,
     /// What comes goes back.
     Loopback,
     /// What comes is forgotten.

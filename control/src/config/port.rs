@@ -114,6 +114,9 @@ pub struct Tap {
     #[serde(deserialize_with = "value::netdev")]
     #[schemars(with = "schema::Netdev")]
     pub name: String,
+    /// Whether checksums and cutting are left to those who take frames there.
+    #[serde(default = "value::yes")]
+    pub offload: bool,
 }
 
 /// Lengths of a source's frames.

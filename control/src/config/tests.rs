@@ -51,7 +51,7 @@ fn everything_can_be_said() {
     assert_eq!(first.mac().to_string(), "02:00:00:00:00:0a");
     assert_eq!((first.socket_mode, first.mtu), (0o660, Some(1500)));
     assert!(!first.features.mrg_rxbuf && first.features.packed && first.features.in_order);
-    assert_eq!(first.port, Port::Tap(Tap { name: "en3f0pf0sf2000".into() }));
+    assert_eq!(first.port, Port::Tap(Tap { name: "en3f0pf0sf2000".into(), offload: true }));
     let source = Source { frame_bytes: Sizes::Imix, rate_fps: Some(1e6), count: None };
     assert_eq!(config.devices[1].port, Port::Source(source));
     let Port::Source(source) = &config.devices[2].port else { panic!("a source") };
@@ -236,7 +236,10 @@ fn the_products_keys_are_checked_where_they_stand() {
         (r#""sockets": {"vf": {"path": "{id}"}}"#, "a path with {pf}, {vf} or {vuid} in it"),
         (r#""sockets": {"vf": {"mode": "both"}}"#, "unknown variant `both`"),
         (r#""sockets": {"vf": {"socket_mode": "0999"}}"#, "an octal mode"),
-        (r#""sf_port": {"vf": "wire"}"#, "unknown variant `wire`, expected one of `switch`, `tap`, `loopback`, `sink`"),
+        (
+            r#""sf_port": {"vf": "wire"}"#,
+            "unknown variant `wire`, expected one of `switch`, `tap`, `tap_offload`, `loopback`, `sink`",
+        ),
         (r#""sf_port": "tap""#, "expected an object"),
         (r#""switch": {"uplinks": [{"tap": "vn0", "ib_dev": ""}]}"#, "an RDMA device's name"),
         (r#""switch": {"uplinks": [["vn0"]]}"#, "invalid type: sequence, expected an object"),
@@ -316,7 +319,7 @@ fn uplinks_are_the_ports_in_turn() {
 fn sockets_and_ports_are_said_by_class() {
     let config = parse(
         r#"{"sockets": {"hotplug_pf": {"path": "/run/{vuid}.sock", "mode": "client"}, "vf": {"socket_mode": "0660"}},
-            "sf_port": {"vf": "tap", "static_pf": "sink"}}"#,
+            "sf_port": {"vf": "tap", "static_pf": "sink", "hotplug_pf": "tap_offload"}}"#,
     )
     .unwrap();
     let sockets = Class::ALL.map(|class| config.sockets.of(class).clone());
@@ -325,7 +328,7 @@ fn sockets_and_ports_are_said_by_class() {
     assert_ne!(sockets[1].path, Some(path));
     assert_eq!((sockets[1].mode, sockets[1].socket_mode), (Mode::Client, 0o600));
     assert_eq!((&sockets[2].path, sockets[2].mode, sockets[2].socket_mode), (&None, Mode::Server, 0o660));
-    assert_eq!(Class::ALL.map(|class| *config.sf_port.of(class)), [SfPort::Sink, SfPort::Switch, SfPort::Tap]);
+    assert_eq!(Class::ALL.map(|class| *config.sf_port.of(class)), [SfPort::Sink, SfPort::TapOffload, SfPort::Tap]);
 }
 
 #[test]

@@ -138,6 +138,11 @@ pub fn optional_ib_device<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     ib_device(deserializer).map(Some)
 }
 
+/// What is done unless somebody says no.
+pub fn yes() -> bool {
+    true
+}
+
 /// Only the owner may connect.
 pub fn socket_mode_default() -> u32 {
     0o600

@@ -169,7 +169,8 @@ impl Host {
             SfPort::Switch => Port::Switch,
             SfPort::Loopback => Port::Loopback,
             SfPort::Sink => Port::Sink,
-            SfPort::Tap => Port::Tap(Tap { name: identity.representor() }),
+            SfPort::Tap => Port::Tap(Tap { name: identity.representor(), offload: false }),
+            SfPort::TapOffload => Port::Tap(Tap { name: identity.representor(), offload: true }),
         };
         let socket = self.socket(&identity);
         Function { share, ..Function::new(identity, spec, port, socket) }

@@ -28,7 +28,8 @@ pub fn of(port: &Port, spec: &Spec) -> anyhow::Result<PortConfig> {
         Port::Source(source) => PortConfig::Source(source_config(source)),
         Port::Pcap(pcap) => PortConfig::Pcap(pcap_config(pcap)?),
         Port::Tap(tap) => {
-            PortConfig::Tap(TapConfig { name: tap.name.clone(), features: spec.features(), mtu: spec.mtu, up: true })
+            let (name, features, takes) = (tap.name.clone(), spec.features(), takes(tap.offload));
+            PortConfig::Tap(TapConfig { name, features, takes, mtu: spec.mtu, up: true })
         }
     })
 }
@@ -39,10 +40,16 @@ pub fn of(port: &Port, spec: &Spec) -> anyhow::Result<PortConfig> {
 /// One of them cannot be had.
 pub fn add_uplinks(engine: &mut Engine, switch: &Switch) -> anyhow::Result<Vec<DeviceId>> {
     let add = |uplink: &Uplink| {
-        let tap = TapConfig { name: uplink.tap.clone(), features: offload::TO_GUEST, mtu: None, up: true };
+        let (name, takes) = (uplink.tap.clone(), takes(uplink.offload));
+        let tap = TapConfig { name, features: offload::TO_GUEST, takes, mtu: None, up: true };
         Ok(engine.add_uplink(UplinkConfig { tap, queues: 1, workers: Vec::new() })?)
     };
     switch.uplinks.iter().map(add).collect()
+}
+
+/// What those at a TAP take unfinished.
+fn takes(offload: bool) -> u64 {
+    if offload { offload::TO_GUEST } else { 0 }
 }
 
 fn pcap_config(pcap: &Pcap) -> anyhow::Result<PcapConfig> {

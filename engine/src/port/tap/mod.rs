@@ -2,7 +2,10 @@
 //! bridges, Open vSwitch and sockets of the host meet the guest there.
 //!
 //! Frames travel with their `virtio_net_hdr`: a frame of 64 KiB that waits to be cut, or has a partial checksum, goes
-//! through whole, either way. There is a system call a frame, so this is not the way for millions of them.
+//! through whole, either way. The kernel's own network takes them so; who reads frames at the interface with a packet
+//! socket, without that header, sees them unfinished. For such readers they are finished here first.
+//!
+//! There is a system call a frame, so this is not the way for millions of them.
 
 mod sys;
 
@@ -21,6 +24,7 @@ use virtnet_rings::spec::net::*;
 use self::sys::InterfaceName;
 use super::{Arrival, Copier, Port};
 use crate::counters::{BurstCounts, DropReason};
+use crate::frame::offload::{Refusal, Work, Workshop};
 use crate::frame::{FRAME_LEN_MAX, FRAME_LEN_MIN, Frame};
 use crate::window::Window;
 
@@ -36,6 +40,8 @@ pub struct TapConfig {
     pub name: String,
     /// Feature bits the device offers: by `VIRTIO_NET_F_GUEST_*` the kernel may leave checksums and cutting undone.
     pub features: u64,
+    /// `VIRTIO_NET_F_GUEST_*` of those who read frames at the interface: what they do not take unfinished is finished.
+    pub takes: u64,
     /// Its MTU in bytes; `None` leaves what is there, 1500 in a new one.
     pub mtu: Option<u16>,
     /// Whether to bring it up. Bridges and switches do so themselves.
@@ -87,6 +93,8 @@ pub struct Tap {
     slots: OwnedMemory,
     free: Vec<u16>,
     quiet_until_ns: u64,
+    takes: u64,
+    workshop: Workshop,
     /// Somebody has deleted the interface.
     gone: bool,
     drops: TapDrops,
@@ -133,7 +141,7 @@ impl Tap {
             let flags = fcntl_getfl(&queue).map_err(io::Error::from).map_err(failed("reading flags"))?;
             let set = fcntl_setfl(&queue, flags | OFlags::NONBLOCK);
             set.map_err(io::Error::from).map_err(failed("setting flags"))?;
-            Ok(Self::on(queue))
+            Ok(Self::on(queue, config.takes))
         };
         let taps = (0..pairs).map(open).collect::<Result<Vec<_>, TapError>>()?;
         let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
@@ -147,7 +155,7 @@ impl Tap {
         Ok(taps)
     }
 
-    fn on(queue: OwnedFd) -> Self {
+    fn on(queue: OwnedFd, takes: u64) -> Self {
         Self {
             queue,
             buffer: vec![0; HEADER + FRAME_LEN_MAX as usize].into(),
@@ -156,6 +164,8 @@ impl Tap {
             // untouched.
             free: (0..Self::SLOTS as u16).rev().collect(),
             quiet_until_ns: 0,
+            takes,
+            workshop: Workshop::default(),
             gone: false,
             drops: TapDrops::default(),
         }
@@ -170,9 +180,13 @@ impl Tap {
     /// Sends a frame.
     ///
     /// # Errors
-    /// Why the kernel did not take it.
+    /// Why the kernel did not take it, or not all of its pieces; or why there are none.
     #[inline]
     pub fn transmit(&mut self, frame: &Frame) -> Result<(), DropReason> {
+        let work = frame.work_for(self.takes);
+        if work != Work::Nothing {
+            return self.transmit_finished(frame, work);
+        }
         let (header, bytes) = self.buffer.split_at_mut(HEADER);
         header.fill(0);
         if !frame.is_plain() {
@@ -180,7 +194,15 @@ impl Tap {
             header[..HEADER - 2].copy_from_slice(&frame.header[..HEADER - 2]);
         }
         let len_bytes = frame.parts.read(&mut bytes[..frame.len_bytes as usize]);
-        self.write(len_bytes)
+        write(&self.queue, &self.buffer[..HEADER + len_bytes])
+    }
+
+    fn transmit_finished(&mut self, frame: &Frame, work: Work) -> Result<(), DropReason> {
+        let mut finished = self.workshop.start(frame, work, 0).map_err(Refusal::reason)?;
+        while let Some(piece) = finished.next_piece() {
+            write(&self.queue, piece)?;
+        }
+        Ok(())
     }
 
     /// Sends a frame that asks for nothing and is no longer than frames are.
@@ -191,18 +213,7 @@ impl Tap {
         let (header, bytes) = self.buffer.split_at_mut(HEADER);
         header.fill(0);
         bytes[..frame.len()].copy_from_slice(frame);
-        self.write(frame.len())
-    }
-
-    /// Gives the kernel the frame of `len_bytes` in the buffer.
-    #[inline]
-    fn write(&mut self, len_bytes: usize) -> Result<(), DropReason> {
-        match rustix::io::retry_on_intr(|| rustix::io::write(&self.queue, &self.buffer[..HEADER + len_bytes])) {
-            Ok(_) => Ok(()),
-            Err(Errno::AGAIN | Errno::NOBUFS) => Err(DropReason::PortFull),
-            // It makes no sense of the frame, or the interface is down.
-            Err(_) => Err(DropReason::PortError),
-        }
+        write(&self.queue, &self.buffer[..HEADER + frame.len()])
     }
 
     /// How many frames can be taken: what the interface has is known when it is read.
@@ -252,6 +263,17 @@ impl Tap {
     pub fn take_back(&mut self, slot: u16) {
         debug_assert!(!self.free.contains(&slot));
         self.free.push(slot);
+    }
+}
+
+/// Gives the kernel a frame behind its header.
+#[inline]
+fn write(queue: &OwnedFd, bytes: &[u8]) -> Result<(), DropReason> {
+    match rustix::io::retry_on_intr(|| rustix::io::write(queue, bytes)) {
+        Ok(_) => Ok(()),
+        Err(Errno::AGAIN | Errno::NOBUFS) => Err(DropReason::PortFull),
+        // It makes no sense of the frame, or the interface is down.
+        Err(_) => Err(DropReason::PortError),
     }
 }
 
@@ -326,12 +348,55 @@ impl Port for Tap {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use rustix::net::socketpair;
+
     use super::*;
+    use crate::frame::offload::TO_GUEST;
+
+    /// What comes out, by length without net header, of a frame of three UDP segments for those who take `takes`; and the first
+    /// header.
+    fn sent(takes: u64) -> (Vec<usize>, NetHeader) {
+        let (queue, reader) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::NONBLOCK, None).unwrap();
+        let mut bytes = vec![0; 14 + 20 + 8 + 250];
+        bytes[12..14].copy_from_slice(&[8, 0]);
+        bytes[14..34].copy_from_slice(&[0x45, 0, 1, 22, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        let header = NetHeader {
+            flags: VIRTIO_NET_HDR_F_NEEDS_CSUM,
+            gso_type: VIRTIO_NET_HDR_GSO_UDP_L4,
+            hdr_len: 42,
+            gso_size: 100,
+            csum_start: 34,
+            csum_offset: 6,
+            ..NetHeader::default()
+        };
+        let memory = OwnedMemory::new(bytes.len());
+        let span = memory.span(0, bytes.len());
+        span.write(&bytes);
+        let len_bytes = bytes.len() as u32;
+        let frame = Frame { parts: Parts::one(span), len_bytes, header: header.to_bytes(), ..Frame::default() };
+        Tap::on(queue, takes).transmit(&frame).unwrap();
+        let mut came = Vec::new();
+        let mut first = None;
+        let mut buffer = [0; 1000];
+        while let Ok(count @ HEADER..) = rustix::io::read(&reader, &mut buffer[..]) {
+            first = first.or(buffer.first_chunk().map(|header| NetHeader::from_bytes(*header)));
+            came.push(count - HEADER);
+        }
+        (came, first.unwrap())
+    }
+
+    #[test]
+    fn frames_are_finished_for_those_who_do_not_take_them_unfinished() {
+        let (whole, header) = sent(TO_GUEST);
+        assert_eq!((whole, header.gso_size), (vec![292], 100));
+        assert_eq!(sent(0), (vec![142, 142, 92], NetHeader::default()));
+    }
 
     #[test]
     fn names_the_kernel_would_not_take_are_refused() {
         for name in ["", ".", "..", "sixteen-letters.", "a b", "a/b", "eth%d", "eth0:1", "\u{e9}t\u{e9}"] {
-            let config = TapConfig { name: name.into(), features: 0, mtu: None, up: false };
+            let config = TapConfig { name: name.into(), features: 0, takes: 0, mtu: None, up: false };
             assert!(matches!(Tap::open(&config, 1), Err(TapError::Name { .. })), "{name:?}");
         }
         assert!(InterfaceName::new("en3f0pf0sf65535").is_some());
