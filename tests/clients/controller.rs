@@ -20,12 +20,20 @@ pub struct Controller<'a> {
 impl<'a> Controller<'a> {
     /// Starts the daemon with `config`, inside `network` if it needs netdevs, and waits for its sockets.
     pub fn start(config: &Value, network: Option<&'a Network>) -> Controller<'a> {
+        Self::start_on(config, network, &[])
+    }
+
+    /// The same, on a board whose firmware has been set: `NAME=VALUE` each.
+    pub fn start_on(config: &Value, network: Option<&'a Network>, firmware: &[&str]) -> Controller<'a> {
         let folder = tempfile::Builder::new().prefix("virtnet-").tempdir().expect("a folder");
+        if !firmware.is_empty() {
+            virtnet(folder.path(), &[&["mlxconfig", "set"], firmware].concat());
+        }
         let text = serde_json::to_string_pretty(config).expect("JSON");
         std::fs::write(folder.path().join("config.json"), text).expect("the folder is ours");
-        let devices = config["devices"].as_array().expect("a list of devices");
-        let listening = devices.iter().filter(|device| device["mode"] == "server");
-        let sockets = listening.map(|device| folder.path().join(device["socket"].as_str().expect("a path"))).collect();
+        let listening = config["devices"].as_array().into_iter().flatten().filter(|device| device["mode"] == "server");
+        let sockets = listening.map(|device| device["socket"].as_str().expect("a path")).chain(["virtnet.sock"]);
+        let sockets = sockets.map(|socket| folder.path().join(socket)).collect();
         let process = spawn(folder.path(), network);
         let mut controller = Controller { folder, network, sockets, process };
         controller.wait_ready();
@@ -35,6 +43,12 @@ impl<'a> Controller<'a> {
     /// A file in the run folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// What `virtnet` prints when it is told `words`, which must succeed.
+    #[track_caller]
+    pub fn virtnet(&self, words: &str) -> Value {
+        virtnet(self.folder.path(), &words.split_whitespace().collect::<Vec<_>>())
     }
 
     /// Ends the daemon without warning.
@@ -78,7 +92,18 @@ fn spawn(folder: &Path, network: Option<&Network>) -> Process {
         None => process::command(&[], &binary),
     };
     command.arg("--config").arg(folder.join("config.json")).arg("--run-dir").arg(folder);
+    command.env_remove("VIRTNET_STATE_DIR");
     Process::start("virtio-net-controller", command)
+}
+
+#[track_caller]
+fn virtnet(run_dir: &Path, words: &[&str]) -> Value {
+    let mut command = process::command(&[], lab::virtnet());
+    command.arg("--run-dir").arg(run_dir).args(words).env_remove("VIRTNET_STATE_DIR");
+    let output = command.output().expect("virtnet starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{words:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{words:?}: {error}: {text}"))
 }
 
 /// Whether someone listens at `socket`, by the kernel's list for the namespace of process `id`: no

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 use virtnet_tests::programs::profile_folder;
-pub use virtnet_tests::programs::{controller, skip};
+pub use virtnet_tests::programs::{controller, skip, virtnet};
 
 /// One client's test at a time: they share two cores with guests under emulation.
 static MACHINE: Mutex<()> = Mutex::new(());

@@ -1,4 +1,4 @@
-//! Real front ends against the daemon: DPDK's virtio-user, user-mode Linux, Linux in QEMU. And a real back end, passt, against
+//! Real front ends against the daemon: DPDK's virtio-user, user-mode Linux, Linux in QEMU; Open vSwitch between them. And a real back end, passt, against
 //! our front end.
 //!
 //! `scripts/lab` makes the clients. A test whose client is missing says `SKIPPED` and why, or fails
@@ -11,6 +11,7 @@ mod front_end;
 mod guest;
 mod lab;
 mod network;
+mod ovs;
 mod passt;
 #[allow(dead_code)] // the benchmark against DPDK needs more of it
 mod process;

@@ -15,7 +15,8 @@ const HOST: &str = "10.77.0.1";
 const VIRTIO_F_RING_PACKED: usize = 34;
 const TCP_BYTES: u64 = 4 << 20;
 
-fn boot(lab: &Lab, name: &str, socket: &Path) -> Guest {
+/// A guest on its way up, whose device is at `socket`.
+pub fn boot(lab: &Lab, name: &str, socket: &Path) -> Guest {
     let mut command = process::command(&[], lab.command("uml"));
     command.args(["mem=128M", "con=null", "con0=fd:0,fd:1", "quiet"]);
     command.arg(format!("initrd={}", lab::folder().canonicalize().expect("a lab").join("uml/initramfs").display()));
