@@ -1,5 +1,7 @@
 //! The program, shells and terminals against the service itself.
 
+mod aloud;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -76,7 +78,7 @@ impl Service {
     /// What a shell prints; nothing where there is no such shell.
     fn shell(&self, test: &str, shell: &str, program: &str) -> Option<String> {
         if Command::new(shell).arg("--version").output().is_err() {
-            eprintln!("SKIPPED: {test}: there is no {shell}");
+            aloud::skip(&format!("{test}: there is no {shell}"));
             return None;
         }
         let ours = Path::new(env!("CARGO_BIN_EXE_virtnet")).parent().unwrap().display();

@@ -1,5 +1,7 @@
 //! What the program does by itself.
 
+mod aloud;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -86,7 +88,7 @@ fn each_command_has_a_man_page() {
     }
     assert!(!names.iter().any(|name| name.contains("man") || name.contains("help")), "{names:?}");
     if Command::new("groff").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: each_command_has_a_man_page: pages are not rendered: no groff");
+        aloud::skip("each_command_has_a_man_page: pages are not rendered: no groff");
         return;
     }
     for name in names {
