@@ -10,6 +10,7 @@ mod sight;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -125,10 +126,10 @@ impl Service {
         &self.entries[key].function
     }
 
-    /// What a device of the engine is called.
-    pub fn name_of(&self, id: DeviceId) -> Option<&str> {
-        let mut devices = self.entries.iter().filter_map(|(_, entry)| entry.live.as_ref().map(|live| &live.device));
-        devices.find(|device| device.id() == id).map(Device::name)
+    /// What devices of the engine are called; ways out of its switch are not among them.
+    pub fn names(&self) -> HashMap<DeviceId, &str> {
+        let devices = self.entries.iter().filter_map(|(_, entry)| entry.live.as_ref().map(|live| &live.device));
+        devices.map(|device| (device.id(), device.name())).collect()
     }
 
     /// Adds a function, and opens its socket if it has enough for a driver. Returns its key.
@@ -137,7 +138,7 @@ impl Service {
     /// The engine or the system refuses; nothing is left of it.
     pub fn add(&mut self, function: Function) -> anyhow::Result<usize> {
         let key = self.entries.vacant_key();
-        let live = function.share.is_usable().then(|| self.bring_up(&function, key)).transpose()?;
+        let live = self.live_of(&function, key)?;
         self.entries.insert(Entry { function, live, past: Vec::new() });
         Ok(key)
     }
@@ -164,8 +165,7 @@ impl Service {
             let span = self.entries[key].function.identity.span();
             span.in_scope(|| self.take_down(key, live))?;
         }
-        let made = function.share.is_usable().then(|| self.bring_up(&function, key)).transpose();
-        match made {
+        match self.live_of(&function, key) {
             Ok(live) => {
                 let entry = &mut self.entries[key];
                 (entry.function, entry.live) = (function, live);
@@ -173,10 +173,15 @@ impl Service {
             }
             Err(error) => {
                 let before = self.entries[key].function.clone();
-                self.entries[key].live = Some(self.bring_up(&before, key).context("as it was")?);
+                self.entries[key].live = self.live_of(&before, key).context("as it was")?;
                 Err(error)
             }
         }
+    }
+
+    /// What stands for a function, if it has enough for a driver.
+    fn live_of(&mut self, function: &Function, key: usize) -> anyhow::Result<Option<Live>> {
+        function.share.is_usable().then(|| self.bring_up(function, key)).transpose()
     }
 
     fn bring_up(&mut self, function: &Function, key: usize) -> anyhow::Result<Live> {

@@ -1,13 +1,16 @@
 //! The engine: `restart`, `lcore` and `switch`.
 
+use std::collections::HashMap;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
-use virtnet_engine::DeviceId;
 use virtnet_engine::placement::Move;
+use virtnet_engine::{DeviceId, LearnedAddress};
 
 use super::params;
 use super::success;
-use crate::config::{Config, Lcores};
+use crate::config::{Config, Lcores, Mac, Port};
+use crate::function::Function;
 use crate::refusal::{Code, Refusal};
 use crate::rpc::Params;
 use crate::service::Service;
@@ -52,7 +55,12 @@ pub fn lcore(service: &mut Service, params: Params) -> Result<Value, Refusal> {
             if let Rebalance::Apply = how {
                 service.engine().apply(&moves).map_err(refused)?;
             }
-            let moves: Vec<Value> = moves.iter().map(|step| told(service, step)).collect();
+            let names = service.names();
+            let told = |step: &Move| {
+                let device = name(&names, step.device);
+                json!({ "device": device, "queue_pair": step.pair, "from": step.from, "to": step.to })
+            };
+            let moves: Vec<Value> = moves.iter().map(told).collect();
             Ok(json!({ "seconds": report.seconds, "moves": moves }))
         }
         _ => Err(Code::InvalidArgument.because("one of rebalance, set and brief")),
@@ -61,6 +69,7 @@ pub fn lcore(service: &mut Service, params: Params) -> Result<Value, Refusal> {
 
 fn loads(service: &mut Service, brief: bool) -> Value {
     let report = service.engine().lcores();
+    let names = service.names();
     let lcores: Vec<Value> = report
         .lcores
         .iter()
@@ -77,7 +86,7 @@ fn loads(service: &mut Service, brief: bool) -> Value {
             }
             let of_worker = report.pairs.iter().filter(|pair| pair.worker == load.worker);
             let pairs = of_worker.map(|pair| {
-                json!({ "device": name(service, pair.device), "queue_pair": pair.pair, "busy_percent": percent(pair.busy) })
+                json!({ "device": name(&names, pair.device), "queue_pair": pair.pair, "busy_percent": percent(pair.busy) })
             });
             lcore["queue_pairs"] = pairs.collect();
             lcore
@@ -86,13 +95,9 @@ fn loads(service: &mut Service, brief: bool) -> Value {
     json!({ "seconds": report.seconds, "lcores": lcores })
 }
 
-fn told(service: &Service, step: &Move) -> Value {
-    json!({ "device": name(service, step.device), "queue_pair": step.pair, "from": step.from, "to": step.to })
-}
-
 /// What a device is called; the switch's ways out have no function.
-fn name(service: &Service, id: DeviceId) -> String {
-    service.name_of(id).map_or_else(|| "uplink".to_owned(), str::to_owned)
+fn name<'n>(names: &HashMap<DeviceId, &'n str>, id: DeviceId) -> &'n str {
+    names.get(&id).copied().unwrap_or("uplink")
 }
 
 fn percent(share: f64) -> f64 {
@@ -116,9 +121,9 @@ struct Switch {
 pub fn switch(service: &mut Service, params: Params) -> Result<Value, Refusal> {
     match params::read(params)? {
         Switch { show: Show::Ports } => {
-            let of = |(_, function): (usize, &crate::function::Function)| {
+            let of = |(_, function): (usize, &Function)| {
                 let identity = &function.identity;
-                let is_on = function.port == crate::config::Port::Switch;
+                let is_on = function.port == Port::Switch;
                 is_on.then(
                     || json!({ "port": identity.representor(), "device": function.spec.name, "vuid": identity.vuid }),
                 )
@@ -128,10 +133,10 @@ pub fn switch(service: &mut Service, params: Params) -> Result<Value, Refusal> {
             Ok(json!({ "ports": functions.chain(uplinks).collect::<Vec<_>>() }))
         }
         Switch { show: Show::Fdb } => {
-            let entries: Vec<Value> = service.engine().addresses().into_iter().map(|learned| {
-                let mac = crate::config::Mac(learned.mac).to_string();
-                json!({ "mac": mac, "vlan": learned.vlan, "device": name(service, learned.device), "age_s": learned.age_s })
-            }).collect();
+            let addresses = service.engine().addresses();
+            let names = service.names();
+            let entry = |LearnedAddress { mac, vlan, device, age_s }| json!({ "mac": Mac(mac).to_string(), "vlan": vlan, "device": name(&names, device), "age_s": age_s });
+            let entries: Vec<Value> = addresses.into_iter().map(entry).collect();
             Ok(json!({ "fdb": entries }))
         }
     }

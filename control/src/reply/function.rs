@@ -6,6 +6,7 @@ use super::queue::{Ring, rings};
 use super::{Object, features, status};
 use crate::class::Class;
 use crate::config::Mac;
+use crate::firmware::PciIds;
 use crate::function::{Function, Id, Pool, pools};
 
 /// A function as it is now.
@@ -13,6 +14,8 @@ use crate::function::{Function, Id, Pool, pools};
 pub struct Sight<'a> {
     /// As it is set.
     pub function: &'a Function,
+    /// How it shows itself on PCI.
+    pub pci: PciIds,
     /// Of a PF: how many VFs it can have, and has.
     pub vfs: (u16, u16),
     /// Of a PF: what its VFs could still have.
@@ -54,16 +57,14 @@ pub fn listed(sight: &Sight) -> Value {
 pub fn queried(sight: &Sight, brief: bool, queue_id: Option<u16>) -> Value {
     let mut object = Object::default();
     put_identity(&mut object, sight);
-    for (key, value) in [
-        ("pci_dev_id", "0x1041"),
-        ("pci_vendor_id", "0x1af4"),
-        ("pci_class_code", "0x20000"),
-        ("pci_subsys_id", "0x1041"),
-        ("pci_subsys_vendor_id", "0x1af4"),
-        ("pci_revision_id", "1"),
-    ] {
-        object.put(key, value);
-    }
+    let PciIds { vendor, device, class } = sight.pci;
+    object.hex("pci_dev_id", device);
+    object.hex("pci_vendor_id", vendor);
+    // Of the class only its base is told.
+    object.hex("pci_class_code", class & 0xff_0000);
+    object.hex("pci_subsys_id", device);
+    object.hex("pci_subsys_vendor_id", vendor);
+    object.text("pci_revision_id", 1);
     object.put("device_feature", features(sight.function.spec.features()));
     object.put("driver_feature", features(sight.accepted));
     object.put("status", status(sight.status));

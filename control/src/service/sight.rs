@@ -16,11 +16,13 @@ impl Service {
         let vfs = self.vfs_of(key);
         let pool = self.pool_of(key);
         let even = self.host.limits.vfs_per_pf;
+        let pci = self.host.limits.pci;
         let entry = &mut self.entries[key];
         let function = &entry.function;
         let of = |index: u16| counts.iter().find(|queue| queue.queue_index == index);
         let mut sight = Sight {
             function,
+            pci,
             vfs: (if function.identity.class == Class::StaticPf { even } else { 0 }, vfs.len() as u16),
             pool,
             has_device: entry.live.is_some(),
