@@ -303,3 +303,20 @@ fn what_cannot_be_made_anew_is_as_it_was() {
     connect_to(&path).unwrap();
     assert_eq!((&house.one(0)["enabled"], house.health(0)), (&json!("1"), json!("Good")));
 }
+
+#[test]
+fn what_had_no_device_is_left_without_one() {
+    let mut house = House::new(ROOMY, "{}");
+    house.done("sriov", json!({ "pf": 0, "num_vfs": 1 }));
+    let change = |pairs: u16| json!({ "pf": 0, "vf": 0, "subcmd": "device", "max_queue_pairs": pairs });
+    house.refused("modify", change(0), "not be functional");
+    let path = house.dir.path().join("pf0vf0.sock");
+    let somebody = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let why = house.ask("modify", change(1)).unwrap_err();
+    assert!(why.contains("pf0vf0.sock") && !why.contains("as it was"), "{why}");
+    let query = house.done("query", json!({ "pf": 0, "vf": 0 }));
+    assert_eq!(query["devices"][0]["max_queue_pairs"], "0");
+    drop(somebody);
+    fs::remove_file(path).unwrap();
+    house.done("modify", change(1));
+}
