@@ -148,6 +148,9 @@ pub struct Validate {
     /// The configuration file.
     #[arg(short, long, value_name = "PATH", default_value = "/opt/mellanox/mlnx_virtnet/virtnet.conf")]
     pub file: PathBuf,
+    /// Print the JSON Schema of configuration files instead.
+    #[arg(long, conflicts_with = "file")]
+    pub schema: bool,
 }
 
 /// `update`

@@ -60,6 +60,7 @@ fn main() -> ExitCode {
 /// What is to be printed.
 fn run(arguments: &Arguments) -> Result<(String, Status), Failure> {
     match arguments.command.task() {
+        Task::Validate(args) if args.schema => Ok((Config::schema(), Status::Done)),
         Task::Validate(args) => {
             Config::read(&args.file).map_err(|error| failure(Status::Refused)(error.into()))?;
             Ok((format!("{} is valid", args.file.display()), Status::Done))

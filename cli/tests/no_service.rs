@@ -33,6 +33,15 @@ fn a_configuration_file_is_good_or_not() {
 }
 
 #[test]
+fn the_schema_of_configuration_files_is_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (status, out, error) = virtnet(folder.path(), &["validate", "--schema"]);
+    assert_eq!((status, error.as_str()), (0, ""));
+    assert!(serde_json::from_str::<Value>(&out).unwrap()["properties"]["static_pf"].is_object());
+    assert_eq!(virtnet(folder.path(), &["validate", "--schema", "-f", "virtnet.conf"]).0, 2);
+}
+
+#[test]
 fn firmware_settings_are_set_for_the_next_start() {
     let folder = tempfile::tempdir().unwrap();
     let query = |run_dir: &Path, more: &[&str]| {

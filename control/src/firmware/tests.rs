@@ -42,6 +42,18 @@ fn current(entries: &str) -> String {
 }
 
 #[test]
+fn every_entry_is_documented_with_its_values_and_default() {
+    let page = include_str!("../../../docs/firmware.md");
+    let rows: Vec<_> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    assert_eq!(rows.len(), Entry::ALL.len());
+    for (row, entry) in rows.into_iter().zip(Entry::ALL) {
+        let kind = entry.kind();
+        let begins = format!("| `{entry}` | {} | {} | ", kind.allowed(), kind.text(entry.default_value()));
+        assert!(row.starts_with(&begins), "{row}: {begins}");
+    }
+}
+
+#[test]
 fn every_entry_has_its_place_and_default() {
     let expected = [
         ("VIRTIO_NET_EMULATION_ENABLE", "False(0)"),
