@@ -2,7 +2,12 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
 
+use serde_json::json;
+use virtnet_control::rpc::Client;
 use virtnet_tests::draw::Draw;
 
 use crate::process::Process;
@@ -132,6 +137,34 @@ fn hostile_peers_do_not_keep_operators_out() {
     drop(peers);
     assert_eq!(service.list().len(), list.len());
     assert!(service.daemon().is_running());
+    service.end();
+}
+
+#[test]
+fn a_controller_without_descriptors_goes_on_and_lets_front_ends_in_when_it_has_some() {
+    let mut service = Service::board();
+    let mut asking = Client::connect(&service.path("virtnet.sock"), SOON).unwrap();
+    asking.call("version", json!({})).unwrap();
+    let id = service.daemon().id();
+    let next = (0..1024).find(|fd| !Path::new(&format!("/proc/{id}/fd/{fd}")).exists()).unwrap();
+    let limit = |soft: u32| {
+        let set = Command::new("prlimit").args(["--pid", &id.to_string(), &format!("--nofile={soft}:")]).status();
+        assert!(set.expect("util-linux is here").success());
+    };
+    limit(next);
+    let waiting = UnixStream::connect(service.path("pf0.sock")).unwrap();
+    let began = Instant::now();
+    service.daemon().wait_for("accepting a connection", 0, SOON);
+    // Each of these is a turn of its loop at least.
+    for _ in 0..100 {
+        asking.call("version", json!({})).unwrap();
+    }
+    let refused = service.log().matches("accepting a connection").count() as u64;
+    assert!(refused <= 2 + began.elapsed().as_secs(), "it tries again and again: {refused} times");
+    limit(1024);
+    drop(waiting);
+    let (mut guest, _frontend) = service.guest("pf0.sock");
+    guest.loop_frames(10);
     service.end();
 }
 

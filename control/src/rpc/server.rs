@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fs::Mode;
@@ -14,14 +14,13 @@ use serde_json::Value;
 use super::connection::Connection;
 use super::work::error_line;
 use super::{Error, Handler, Params};
-use crate::vhost_user::listener::{Listener, PathError};
+use crate::vhost_user::entrance::Entrance;
+use crate::vhost_user::listener::PathError;
 
 /// Connections that are served at a time. For one more, the one that was quiet for the longest is told so, and closed.
 pub const CONNECTIONS_MAX: usize = 64;
 /// Connections taken in a turn.
 const ACCEPTS_PER_TURN: usize = 16;
-/// How long nobody is let in when the system has refused to.
-const REST: Duration = Duration::from_secs(1);
 
 /// A socket that is asked, and those who ask.
 ///
@@ -29,13 +28,11 @@ const REST: Duration = Duration::from_secs(1);
 /// [`Server::wakes_at`] has come, [`Server::turn_those_due`] is to be called.
 #[derive(Debug)]
 pub struct Server {
-    listener: Listener,
+    entrance: Entrance,
     first_token: u64,
     connections: Vec<Option<Connection>>,
     /// Who may ask.
     users: [Uid; 2],
-    /// Nobody is let in until then.
-    rests_until: Option<Instant>,
 }
 
 impl Server {
@@ -49,11 +46,10 @@ impl Server {
     /// [`PathError`]: somebody listens there already, or it cannot be.
     pub fn listen(path: &Path, first_token: u64) -> Result<Self, PathError> {
         Ok(Self {
-            listener: Listener::bind(path, Mode::RUSR | Mode::WUSR)?,
+            entrance: Entrance::bind(path, Mode::RUSR | Mode::WUSR)?,
             first_token,
             connections: std::iter::repeat_with(|| None).take(CONNECTIONS_MAX).collect(),
             users: [geteuid(), Uid::ROOT],
-            rests_until: None,
         })
     }
 
@@ -62,7 +58,7 @@ impl Server {
     /// # Errors
     /// The system's.
     pub fn watch(&self, epoll: &OwnedFd) -> io::Result<()> {
-        Ok(add(epoll, self.listener.as_fd(), self.first_token)?)
+        Ok(self.entrance.open(epoll, self.first_token)?)
     }
 
     /// Whether `token` is one of this server's.
@@ -90,7 +86,7 @@ impl Server {
 
     /// When [`Self::turn_those_due`] is to be called even if nothing is reported. Long ago, if there is work left.
     pub fn wakes_at(&self) -> Option<Instant> {
-        self.connections.iter().flatten().filter_map(Connection::wakes_at).chain(self.rests_until).min()
+        self.connections.iter().flatten().filter_map(Connection::wakes_at).chain(self.entrance.wakes_at()).min()
     }
 
     /// Goes on with work that is left, and drops those who take too long.
@@ -100,12 +96,7 @@ impl Server {
         epoll: &OwnedFd,
         handle: &mut impl FnMut(&str, Params) -> Result<Value, E>,
     ) {
-        if self.rests_until.is_some_and(|at| at <= now) {
-            self.rests_until = match add(epoll, self.listener.as_fd(), self.first_token) {
-                Ok(()) => None,
-                Err(_) => Some(now + REST),
-            };
-        }
+        self.entrance.wake(now, epoll, self.first_token);
         for index in 0..self.connections.len() {
             let wakes_at = self.connections[index].as_ref().and_then(Connection::wakes_at);
             if wakes_at.is_some_and(|at| at <= now) {
@@ -116,21 +107,9 @@ impl Server {
 
     fn accept(&mut self, now: Instant, epoll: &OwnedFd) {
         for _ in 0..ACCEPTS_PER_TURN {
-            match self.listener.accept() {
-                Ok(Some(stream)) => self.admit(stream, now, epoll),
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::warn!("accepting a connection: {error}");
-                    return self.rest(now, epoll);
-                }
-            }
+            let Some(stream) = self.entrance.accept(now, epoll) else { return };
+            self.admit(stream, now, epoll);
         }
-    }
-
-    /// Lets nobody in for a while: who waits would be reported again at once.
-    fn rest(&mut self, now: Instant, epoll: &OwnedFd) {
-        let _ = epoll::delete(epoll, &self.listener);
-        self.rests_until = Some(now + REST);
     }
 
     fn admit(&mut self, stream: OwnedFd, now: Instant, epoll: &OwnedFd) {

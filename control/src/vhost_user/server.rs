@@ -4,14 +4,15 @@
 //! served next. A device that looks for its front end goes on doing so for ever, at a slackening pace.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
 use rustix::fs::Mode;
 
-use super::listener::{Listener, PathError, connect_to};
+use super::entrance::Entrance;
+use super::listener::{PathError, connect_to};
 use super::session::{Backend, Counters, Refusal, Served, Session};
 
 /// The pause after the first look that found nobody; each one after it is twice as long, up to [`PAUSE_MAX`].
@@ -24,7 +25,7 @@ const REFUSALS_LOGGED: u64 = 16;
 #[derive(Debug)]
 enum Meeting {
     /// It comes to us.
-    Listen(Listener),
+    Listen(Entrance),
     /// We go to it.
     Connect {
         path: PathBuf,
@@ -53,7 +54,7 @@ impl Endpoint {
     /// # Errors
     /// [`PathError`]: somebody listens there already, or it cannot be.
     pub fn listen(name: &str, path: &Path, mode: Mode) -> Result<Self, PathError> {
-        Ok(Self::new(name, Meeting::Listen(Listener::bind(path, mode)?)))
+        Ok(Self::new(name, Meeting::Listen(Entrance::bind(path, mode)?)))
     }
 
     /// Looks for a front end that listens at `path`, from now on.
@@ -71,7 +72,7 @@ impl Endpoint {
     /// The system's.
     pub fn watch(&self, epoll: &OwnedFd, token: u64) -> io::Result<()> {
         match &self.meeting {
-            Meeting::Listen(listener) => Ok(add(epoll, listener.as_fd(), token)?),
+            Meeting::Listen(entrance) => Ok(entrance.open(epoll, token)?),
             Meeting::Connect { .. } => Ok(()),
         }
     }
@@ -88,7 +89,7 @@ impl Endpoint {
                 Served::Refused(refusal) => tell_refusal(&self.name, session, &refusal),
                 Served::Ended(why) => self.end(device, epoll, token, why.map(|why| why.to_string())),
             }
-        } else if let Some(stream) = self.meet() {
+        } else if let Some(stream) = self.meet(epoll, token) {
             self.begin(stream, device, epoll, token);
         }
     }
@@ -96,8 +97,9 @@ impl Endpoint {
     /// When [`Self::turn`] is to be called even if nothing is reported.
     pub fn wakes_at(&self) -> Option<Instant> {
         match &self.meeting {
-            Meeting::Connect { at, .. } if self.session.is_none() => Some(*at),
-            _ => None,
+            _ if self.session.is_some() => None,
+            Meeting::Connect { at, .. } => Some(*at),
+            Meeting::Listen(entrance) => entrance.wakes_at(),
         }
     }
 
@@ -128,14 +130,15 @@ impl Endpoint {
     }
 
     /// A front end, if there is one to be had now.
-    fn meet(&mut self) -> Option<OwnedFd> {
+    fn meet(&mut self, epoll: &OwnedFd, token: u64) -> Option<OwnedFd> {
+        let now = Instant::now();
         match &mut self.meeting {
-            Meeting::Listen(listener) => listener.accept().unwrap_or_else(|error| {
-                tracing::warn!(device = self.name, "accepting a connection: {error}");
-                None
-            }),
+            Meeting::Listen(entrance) => {
+                entrance.wake(now, epoll, token);
+                entrance.accept(now, epoll)
+            }
             Meeting::Connect { path, at, pause } => {
-                if Instant::now() < *at {
+                if now < *at {
                     return None;
                 }
                 match connect_to(path) {
@@ -151,14 +154,18 @@ impl Endpoint {
     }
 
     fn begin(&mut self, stream: OwnedFd, device: &impl Backend, epoll: &OwnedFd, token: u64) {
-        if let Err(errno) = add(epoll, stream.as_fd(), token) {
+        let data = epoll::EventData::new_u64(token);
+        if let Err(errno) = epoll::add(epoll, &stream, data, epoll::EventFlags::IN) {
             // The connection closes here, and the front end comes again, or we look again.
             tracing::error!(device = self.name, "watching a connection: {errno}");
+            if let Meeting::Connect { at, pause, .. } = &mut self.meeting {
+                slacken(at, pause);
+            }
             return;
         }
-        if let Meeting::Listen(listener) = &self.meeting {
+        if let Meeting::Listen(entrance) = &self.meeting {
             // The next one waits in the queue.
-            let _ = epoll::delete(epoll, listener);
+            entrance.shut(epoll);
         }
         self.sessions += 1;
         self.session = Some(Session::new(stream, device));
@@ -178,11 +185,7 @@ impl Endpoint {
             Some(why) => tracing::warn!(device = self.name, session, messages, refused, "the session is over: {why}"),
         }
         match &mut self.meeting {
-            Meeting::Listen(listener) => {
-                if let Err(errno) = add(epoll, listener.as_fd(), token) {
-                    tracing::error!(device = self.name, "watching for front ends: {errno}");
-                }
-            }
+            Meeting::Listen(entrance) => entrance.reopen(Instant::now(), epoll, token),
             Meeting::Connect { at, pause, .. } if messages == 0 => slacken(at, pause),
             Meeting::Connect { at, pause, .. } => (*at, *pause) = (Instant::now() + PAUSE_MIN, PAUSE_MIN),
         }
@@ -192,10 +195,6 @@ impl Endpoint {
 fn slacken(at: &mut Instant, pause: &mut Duration) {
     *at = Instant::now() + *pause;
     *pause = PAUSE_MAX.min(*pause * 2);
-}
-
-fn add(epoll: &OwnedFd, fd: BorrowedFd<'_>, token: u64) -> rustix::io::Result<()> {
-    epoll::add(epoll, fd, epoll::EventData::new_u64(token), epoll::EventFlags::IN)
 }
 
 fn tell_refusal(device: &str, session: &Session, refusal: &Refusal) {

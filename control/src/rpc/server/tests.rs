@@ -1,6 +1,7 @@
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use rustix::event::Timespec;
 use rustix::event::epoll::CreateFlags;
@@ -10,6 +11,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::refusal::{Code, Refusal};
 use crate::rpc::{LINE_BYTES_MAX, PATIENCE};
+use crate::vhost_user::entrance::REST;
 
 const FIRST_TOKEN: u64 = 1000;
 const SOON: Duration = Duration::from_secs(20);
@@ -269,7 +271,7 @@ fn who_sends_too_long_a_line_is_told_before_the_end() {
 fn nobody_is_let_in_while_the_system_refuses() {
     let mut bench = Bench::new();
     let now = bench.now();
-    bench.server.rest(now, &bench.epoll);
+    bench.server.entrance.rest(now, &bench.epoll);
     let mut peer = bench.connect();
     peer.send(&request(1, "echo"));
     assert_eq!(bench.turn(), 0, "and the loop does not spin");

@@ -1,6 +1,8 @@
 use rustix::event::Timespec;
 use rustix::event::epoll::CreateFlags;
 
+use super::super::entrance::REST;
+use super::super::listener::Listener;
 use super::super::message::{FrontendRequest, Header, ProtocolFeatures, VHOST_USER_F_PROTOCOL_FEATURES};
 use super::super::session::diary::Diary;
 use super::super::socket::{Connection, Received};
@@ -114,6 +116,25 @@ fn a_device_looks_for_its_front_end_until_it_finds_it_and_again_when_it_is_gone(
         drop((peer, listener));
         bench.run_until(|endpoint| endpoint.session().is_none());
     }
+}
+
+#[test]
+fn nobody_is_let_in_while_the_system_refuses() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let mut bench = Bench::new(Endpoint::listen("vm1", &path, OWNER).unwrap());
+    let Meeting::Listen(entrance) = &mut bench.endpoint.meeting else { unreachable!() };
+    let past = Instant::now().checked_sub(REST).unwrap();
+    entrance.rest(past + Duration::from_secs(3600), &bench.epoll);
+    let mut peer = knock(&path);
+    let mut events = Vec::with_capacity(4);
+    let brief = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+    epoll::wait(&bench.epoll, rustix::buffer::spare_capacity(&mut events), Some(&brief)).unwrap();
+    assert!(events.is_empty(), "and the loop does not spin");
+    let Meeting::Listen(entrance) = &mut bench.endpoint.meeting else { unreachable!() };
+    entrance.rest(past, &bench.epoll);
+    bench.run_until(|_| is_answered(&mut peer));
+    assert_eq!(bench.endpoint.wakes_at(), None);
 }
 
 #[test]
