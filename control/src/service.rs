@@ -41,6 +41,8 @@ struct Entry {
     live: Option<Live>,
     /// What its queues had counted on devices of the engine that it does not have any more.
     past: Vec<QueueCountsOf>,
+    /// How many VFs it is to have.
+    num_vfs: u16,
 }
 
 /// A device and its socket.
@@ -75,8 +77,7 @@ impl Service {
         let mut engine = start_engine(&host).context("starting the engine")?;
         let uplinks = port::add_uplinks(&mut engine, &host.config.switch)?;
         let mut service = Self { host, engine, uplinks, entries: Slab::new(), recovery, epoll };
-        service.start_static_pfs()?;
-        service.recover();
+        service.recover()?;
         Ok(service)
     }
 
@@ -135,11 +136,12 @@ impl Service {
     /// Adds a function, and opens its socket if it has enough for a driver. Returns its key.
     ///
     /// # Errors
-    /// The engine or the system refuses; nothing is left of it.
+    /// Another function has its address or its socket, or the engine or the system refuses; nothing is left of it.
     pub fn add(&mut self, function: Function) -> anyhow::Result<usize> {
+        self.check_is_alone(&function)?;
         let key = self.entries.vacant_key();
         let live = self.live_of(&function, key)?;
-        self.entries.insert(Entry { function, live, past: Vec::new() });
+        self.entries.insert(Entry { function, live, past: Vec::new(), num_vfs: 0 });
         Ok(key)
     }
 

@@ -41,6 +41,8 @@ fn check(service: &mut Service, what: &str) {
     let mut sockets = BTreeSet::from(["virtnet.sock".to_owned()]);
     let mut files = BTreeSet::new();
     let mut may_be = BTreeSet::new();
+    let vfs = list.iter().filter(|device| device["function_type"] == "VF").count();
+    assert!(vfs == 0 || vfs == 2, "{what}: {vfs} VFs");
     for device in &list {
         sockets.insert(match (&device["pf_id"], &device["parent_pf_id"], &device["vf_id"]) {
             (Value::Null, pf, vf) => format!("pf{pf}vf{vf}.sock"),

@@ -36,6 +36,7 @@ fn functions_and_their_settings_come_back() {
     for signal in ENDS {
         service.start_again_after(signal);
         assert_eq!(settings(&service), before, "after {signal:?}");
+        assert_eq!(service.log().matches("device is ready").count(), before.len(), "each is made once");
         assert_eq!(service.query("-p 3")["device_feature"], features);
         assert_eq!(service.query("-p 0")["num_desc_drop_pkts"], "0", "drops are counted still");
         assert!(!service.log().contains("ERROR"), "{}", service.log());
@@ -175,7 +176,12 @@ fn a_file_of_a_function_that_cannot_be_any_more_costs_nothing_else() {
     assert_eq!(ids, [0, 1, 2, 3].map(Some));
     let vuids = service.vuids();
     assert_eq!(vuids.last(), Some(&kept));
-    service.wait_error(&[&before[2]]);
+    service.wait_error(&[&before[2], "pf2 is a static PF now"]);
+    // It is back as soon as the id is free.
+    service.end();
+    service.configure(&loopback());
+    service.start();
+    assert_eq!(service.vuids(), before);
 }
 
 #[test]

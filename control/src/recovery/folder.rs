@@ -34,6 +34,9 @@ const TEMP_PREFIX: &str = ".new-";
 pub struct Folder {
     path: PathBuf,
     handle: OwnedFd,
+    /// How many changes a test lets it make, as if the process were killed then.
+    #[cfg(test)]
+    pub(crate) changes_left: std::sync::atomic::AtomicUsize,
 }
 
 /// The file that is to be the new one of this name.
@@ -80,10 +83,16 @@ impl Folder {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let handle = rustix::fs::open(&path, flags, Mode::empty());
         let handle = handle.map_err(|errno| failed("opening it as a folder", errno.into()))?;
-        Ok(Self { path, handle })
+        Ok(Self {
+            path,
+            handle,
+            #[cfg(test)]
+            changes_left: usize::MAX.into(),
+        })
     }
 
-    /// Writes functions' files: after this, and after a crash at any moment of it, each is the old one or the new one.
+    /// Writes functions' files: after this, and after a crash at any moment of it, each is the old one or the new one. The last one
+    /// is new only if all are.
     ///
     /// # Errors
     /// A record could not be read back: its VUID cannot name a file, a value is out of range, or values contradict each
@@ -96,21 +105,35 @@ impl Folder {
                 let _ = self.unlink(temp_of(&name));
             });
         })?;
-        for name in &names {
-            let renamed = rustix::fs::renameat(&self.handle, temp_of(name), &self.handle, name);
-            renamed.map_err(|errno| self.wrong(name, system("renaming its new file")(errno)))?;
+        if let Some((last, others)) = names.split_last() {
+            others.iter().try_for_each(|name| self.put_in_place(name))?;
+            if !others.is_empty() {
+                self.sync().map_err(|fault| self.wrong_itself(fault))?;
+            }
+            self.put_in_place(last)?;
         }
         self.sync().map_err(|fault| self.wrong_itself(fault))
     }
 
-    /// Removes functions' files, of those that have one.
+    fn put_in_place(&self, name: &str) -> Result<(), RecoveryError> {
+        let renamed = self.change().and_then(|()| {
+            let renamed = rustix::fs::renameat(&self.handle, temp_of(name), &self.handle, name);
+            renamed.map_err(system("renaming its new file"))
+        });
+        renamed.map_err(|fault| self.wrong(name, fault))
+    }
+
+    /// Removes functions' files, of those that have one. After a crash at any moment of it, the first is there only if all are.
     ///
     /// # Errors
     /// What was given is no VUID, or the system's.
     pub fn remove<'a>(&self, vuids: impl IntoIterator<Item = &'a str>) -> Result<(), RecoveryError> {
-        for vuid in vuids {
+        for (index, vuid) in vuids.into_iter().enumerate() {
             let name = self.name_of(vuid)?;
             self.unlink(&name).map_err(|fault| self.wrong(&name, fault))?;
+            if index == 0 {
+                self.sync().map_err(|fault| self.wrong_itself(fault))?;
+            }
         }
         self.sync().map_err(|fault| self.wrong_itself(fault))
     }
@@ -197,6 +220,7 @@ impl Folder {
         let written = text.and_then(|text| {
             let temp = temp_of(&name);
             self.unlink(&temp)?;
+            self.change()?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let handle = rustix::fs::openat(&self.handle, &temp, flags, Mode::RUSR | Mode::WUSR);
             let mut file = File::from(handle.map_err(system("making its new file"))?);
@@ -248,7 +272,19 @@ impl Folder {
         Err(Fault::Foreign { what })
     }
 
+    /// Called before every change of the folder.
+    fn change(&self) -> Result<(), Fault> {
+        #[cfg(test)]
+        {
+            use std::sync::atomic::Ordering::Relaxed;
+            let left = self.changes_left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
+            left.map_err(|_| system("being alive")(Errno::INTR))?;
+        }
+        Ok(())
+    }
+
     fn unlink<N: rustix::path::Arg>(&self, name: N) -> Result<(), Fault> {
+        self.change()?;
         match rustix::fs::unlinkat(&self.handle, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => Err(system("removing it")(errno)),

@@ -6,6 +6,7 @@ use super::error::Fault;
 use crate::class::Class;
 use crate::config::value;
 use crate::config::{Hex, Mac};
+use crate::function::pools;
 
 /// A function's state. The first ten keys are the product's; the others are there when they differ from what the function
 /// would come up with.
@@ -72,6 +73,13 @@ pub struct Record {
         skip_serializing_if = "Option::is_none"
     )]
     pub num_msix: Option<u16>,
+    /// Of a PF's VF 0: how many VFs the PF has, 1 to 1008. That file is written last and removed first, so all of them are there or none.
+    #[serde(
+        default,
+        deserialize_with = "value::optional_between::<_, _, 1, 1008>",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub num_vfs: Option<u16>,
     /// Whether the link is up.
     #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
     pub link: Option<bool>,
@@ -134,6 +142,14 @@ impl Record {
             let (found, name, least, most) = (record.sf_num, class.name(), allowed.start(), allowed.end());
             let text = format!("sf_num {found} is not a {name}'s: {least} to {most} are allowed");
             return Err(Fault::Contradiction(text));
+        }
+        if let Some(msix) = record.num_msix.filter(|msix| record.mq > pools::pairs_of(*msix)) {
+            let text =
+                format!("mq {} needs {} MSI-X vectors, num_msix is {msix}", record.mq, pools::msix_of(record.mq));
+            return Err(Fault::Contradiction(text));
+        }
+        if record.num_vfs.is_some() && record.vf_id != Some(0) {
+            return Err(Fault::Contradiction("num_vfs is given: only a PF's VF 0 has it".into()));
         }
         Ok(record)
     }

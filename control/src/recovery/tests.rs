@@ -10,6 +10,7 @@ use rustix::fs::{FileType, Mode};
 use super::*;
 use crate::class::Class;
 use crate::config::{Hex, Mac};
+use crate::function::pools;
 
 const HOTPLUG: &str = r#"{
   "port_ib_dev": "mlx5_0",
@@ -409,14 +410,17 @@ prop_compose! {
         mtu in option::of(68..=65535u16),
         features in hex(),
         size_bits in option::of(2..=15u32),
-        num_msix in option::of(0..=2048u16),
+        spare_msix in option::of(0..=1792u16),
+        num_vfs in option::of(1..=1008u16),
         (link, drop_count, packet_counter) in (switch(), switch(), switch()),
     ) -> Record {
         Record {
             mtu,
             features,
             max_queue_size: size_bits.map(|bits| 1 << bits),
-            num_msix,
+            // Enough for its queue pairs.
+            num_msix: spare_msix.map(|spare| pools::msix_of(identity.mq) + spare),
+            num_vfs: num_vfs.filter(|_| identity.vf_id == Some(0)),
             link,
             drop_count,
             packet_counter,

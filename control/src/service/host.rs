@@ -116,12 +116,15 @@ impl Host {
         let parent = &self.config.ib_dev_for_static_pf;
         let identity = self.identity(Id::Vf { pf, vf }, Seat::Vf { pf, vf, per_pf }, None, parent);
         let settings = &self.config.vf;
-        let mac = settings.mac_base.zip(settings.vfs_per_pf).map(|(base, bases_per_pf)| {
-            // Where more VFs are made than addresses were planned for, addresses come again.
-            mac_after(base, u32::from(pf) * u32::from(bases_per_pf) + u32::from(vf % bases_per_pf.max(1)))
-        });
+        let mac = self.vf_mac(pf, vf);
         let offered = settings.features.map_or(self.features_default(), |bits| features::known(bits.0));
         self.function(identity, self.vf_share(), mac, settings.max_queue_size.unwrap_or(QUEUE_SIZE), MTU, offered)
+    }
+
+    /// The address that is planned for a VF. Where more are made than addresses were planned for, addresses come again.
+    pub fn vf_mac(&self, pf: u16, vf: u16) -> Option<Mac> {
+        let (base, per_pf) = self.config.vf.mac_base.zip(self.config.vf.vfs_per_pf)?;
+        Some(mac_after(base, u32::from(pf) * u32::from(per_pf) + u32::from(vf % per_pf.max(1))))
     }
 
     /// A hotplug PF as its file has it.

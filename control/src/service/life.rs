@@ -1,12 +1,10 @@
 //! Functions come and go: static PFs at the start, hotplug PFs by command, VFs all at once.
 
-use anyhow::Context;
-
 use super::Service;
 use super::modify::{check_mtu, check_queue_size};
 use crate::class::Class;
 use crate::config::Mac;
-use crate::function::{Id, Identity, Seat, Share, pools};
+use crate::function::{Function, Id, Identity, Seat, Share, pools};
 use crate::refusal::{Code, Refusal};
 
 /// A PF to be plugged.
@@ -29,26 +27,6 @@ pub struct Plug {
 }
 
 impl Service {
-    /// Makes the static PFs. One that the firmware has and that cannot be made is told of, and does not keep the others away.
-    ///
-    /// # Errors
-    /// One that the configuration describes cannot be had.
-    pub fn start_static_pfs(&mut self) -> anyhow::Result<()> {
-        let described = self.host.config.devices.len();
-        for n in 0..self.host.static_pfs() {
-            let made = self.host.static_pf(n).map_err(anyhow::Error::from).and_then(|function| {
-                let name = function.spec.name.clone();
-                self.add(function).with_context(|| format!("device {name:?}"))
-            });
-            match made {
-                Err(error) if usize::from(n) < described => return Err(error),
-                Err(error) => tracing::error!("static PF {n}: {error:#}"),
-                Ok(_) => {}
-            }
-        }
-        Ok(())
-    }
-
     /// Plugs a PF. Returns its key.
     ///
     /// # Errors
@@ -119,25 +97,35 @@ impl Service {
         if count > 0 && others + usize::from(count) > usize::from(most) {
             return Err(Code::IdOutOfRange.because(format!("{count} VFs beside {others}; {most} are allowed in all")));
         }
-        let mut made = Vec::with_capacity(count.into());
-        for vf in 0..count {
-            match self.add(self.host.vf(pf, vf)) {
+        if count == 0 {
+            // Some may have a file and no function.
+            let meant = std::mem::take(&mut self.entries[key].num_vfs);
+            self.forget((0..meant).map(|vf| self.host.vf(pf, vf).identity));
+            self.take_out(&there)?;
+            if !there.is_empty() {
+                tracing::info!("static PF[{pf}], Unload ({}) VFs finished", there.len());
+            }
+            return Ok(());
+        }
+        let planned: Vec<Function> = (0..count).map(|vf| self.host.vf(pf, vf)).collect();
+        planned.iter().try_for_each(|function| self.check_is_alone(function))?;
+        let addresses = self.host.config.vf.mac_base.and(self.host.config.vf.vfs_per_pf);
+        if let Some(addresses) = addresses.filter(|addresses| *addresses < count) {
+            tracing::warn!("PF {pf}: vf.vfs_per_pf is {addresses}: {count} VFs have addresses of one another");
+        }
+        let mut made = Vec::with_capacity(planned.len());
+        for function in planned {
+            let id = function.identity.id;
+            match self.add(function) {
                 Ok(key) => made.push(key),
                 Err(error) => {
                     self.discard(&made)?;
-                    return Err(Code::SfCreate.because(format!("VF {vf}: {error:#}")));
+                    return Err(Code::SfCreate.because(format!("{id}: {error:#}")));
                 }
             }
         }
-        if count > 0 {
-            self.keep_or_discard(&made)
-        } else if there.is_empty() {
-            Ok(())
-        } else {
-            self.discard(&there)?;
-            tracing::info!("static PF[{pf}], Unload ({}) VFs finished", there.len());
-            Ok(())
-        }
+        self.entries[key].num_vfs = count;
+        self.keep_or_discard(&made).inspect_err(|_| self.entries[key].num_vfs = 0)
     }
 
     /// Functions that would not be there after a restart are not there before.
@@ -145,12 +133,17 @@ impl Service {
         self.keep(keys).or_else(|refusal| self.discard(keys).and(Err(refusal)))
     }
 
-    /// Takes functions out, and their files with them.
+    /// Takes functions out, and their files before them.
     fn discard(&mut self, keys: &[usize]) -> Result<(), Refusal> {
-        let mut gone = Vec::with_capacity(keys.len());
-        let removed = keys.iter().try_for_each(|&key| self.remove(key).map(|function| gone.push(function)));
-        self.forget(&gone);
-        removed.map_err(|error| Code::UnplugNotReady.because(format!("{error:#}")))
+        self.forget(keys.iter().map(|&key| self.entries[key].function.identity.clone()));
+        self.take_out(keys)
+    }
+
+    /// Takes functions out, all of them, whichever makes trouble.
+    fn take_out(&mut self, keys: &[usize]) -> Result<(), Refusal> {
+        let removed: Vec<_> = keys.iter().map(|&key| self.remove(key)).collect();
+        let first = removed.into_iter().find_map(Result::err);
+        first.map_or(Ok(()), |error| Err(Code::UnplugNotReady.because(format!("{error:#}"))))
     }
 
     fn identities(&self) -> impl Iterator<Item = &Identity> {

@@ -137,7 +137,7 @@ impl Service {
                 let most = crate::function::pools::pairs_of(share.msix.max(self.host.limits.msix_pf));
                 return Err(Code::Queues.because(format!("{} queue pairs; 1 to {most} are allowed", wanted.pairs)));
             }
-            Id::Pf(_) => share.pairs = wanted.pairs,
+            Id::Pf(_) => *share = Share { msix: share.msix.max(wanted.msix), ..wanted },
             Id::Vf { pf, .. } => {
                 let pf = self.key_of(Id::Pf(pf)).ok_or_else(|| Code::NotFound.because(format!("PF {pf}")))?;
                 self.pool_of(pf).allows(*share, wanted)?;
@@ -172,15 +172,34 @@ impl Service {
         }
     }
 
-    /// Refuses an address that another function has.
+    /// Refuses an address that another function has. VFs of a PF have the same one where it was planned so.
     ///
     /// # Errors
     /// [`Code::Mac`].
-    pub fn check_mac_is_free(&self, mac: Mac, but: Option<Id>) -> Result<(), Refusal> {
-        let others = self.entries.iter().map(|(_, entry)| &entry.function);
-        let other = others.into_iter().find(|other| other.spec.mac == mac && Some(other.identity.id) != but);
-        match other {
-            Some(other) => Err(Code::Mac.because(format!("{mac} is {}'s", other.identity.id))),
+    pub fn check_mac_is_free(&self, mac: Mac, id: Option<Id>) -> Result<(), Refusal> {
+        let is_planned = |id: Id| matches!(id, Id::Vf { pf, vf } if self.host.vf_mac(pf, vf) == Some(mac));
+        let may_share = |other: Id| id.is_some_and(|id| id.pf() == other.pf() && is_planned(id) && is_planned(other));
+        let mut having = self.entries.iter().filter(|(_, entry)| entry.function.spec.mac == mac);
+        let other = having.find_map(|(_, entry)| {
+            let other = entry.function.identity.id;
+            (Some(other) != id && !may_share(other)).then_some(other)
+        });
+        other.map_or(Ok(()), |other| Err(Code::Mac.because(format!("{mac} is {other}'s"))))
+    }
+
+    /// Refuses a function whose address or socket another one has.
+    ///
+    /// # Errors
+    /// [`Code::Mac`] or [`Code::InvalidArgument`].
+    pub(super) fn check_is_alone(&self, function: &Function) -> Result<(), Refusal> {
+        self.check_mac_is_free(function.spec.mac, Some(function.identity.id))?;
+        let path = &function.socket.path;
+        let mut others = self.entries.iter().map(|(_, entry)| &entry.function);
+        match others.find(|other| other.socket.path.as_os_str() == path.as_os_str()) {
+            Some(other) => {
+                let why = format!("{} is the socket of {}", path.display(), other.identity.id);
+                Err(Code::InvalidArgument.because(why))
+            }
             None => Ok(()),
         }
     }

@@ -94,6 +94,16 @@ fn plugged(mac: &str) -> Value {
     json!({ "ib_device": "mlx5_0", "mac": mac, "mtu": 1500, "max_queue_pairs": 1, "max_queue_size": 256 })
 }
 
+/// A hook of the recovery folder: it makes so many changes more, as if the process were killed then.
+fn killed_after(house: &House, changes: usize) {
+    let folder = house.service.recovery.as_ref().unwrap();
+    folder.changes_left.store(changes, std::sync::atomic::Ordering::Relaxed);
+}
+
+fn ids(house: &House) -> Vec<String> {
+    house.service.functions().iter().map(|(_, one)| one.identity.id.to_string()).collect()
+}
+
 /// So many static PFs, described one by one.
 fn described(count: usize) -> String {
     let devices = (0..count).map(|n| json!({ "name": format!("vm{n}"), "socket": format!("vm{n}.sock") }));
@@ -261,11 +271,13 @@ fn health_is_a_list_when_all_are_asked_for() {
 
 #[test]
 fn a_socket_that_somebody_has_costs_its_function_and_nothing_else() {
-    let mut house = House::new(ROOMY, r#"{"devices": [{"name": "vm", "socket": "pf1.sock"}]}"#);
+    let mut house = House::new(ROOMY, "{}");
+    let somebody = std::os::unix::net::UnixListener::bind(house.dir.path().join("pf1.sock")).unwrap();
     let why = house.plug("02:00:00:00:00:01").unwrap_err();
     assert!(why.contains("listening there"), "{why}");
     assert_eq!((house.service.functions().len(), house.files().len()), (1, 0));
     connect_to(&house.dir.path().join("pf1.sock")).unwrap();
+    drop(somebody);
 }
 
 #[test]
@@ -319,4 +331,121 @@ fn what_had_no_device_is_left_without_one() {
     drop(somebody);
     fs::remove_file(path).unwrap();
     house.done("modify", change(1));
+}
+
+#[test]
+fn whenever_the_controller_is_killed_there_are_all_vfs_or_none() {
+    for (before, after) in [(0, 4), (4, 0)] {
+        let (mut changes, mut outcomes) = (0, Vec::new());
+        loop {
+            let mut house = House::new(ROOMY, "{}");
+            house.done("sriov", json!({ "pf": 0, "num_vfs": before }));
+            killed_after(&house, changes);
+            let _ = house.ask("sriov", json!({ "pf": 0, "num_vfs": after }));
+            let is_over =
+                house.service.recovery.as_ref().unwrap().changes_left.load(std::sync::atomic::Ordering::Relaxed) > 0;
+            let house = house.again(ROOMY, "{}");
+            let vfs = house.service.vfs();
+            assert!(vfs == before || vfs == after, "{before} to {after}, killed after {changes} changes: {vfs}");
+            assert_eq!(house.files().len(), vfs, "{before} to {after}, killed after {changes} changes");
+            outcomes.push(vfs);
+            if is_over {
+                break;
+            }
+            changes += 1;
+        }
+        assert!(changes > 4 && outcomes.is_sorted_by(|a, b| a == b || *b == after), "{outcomes:?}");
+        assert_eq!(outcomes.last(), Some(&after));
+    }
+}
+
+#[test]
+fn a_vf_whose_file_is_lost_is_as_new_and_the_number_stays() {
+    let mut house = House::new(ROOMY, "{}");
+    house.done("sriov", json!({ "pf": 0, "num_vfs": 3 }));
+    house.done("modify", json!({ "pf": 0, "vf": 2, "subcmd": "device", "mtu": 1400 }));
+    let file = |house: &House, vf: u16| house.dir.path().join(format!("recovery/VN0123456789VNETS0D0F0VF{vf}.json"));
+    fs::remove_file(file(&house, 2)).unwrap();
+    let house = house.again(ROOMY, "{}");
+    assert_eq!(ids(&house), ["pf0", "pf0vf0", "pf0vf1", "pf0vf2"]);
+    fs::write(file(&house, 1), "{").unwrap();
+    let mut house = house.again(ROOMY, "{}");
+    assert_eq!(ids(&house), ["pf0", "pf0vf0", "pf0vf1", "pf0vf2"]);
+    assert_eq!(house.done("query", json!({ "pf": 0, "vf": 2 }))["devices"][0]["mtu"], "1400");
+    house.done("sriov", json!({ "pf": 0, "num_vfs": 0 }));
+    assert_eq!(house.files(), Vec::<String>::new());
+}
+
+#[test]
+fn files_that_say_more_than_there_is_now_cost_their_own_function() {
+    let mut firmware = ROOMY.to_vec();
+    firmware.push(("VIRTIO_NET_EMULATION_NUM_VF_MSIX", "16"));
+    firmware[3].1 = "32";
+    let mut house = House::new(&firmware, "{}");
+    for (mac, pairs) in [("02:00:00:00:00:01", 1), ("02:00:00:00:00:02", 15)] {
+        let mut params = plugged(mac);
+        params["max_queue_pairs"] = json!(pairs);
+        house.done("hotplug", params);
+    }
+    house.done("modify", json!({ "pf": 0, "subcmd": "device", "mtu": 1400 }));
+    house.done("sriov", json!({ "pf": 0, "num_vfs": 3 }));
+    house.done("modify", json!({ "pf": 0, "vf": 0, "subcmd": "device", "max_queue_pairs": 1 }));
+    house.done("modify", json!({ "pf": 0, "vf": 1, "subcmd": "device", "max_queue_pairs": 12 }));
+    let files = house.files().len();
+    // The firmware's file of another board, say.
+    firmware.last_mut().unwrap().1 = "8";
+    firmware[3].1 = "8";
+    let mut house = house.again(&firmware, "{}");
+    assert_eq!(ids(&house), ["pf0", "pf1", "pf0vf0", "pf0vf1", "pf0vf2"]);
+    let pairs = |house: &mut House, vf: u16| {
+        house.done("query", json!({ "pf": 0, "vf": vf }))["devices"][0]["max_queue_pairs"].clone()
+    };
+    assert_eq!([0, 1, 2].map(|vf| pairs(&mut house, vf)), ["1", "3", "3"], "small ones as they were, others as new");
+    assert_eq!((&house.one(0)["max_queue_pairs"], &house.one(0)["mtu"]), (&json!("3"), &json!("1500")));
+    assert_eq!(house.files().len(), files, "no file is lost");
+}
+
+#[test]
+fn no_two_functions_come_up_with_one_address() {
+    let mac = "02:00:00:00:00:01";
+    let with_mac = |mac: &str| json!({ "devices": [{ "name": "vm", "socket": "vm.sock", "mac": mac }] }).to_string();
+    // A file, and then the configuration, gives one's address to another.
+    let mut house = House::new(ROOMY, &with_mac("02:00:00:00:00:08"));
+    house.plug(mac).unwrap();
+    let mut house = house.again(ROOMY, &with_mac(mac));
+    assert_eq!((ids(&house), &house.one(0)["mac"]), (vec!["pf0".to_owned()], &json!(mac)));
+    assert_eq!(house.files().len(), 1, "it comes back when the address is free");
+    let two = |first: &str| {
+        let device = |name: &str, mac: &str| json!({ "name": name, "socket": format!("{name}.sock"), "mac": mac });
+        json!({ "devices": [device("a", first), device("b", "02:00:00:00:00:02")] }).to_string()
+    };
+    let mut house = House::new(&[], &two("02:00:00:00:00:03"));
+    house.done("modify", json!({ "pf": 1, "subcmd": "device", "mac": mac }));
+    let mut house = house.again(&[], &two(mac));
+    assert_eq!((&house.one(0)["mac"], &house.one(1)["mac"]), (&json!(mac), &json!("02:00:00:00:00:02")));
+    // Addresses that are counted, and one that is given.
+    let config =
+        json!({ "vf": { "mac_base": mac, "vfs_per_pf": 2 }, "static_pf": { "mac_base": "02:00:00:00:00:02" } });
+    let mut house = House::new(ROOMY, &config.to_string());
+    house.refused("sriov", json!({ "pf": 0, "num_vfs": 2 }), "02:00:00:00:00:02 is pf0's");
+    assert_eq!(ids(&house), ["pf0"]);
+    // Those that are planned to come again do.
+    let mut house = House::new(ROOMY, r#"{"vf": {"mac_base": "02:00:00:00:00:01", "vfs_per_pf": 2}}"#);
+    house.done("sriov", json!({ "pf": 0, "num_vfs": 4 }));
+    let house = house.again(ROOMY, r#"{"vf": {"mac_base": "02:00:00:00:00:01", "vfs_per_pf": 2}}"#);
+    assert_eq!(house.service.vfs(), 4);
+}
+
+#[test]
+fn no_two_functions_have_one_socket() {
+    for mode in ["client", "server"] {
+        let config = json!({
+            "sockets": { "static_pf": { "path": "a{pf}vf1.sock", "mode": mode }, "vf": { "path": "a{pf}vf{vf}.sock", "mode": mode } },
+        });
+        let mut house = House::new(ROOMY, &config.to_string());
+        house.done("sriov", json!({ "pf": 0, "num_vfs": 1 }));
+        house.done("sriov", json!({ "pf": 0, "num_vfs": 0 }));
+        house.refused("sriov", json!({ "pf": 0, "num_vfs": 2 }), "a0vf1.sock is the socket of pf0");
+        assert_eq!(ids(&house), ["pf0"]);
+    }
 }
