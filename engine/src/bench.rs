@@ -22,6 +22,8 @@ pub struct Bench {
     pub level: Level,
     /// Nanoseconds on the worker's clock.
     pub now_ns: u64,
+    /// When the next notification that is held back is due, of those met in this turn.
+    pub due_ns: u64,
     /// Whose frames these are.
     pub lender: Lender,
     /// Chains of a transmitq. They hold no lists between bursts.
@@ -41,6 +43,7 @@ impl Bench {
             burst: burst.clamp(1, BURST_MAX),
             level: Level::highest(),
             now_ns: 0,
+            due_ns: u64::MAX,
             lender: Lender::default(),
             chains: (0..BURST_MAX).map(|_| Chain::default()).collect(),
             used: Vec::with_capacity(USED_MAX),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use virtnet_rings::{Notifier, Violation};
 
 use crate::announcement::Announcement;
+use crate::moderation::Setting;
 use crate::pair::{Attachment, Pair, Side};
 use crate::port::switch::fdb::PortId;
 use crate::port::switch::{Link, Place, PortMap};
@@ -30,6 +31,8 @@ pub enum Command {
     SetEnabled(u16, Side, bool),
     /// Changes a queue's used buffer notifications; answered by [`Reply::Done`].
     SetCall(u16, Side, Notifier),
+    /// Changes how a queue's used buffer notifications are held back, until it is changed again; answered by [`Reply::Done`].
+    Moderate(u16, Side, Setting),
     /// Sends an announcement ([`crate::announcement`]) out of the interface there; answered by [`Reply::Done`], or by
     /// [`Reply::Refused`] where there is none.
     Announce(u16, Announcement),

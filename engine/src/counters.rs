@@ -6,6 +6,7 @@
 //! the reader whether what it has read belongs together. Nothing is ever set back: a reader that wants to start at
 //! zero keeps a base and takes [`QueueCounts::since`] it.
 
+use crate::moderation::Moderation;
 use crate::sync::{AtomicU64, Ordering, fence, yield_now};
 use bytemuck::{Pod, Zeroable, must_cast, must_cast_mut, must_cast_ref};
 use std::{ops::AddAssign, sync::Arc};
@@ -141,7 +142,7 @@ pub struct QueueCounts {
     pub notifications_sent: u64,
     /// Those the driver did not want.
     pub notifications_suppressed: u64,
-    /// Those put off and joined with a later one.
+    /// Bursts of used buffers whose notification was put off.
     pub notifications_coalesced: u64,
     /// Available-buffer notifications seen.
     pub kicks: u64,
@@ -194,6 +195,11 @@ pub struct BurstCounts {
 }
 
 impl BurstCounts {
+    /// Counts of what comes with no frame.
+    pub fn without_frames() -> Self {
+        Self { seldom: true, ..Self::default() }
+    }
+
     /// Counts a frame that went through.
     #[inline(always)]
     pub fn frame(&mut self, len_bytes: u32) {
@@ -235,11 +241,24 @@ impl BurstCounts {
         self.counts.completed += chains as u64;
     }
 
+    /// How many chains were given back in this burst.
+    #[inline(always)]
+    pub fn used(&self) -> u32 {
+        self.counts.completed as u32
+    }
+
     /// Counts a notification: sent, or not wanted.
     #[inline(always)]
     pub fn notification(&mut self, sent: bool) {
         self.counts.notifications_sent += u64::from(sent);
         self.counts.notifications_suppressed += u64::from(!sent);
+    }
+
+    /// Counts a burst of used buffers whose notification is put off. When that `is_over`, the notification counts though nothing
+    /// may move with it.
+    pub fn put_off(&mut self, used: u32, is_over: bool) {
+        self.seldom |= used > 0 || is_over;
+        self.counts.notifications_coalesced += u64::from(used > 0 && !is_over);
     }
 
     /// Counts a violation.
@@ -257,6 +276,8 @@ struct Sequenced<const N: usize> {
     sequence: AtomicU64,
     /// Apart from the others: an estimate, added to now and then.
     busy_ns: AtomicU64,
+    /// Likewise: not a count.
+    moderation: AtomicU64,
     words: [AtomicU64; N],
 }
 
@@ -265,6 +286,7 @@ impl<const N: usize> Sequenced<N> {
         Self {
             sequence: AtomicU64::new(0),
             busy_ns: AtomicU64::new(0),
+            moderation: AtomicU64::new(0),
             words: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
@@ -329,6 +351,16 @@ impl QueueCounters {
         self.0.busy_ns.store(sum, Ordering::Relaxed);
     }
 
+    /// What it has counted, as its writer knows it.
+    pub fn counts(&self) -> QueueCounts {
+        self.0.try_read().map(must_cast).unwrap_or_default()
+    }
+
+    /// Lets be known how notifications are held back.
+    pub fn set_moderation(&mut self, moderation: Moderation) {
+        self.0.moderation.store(moderation.to_bits(), Ordering::Relaxed);
+    }
+
     /// Another reader.
     pub fn reader(&self) -> CountersReader {
         CountersReader(self.0.clone())
@@ -345,6 +377,11 @@ impl CountersReader {
     /// What the queue has cost its worker, in nanoseconds. Of a pair's two queues one has it all.
     pub fn busy_ns(&self) -> u64 {
         self.0.busy_ns.load(Ordering::Relaxed)
+    }
+
+    /// How its notifications are held back at present.
+    pub fn moderation(&self) -> Moderation {
+        Moderation::from_bits(self.0.moderation.load(Ordering::Relaxed))
     }
 
     /// The counts as they were between two bursts.

@@ -18,6 +18,7 @@ use crate::command::{Broken, Command, Reply};
 use crate::counters::{CountersReader, QueueCounters, QueueCounts};
 use crate::frame::steer::Steering;
 use crate::idle::IdlePolicy;
+use crate::moderation::{Moderation, Setting};
 use crate::pair::{AnyPort, Attachment, Pair, Side};
 use crate::port::loopback::Loopback;
 use crate::port::pcap::{self, Pcap, PcapConfig, RecordError, Replay, ReplayError};
@@ -496,6 +497,23 @@ impl Engine {
     pub fn set_call(&mut self, id: DeviceId, queue_index: u16, call: Notifier) -> Result<(), EngineError> {
         let (place, side) = self.locate(id, queue_index)?;
         self.ask(place.worker, Command::SetCall(place.slot, side, call)).map(drop)
+    }
+
+    /// Changes how used buffer notifications of one of a device's queues are held back, whether it is attached or will be.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn moderate(&mut self, id: DeviceId, queue_index: u16, setting: Setting) -> Result<(), EngineError> {
+        let (place, side) = self.locate(id, queue_index)?;
+        self.ask(place.worker, Command::Moderate(place.slot, side, setting)).map(drop)
+    }
+
+    /// How they are held back at present, by queue index. Asks no worker.
+    ///
+    /// # Errors
+    /// [`EngineError::NoDevice`].
+    pub fn moderation(&self, id: DeviceId) -> Result<Vec<Moderation>, EngineError> {
+        Ok(self.device(id)?.counters.iter().map(|(reader, _)| reader.moderation()).collect())
     }
 
     /// What each queue of a device has done since it was made. Asks no worker.

@@ -73,7 +73,7 @@ impl<Q: Virtqueue, P: Port> Burst for FromGuest<'_, Q, P> {
             port.reap(window); // what the wire has finished with
             window.close(&mut bench.used); // in the order it came
         }
-        finish(transmitq, bench); // one publish, one notification if it is wanted
+        publish(transmitq, bench); // once; then one notification, if it is wanted and nothing holds it back
         taken.violation.map_or(Ok(()), Err)
     }
 }
@@ -85,7 +85,7 @@ impl<Q: Virtqueue, P: Port> Burst for ToGuest<'_, Q, P> {
     fn run(self) -> Self::Output {
         let ToGuest { receiveq, hand, port, bench, features } = self;
         let filled = hand.fill(receiveq, port, bench, features); // header and payload into buffers taken for them
-        finish(receiveq, bench); // one publish, one notification if it is wanted
+        publish(receiveq, bench); // once; then as above
         filled
     }
 }
@@ -104,7 +104,7 @@ pub fn discard(
     }
     port.reap(window); // what was sent while it was enabled
     window.close(&mut bench.used);
-    finish(transmitq, bench);
+    publish(transmitq, bench);
     taken.violation.map_or(Ok(()), Err)
 }
 
@@ -170,20 +170,25 @@ fn refuse(
     }
 }
 
-/// Publishes what is done, and decides once whether to say so.
+/// Publishes what is done.
 #[inline(always)]
-fn finish(queue: &mut impl Virtqueue, bench: &mut Bench) {
+fn publish(queue: &mut impl Virtqueue, bench: &mut Bench) {
     if bench.used.is_empty() {
         return;
     }
     queue.return_used(&bench.used);
     bench.counts.completed(bench.used.len());
     bench.used.clear();
+}
+
+/// Decides once whether to say so: of all that was published since that was last decided.
+#[inline]
+pub fn notify(queue: &mut impl Virtqueue, counts: &mut BurstCounts) {
     if queue.call().is_connected() {
         let wanted = queue.wants_notification();
         if wanted {
             queue.call().notify();
         }
-        bench.counts.notification(wanted);
+        counts.notification(wanted);
     }
 }

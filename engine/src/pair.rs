@@ -7,10 +7,11 @@ use virtnet_rings::{Notifier, Queue, Violation, Virtqueue, with_queue};
 
 use crate::announcement::Announcement;
 use crate::bench::Bench;
-use crate::counters::{DropReason, QueueCounters};
+use crate::counters::{BurstCounts, DropReason, QueueCounters};
 use crate::frame;
 use crate::hand::Hand;
 use crate::journey::{self, FromGuest, ToGuest};
+use crate::moderation::{Moderator, Setting};
 use crate::port::loopback::Loopback;
 use crate::port::pcap::Pcap;
 use crate::port::sink::Sink;
@@ -141,6 +142,8 @@ pub struct Pair {
     transmitq: Option<Box<Attached<Window>>>,
     receive_counters: QueueCounters,
     transmit_counters: QueueCounters,
+    receive_moderator: Moderator,
+    transmit_moderator: Moderator,
     /// It is to go to another worker, as soon as nothing of it is out.
     departing: bool,
 }
@@ -157,7 +160,16 @@ pub struct Turned {
 impl Pair {
     /// A pair without queues.
     pub fn new(port: AnyPort, receive_counters: QueueCounters, transmit_counters: QueueCounters) -> Self {
-        Pair { port, receiveq: None, transmitq: None, receive_counters, transmit_counters, departing: false }
+        Pair {
+            port,
+            receiveq: None,
+            transmitq: None,
+            receive_counters,
+            transmit_counters,
+            receive_moderator: Moderator::default(),
+            transmit_moderator: Moderator::default(),
+            departing: false,
+        }
     }
 
     /// Takes nothing more from its guest until [`Self::stay`], so that [`Self::has_settled`].
@@ -185,8 +197,14 @@ impl Pair {
     /// Starts serving a queue; given back if there is one already.
     pub fn attach(&mut self, attachment: Attachment) -> Result<(), Attachment> {
         match attachment {
-            Attachment::Receiveq(attached) if self.receiveq.is_none() => self.receiveq = Some(attached),
-            Attachment::Transmitq(attached) if self.transmitq.is_none() => self.transmitq = Some(attached),
+            Attachment::Receiveq(attached) if self.receiveq.is_none() => {
+                self.receive_moderator.fit(attached.queue.size());
+                self.receiveq = Some(attached);
+            }
+            Attachment::Transmitq(attached) if self.transmitq.is_none() => {
+                self.transmit_moderator.fit(attached.queue.size());
+                self.transmitq = Some(attached);
+            }
             taken => return Err(taken),
         }
         Ok(())
@@ -206,8 +224,13 @@ impl Pair {
         match (side, &self.receiveq, &self.transmitq) {
             (Side::Receiveq, Some(attached), _) if !attached.leaving || !attached.held.is_empty() => Err(StillOut),
             (Side::Transmitq, _, Some(attached)) if !attached.leaving || !attached.held.is_empty() => Err(StillOut),
-            (Side::Receiveq, ..) => Ok(self.receiveq.take().map(Attachment::Receiveq)),
-            (Side::Transmitq, ..) => Ok(self.transmitq.take().map(Attachment::Transmitq)),
+            _ => {
+                self.tell(side);
+                Ok(match side {
+                    Side::Receiveq => self.receiveq.take().map(Attachment::Receiveq),
+                    Side::Transmitq => self.transmitq.take().map(Attachment::Transmitq),
+                })
+            }
         }
     }
 
@@ -223,6 +246,43 @@ impl Pair {
             (Side::Transmitq, _, Some(attached)) => attached.enabled = enabled,
             _ => {}
         }
+        self.tell(side);
+    }
+
+    /// Changes how used buffer notifications are held back, of whichever queue is attached.
+    pub fn moderate(&mut self, side: Side, setting: Setting) {
+        self.tell(side);
+        let (_, moderator, counters) = self.parts(side);
+        moderator.set(setting);
+        counters.set_moderation(moderator.moderation());
+    }
+
+    /// Tells a driver now what was held back.
+    pub fn tell(&mut self, side: Side) {
+        let (queue, moderator, counters) = self.parts(side);
+        if let (true, Some(queue)) = (moderator.let_go(), queue) {
+            let mut counts = BurstCounts::without_frames();
+            journey::notify(queue, &mut counts);
+            counters.take(&mut counts);
+        }
+    }
+
+    /// A window is over: the moderation that follows the load is set by what was moved in it. Whether there is any.
+    pub fn measure(&mut self, now_ns: u64) -> bool {
+        let mut is_dynamic = false;
+        for side in [Side::Receiveq, Side::Transmitq] {
+            let (_, moderator, counters) = self.parts(side);
+            if moderator.measure(|| counters.counts(), now_ns) {
+                counters.set_moderation(moderator.moderation());
+            }
+            is_dynamic |= moderator.is_dynamic();
+        }
+        is_dynamic
+    }
+
+    /// Whether some moderation follows the load.
+    pub fn is_dynamic(&self) -> bool {
+        self.receive_moderator.is_dynamic() || self.transmit_moderator.is_dynamic()
     }
 
     /// Changes where used buffer notifications go, and sends one there: what was used while nobody could be told is told now.
@@ -242,9 +302,19 @@ impl Pair {
     }
 
     fn queue(&mut self, side: Side) -> Option<&mut Queue> {
+        self.parts(side).0
+    }
+
+    fn parts(&mut self, side: Side) -> (Option<&mut Queue>, &mut Moderator, &mut QueueCounters) {
         match side {
-            Side::Receiveq => self.receiveq.as_mut().map(|attached| &mut attached.queue),
-            Side::Transmitq => self.transmitq.as_mut().map(|attached| &mut attached.queue),
+            Side::Receiveq => {
+                let queue = self.receiveq.as_mut().map(|attached| &mut attached.queue);
+                (queue, &mut self.receive_moderator, &mut self.receive_counters)
+            }
+            Side::Transmitq => {
+                let queue = self.transmitq.as_mut().map(|attached| &mut attached.queue);
+                (queue, &mut self.transmit_moderator, &mut self.transmit_counters)
+            }
         }
     }
 
@@ -282,6 +352,9 @@ impl Pair {
         } else {
             with_port!(&mut self.port, lane, slot, port => journey::discard(queue, held, port, bench))
         };
+        if self.transmit_moderator.decides(bench) {
+            with_queue!(queue, queue => journey::notify(queue, &mut bench.counts));
+        }
         bench.burst = burst;
         let counts = &mut bench.counts;
         match &mut self.port {
@@ -314,6 +387,9 @@ impl Pair {
             let result = with_queue!(queue, queue => with_port!(port, lane, slot, port => {
                 bench.level.run(ToGuest { receiveq: queue, hand: held, port, bench, features })
             }));
+            if self.receive_moderator.decides(bench) {
+                with_queue!(queue, queue => journey::notify(queue, &mut bench.counts));
+            }
             if let Err(violation) = result {
                 *broken = true;
                 bench.counts.violation();
@@ -334,7 +410,8 @@ impl Pair {
                         port.release(&mut frame);
                     }
                 }
-            })
+            });
+            self.tell(Side::Receiveq);
         }
         if let AnyPort::Switch(_) = self.port {
             bench.counts.drop(DropReason::NoBuffers, lane.take_overflows(slot));
@@ -353,7 +430,7 @@ impl Pair {
         // Their frames wait for buffers as long as it takes; all others not for long.
         let keeps = matches!(&self.port, AnyPort::Source(_) | AnyPort::Pcap(_) | AnyPort::Loopback(_));
         let mut wait = Wait::Call;
-        if self.departing {
+        if self.departing || self.receive_moderator.holds() || self.transmit_moderator.holds() {
             return Wait::Nothing;
         }
         if let Some(attached) = self.transmitq.as_mut() {
@@ -382,7 +459,17 @@ impl Pair {
                 }
             }
         }
+        self.begin_anew();
         wait
+    }
+
+    fn begin_anew(&mut self) {
+        for side in [Side::Receiveq, Side::Transmitq] {
+            let (_, moderator, counters) = self.parts(side);
+            if moderator.begin_anew() {
+                counters.set_moderation(moderator.moderation());
+            }
+        }
     }
 
     /// Asks for no notifications.
@@ -396,10 +483,7 @@ impl Pair {
 
     /// A driver has kicked.
     pub fn count_kick(&mut self, side: Side) {
-        match side {
-            Side::Receiveq => self.receive_counters.add_kick(),
-            Side::Transmitq => self.transmit_counters.add_kick(),
-        }
+        self.parts(side).2.add_kick();
     }
 
     /// The wire's door, where it has one.

@@ -7,6 +7,7 @@ use crossbeam_queue::ArrayQueue;
 
 use crate::bench::Bench;
 use crate::command::{Broken, Command, Reply};
+use crate::dim;
 use crate::doors::{Call, Doors, Opened};
 use crate::frame::Lender;
 use crate::idle::{Idle, IdlePolicy, Rest};
@@ -27,6 +28,8 @@ const PARKS_PER_TURN: usize = 4;
 const LOOK_NS: u64 = 50_000;
 /// The same while nothing moves.
 const LOOK_IDLE_NS: u64 = 2_000;
+/// A notification that is due before has no sleep come between: longer than any nap lasts.
+const AWAKE_NS: u64 = 250_000;
 
 /// What control and a worker share: three queues, a bell and the worker's doors.
 #[derive(Debug)]
@@ -110,6 +113,8 @@ pub struct Worker {
     roster: Roster,
     /// When doors are looked at again.
     look_ns: u64,
+    /// When slots whose moderation follows their load are measured again, if there are any.
+    measure_ns: u64,
     lane: Lane,
     bench: Bench,
     meter: Meter,
@@ -135,6 +140,7 @@ impl Worker {
             slots: Vec::new(),
             roster: Roster::default(),
             look_ns: 0,
+            measure_ns: u64::MAX,
             lane,
             bench: Bench::new(burst),
             meter: Meter::default(),
@@ -155,6 +161,7 @@ impl Worker {
             }
             match self.idle.after(moved) {
                 Rest::No => {}
+                _ if self.bench.due_ns < self.bench.now_ns + AWAKE_NS => {}
                 Rest::Nap(nap) => self.rest(Some(nap)),
                 Rest::UntilCalled(nap) => {
                     let all_call = self.roster.all_parked() && self.waiting.is_empty();
@@ -166,7 +173,7 @@ impl Worker {
 
     /// A few commands, what other workers sent, one burst a queue and direction. Returns how much moved.
     pub fn turn(&mut self, now_ns: u64) -> usize {
-        self.bench.now_ns = now_ns;
+        (self.bench.now_ns, self.bench.due_ns) = (now_ns, u64::MAX);
         self.meter.begin(now_ns, &self.desk.gauge);
         let mut moved = self.obey();
         moved += self.lane.gather(now_ns);
@@ -198,6 +205,9 @@ impl Worker {
         }
         if !self.waiting.is_empty() {
             self.answer_waiting();
+        }
+        if now_ns >= self.measure_ns {
+            self.measure();
         }
         if self.roster.parked_count() > 0 && now_ns >= self.look_ns {
             self.look_ns = now_ns + if moved > 0 { LOOK_NS } else { LOOK_IDLE_NS };
@@ -252,6 +262,28 @@ impl Worker {
         if self.roster.rouse(slot, self.bench.now_ns) {
             seated.disarm();
             self.lane.unpark(slot);
+            self.watch_load(slot);
+        }
+    }
+
+    /// Moderation that follows the load is set anew where frames move. Who is parked is measured from when it is roused.
+    #[cold]
+    fn measure(&mut self) {
+        let now_ns = self.bench.now_ns;
+        self.measure_ns = u64::MAX;
+        let mut place = 0;
+        while let Some(slot) = self.roster.hot(place) {
+            place += 1;
+            if self.pair(slot).is_some_and(|pair| pair.measure(now_ns)) {
+                self.measure_ns = now_ns + dim::WINDOW_NS;
+            }
+        }
+    }
+
+    /// From now on a slot has its turn; if its moderation follows its load, that is measured.
+    fn watch_load(&mut self, slot: u16) {
+        if self.measure_ns == u64::MAX && self.pair(slot).is_some_and(|pair| pair.is_dynamic()) {
+            self.measure_ns = self.bench.now_ns + dim::WINDOW_NS;
         }
     }
 
@@ -377,6 +409,14 @@ impl Worker {
                 pair.set_call(side, call);
                 Reply::Done
             }),
+            Command::Moderate(slot, side, setting) => match self.roused_pair(slot) {
+                None => Reply::Refused(None),
+                Some(pair) => {
+                    pair.moderate(side, setting);
+                    self.watch_load(slot);
+                    Reply::Done
+                }
+            },
             Command::Announce(slot, announcement) => {
                 let sent = match self.seated(slot) {
                     Some(Seated::Uplink(uplink)) => uplink.announce(&announcement),
@@ -473,6 +513,7 @@ impl Worker {
         self.lane.open_mailbox(slot);
         self.open_doors(slot);
         self.roster.enter(slot, self.bench.now_ns);
+        self.watch_load(slot);
         Reply::Slot(slot)
     }
 
@@ -521,6 +562,7 @@ impl Worker {
         }
         Some(match self.take(slot) {
             Some(Seated::Pair(mut pair)) => {
+                [Side::Receiveq, Side::Transmitq].into_iter().for_each(|side| pair.tell(side));
                 pair.stay();
                 Reply::Pair(Some(pair))
             }

@@ -1,7 +1,8 @@
-//! Many devices on few workers: who is idle costs nothing and misses nothing, who floods takes nothing from who does not, and
-//! who is moved to another worker loses nothing.
+//! Many devices on few workers: who is idle costs nothing and misses nothing, who floods takes nothing from who does not,
+//! who is moved to another worker loses nothing, and whose notifications are held back misses none.
 
 mod fairness;
+mod moderation;
 mod moving;
 mod parking;
 

@@ -8,6 +8,7 @@ use virtnet_engine::IdlePolicy;
 use virtnet_engine::command::{Broken, Command, Reply};
 use virtnet_engine::counters::{CountersReader, QueueCounters, QueueCounts};
 use virtnet_engine::frame::steer::Steering;
+use virtnet_engine::moderation::{Moderation, Setting};
 use virtnet_engine::pair::{AnyPort, Attachment, Pair, Side};
 use virtnet_engine::port::switch::fdb::{Fdb, PortId};
 use virtnet_engine::port::switch::{Lane, Link, Place, PortMap};
@@ -38,9 +39,12 @@ impl Device {
     pub fn counts(&self, queue_index: usize) -> QueueCounts {
         self.readers[queue_index].read().expect("nobody writes between turns")
     }
-}
 
-impl Device {
+    /// How a queue's notifications are held back at present.
+    pub fn moderation(&self, queue_index: usize) -> Moderation {
+        self.readers[queue_index].moderation()
+    }
+
     /// The places, to be taken away, while the counters stay to be read.
     pub fn hand_over(&mut self) -> Device {
         Device { places: std::mem::take(&mut self.places), port: self.port.take(), readers: Vec::new() }
@@ -229,6 +233,13 @@ impl House {
     pub fn set_enabled(&mut self, device: &Device, queue_index: u16, enabled: bool) {
         let (place, side) = place_of(device, queue_index);
         let reply = self.ask(place.worker, Command::SetEnabled(place.slot, side, enabled));
+        assert!(matches!(reply, Reply::Done));
+    }
+
+    /// Changes how a queue's notifications are held back.
+    pub fn moderate(&mut self, device: &Device, queue_index: u16, setting: Setting) {
+        let (place, side) = place_of(device, queue_index);
+        let reply = self.ask(place.worker, Command::Moderate(place.slot, side, setting));
         assert!(matches!(reply, Reply::Done));
     }
 
