@@ -43,6 +43,7 @@ codes! {
     /// It is done, and lasts until the next start.
     RecoverySave = -1013, "Recovery file can't be saved";
     Hotplug = -1031, "Hotplug failed";
+    Period = -1032, "Moderation period can't be updated";
     QueueSize = -1033, "Queue size is invalid";
     QueueSizePower = -1042, "Queue size must be a power of 2 above 2";
     /// It is done.

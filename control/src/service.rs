@@ -3,6 +3,7 @@
 mod host;
 mod keep;
 pub mod life;
+mod moderation;
 pub mod modify;
 mod port;
 mod restart;
@@ -187,7 +188,7 @@ impl Service {
     }
 
     fn bring_up(&mut self, function: &Function, key: usize) -> anyhow::Result<Live> {
-        let Function { spec, socket, .. } = function;
+        let Function { spec, socket, coalescing, .. } = function;
         let port = port::of(&function.port, spec)?;
         let pairs = spec.queue_pairs;
         let id = self.engine.add_device(DeviceConfig { pairs, port, workers: Vec::new() })?;
@@ -196,6 +197,7 @@ impl Service {
             config::Mode::Client => Ok(Endpoint::connect(&spec.name, &socket.path)),
         };
         let endpoint = endpoint.map_err(anyhow::Error::from).and_then(|endpoint| {
+            moderation::begin(&mut self.engine, id, pairs, *coalescing)?;
             endpoint.watch(&self.epoll, endpoint_token(key)).context("watching the socket")?;
             Ok(endpoint)
         });

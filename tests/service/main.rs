@@ -8,6 +8,7 @@ mod documented;
 mod front_end;
 mod functions;
 mod limits;
+mod moderation;
 mod peers;
 mod pools;
 #[allow(dead_code)] // what other programs are asked

@@ -19,7 +19,7 @@ pub struct Modify {
 enum What {
     /// Properties of the device. Those with * need its driver unbound; those with † are not in this version.
     Device(Box<Properties>),
-    /// When its queues notify †.
+    /// How long all its queues hold notifications back.
     Queue(Moderation),
 }
 
@@ -77,10 +77,10 @@ struct Properties {
     /// Accelerated receive flow steering, of PFs; also -aarfs †.
     #[arg(long = "aarfs_config")]
     aarfs_config: Option<Toggle>,
-    /// Dynamic interrupt moderation; also -dim †.
+    /// Dynamic interrupt moderation; also -dim.
     #[arg(long = "dim_config")]
     dim_config: Option<Toggle>,
-    /// The same by its other name; also -netdim †.
+    /// The same by its other name; also -netdim.
     #[arg(long = "net_dim_config")]
     net_dim_config: Option<Toggle>,
     /// Packed virtqueues; also -packed_vq.
@@ -97,19 +97,19 @@ struct Moderation {
     /// From which moment the period counts.
     #[arg(short = 'e', long = "period_mode")]
     period_mode: PeriodMode,
-    /// The longest wait for a notification, in µs.
+    /// How long a notification may wait, in µs, 0 to 65535; with 0 none does.
     #[arg(short = 'n', long, value_name = "N", value_parser = value::number)]
     period: u64,
-    /// The most buffers that wait for a notification.
+    /// Used buffers that end a wait, 0 to 65535; with 0 only the period does.
     #[arg(short = 'c', long = "max_count", value_name = "N", value_parser = value::number)]
     max_count: u64,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum PeriodMode {
-    /// The last notification
+    /// The first used buffer that was not told
     Event,
-    /// The last completion
+    /// The last used buffers
     Cqe,
 }
 

@@ -2,10 +2,12 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use virtnet_engine::moderation::Moderation;
 
 use super::params::{self, Nothing, Selector};
 use super::success;
-use crate::config::Mac;
+use crate::config::{Mac, value};
+use crate::function::PeriodMode;
 use crate::refusal::{Code, Refusal};
 use crate::reply::capitals;
 use crate::rpc::Params;
@@ -112,17 +114,36 @@ struct Modify {
     packed_vq: Option<bool>,
     #[serde(default, deserialize_with = "params::switch")]
     mrg_rxbuf: Option<bool>,
+    #[serde(default, deserialize_with = "params::switch")]
+    dim_config: Option<bool>,
+    #[serde(default, deserialize_with = "params::switch")]
+    net_dim_config: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ModifyQueue {
+    period_mode: PeriodMode,
+    #[serde(deserialize_with = "value::between::<_, _, 0, 65535>")]
+    period: u16,
+    #[serde(deserialize_with = "value::between::<_, _, 0, 65535>")]
+    max_count: u16,
 }
 
 /// `modify`: settings of functions.
 pub fn modify(service: &mut Service, mut params: Params) -> Result<Value, Refusal> {
     match params.remove("subcmd").as_ref().and_then(Value::as_str) {
         Some("device") => {}
-        Some("queue") => return Err(Code::NotSupported.because("moderation of queues is not in this version")),
+        Some("queue") => return modify_queue(service, params),
         _ => return Err(Code::InvalidArgument.because("subcmd is device or queue")),
     }
     let selector = Selector::take(&mut params)?;
     let asked: Modify = params::read(params)?;
+    if let (Some(dim), Some(net_dim)) = (asked.dim_config, asked.net_dim_config)
+        && dim != net_dim
+    {
+        return Err(Code::InvalidArgument.because("dim_config and net_dim_config are one setting, and differ"));
+    }
     let changes = Changes {
         mac: asked.mac,
         mtu: asked.mtu,
@@ -135,6 +156,7 @@ pub fn modify(service: &mut Service, mut params: Params) -> Result<Value, Refusa
         link_up: asked.link,
         packet_counters: asked.packet_counter,
         drop_counter: asked.drop_count,
+        dim: asked.dim_config.or(asked.net_dim_config),
     };
     if changes == Changes::default() {
         return Err(Code::InvalidArgument.because("there is nothing to change"));
@@ -146,4 +168,13 @@ pub fn modify(service: &mut Service, mut params: Params) -> Result<Value, Refusa
         Some(&key) => Err(Code::Unusable.because(service.function(key).identity.id.to_string())),
         None => Ok(success()),
     }
+}
+
+/// `modify queue`: moderation of all queues of functions.
+fn modify_queue(service: &mut Service, mut params: Params) -> Result<Value, Refusal> {
+    let selector = Selector::take(&mut params)?;
+    let ModifyQueue { period_mode, period, max_count } = params::read(params)?;
+    let keys = selector.keys(service)?;
+    service.moderate(&keys, Moderation { mode: period_mode.into(), period_us: period, max_count })?;
+    Ok(success())
 }

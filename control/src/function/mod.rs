@@ -2,12 +2,14 @@
 
 mod counting;
 pub mod identity;
+mod moderation;
 pub mod pools;
 
 use std::path::{Path, PathBuf};
 
 pub use counting::Counting;
 pub use identity::{Id, Identity, Seat};
+pub use moderation::{Coalescing, PeriodMode};
 pub use pools::{Pool, Share};
 
 use crate::config::{self, Mode, Port};
@@ -41,6 +43,8 @@ pub struct Function {
     pub packet_counters: Counting,
     /// The drop counter, likewise.
     pub drop_counter: Counting,
+    /// How its notifications are held back.
+    pub coalescing: Coalescing,
     /// How often it was brought back after a failure.
     pub recovered: u64,
 }
@@ -55,7 +59,7 @@ impl Function {
     /// A function whose vectors are as many as its queue pairs need.
     pub fn new(identity: Identity, spec: Spec, port: Port, socket: Socket) -> Self {
         let share = Share { msix: pools::msix_of(spec.queue_pairs), pairs: spec.queue_pairs };
-        let (packet_counters, drop_counter) = Default::default();
-        Self { identity, spec, share, port, socket, packet_counters, drop_counter, recovered: 0 }
+        let (packet_counters, drop_counter, coalescing) = Default::default();
+        Self { identity, spec, share, port, socket, packet_counters, drop_counter, coalescing, recovered: 0 }
     }
 }

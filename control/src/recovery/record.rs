@@ -6,7 +6,7 @@ use super::error::Fault;
 use crate::class::Class;
 use crate::config::value;
 use crate::config::{Hex, Mac};
-use crate::function::pools;
+use crate::function::{PeriodMode, pools};
 
 /// A function's state. The first ten keys are the product's; the others are there when they differ from what the function
 /// would come up with.
@@ -89,6 +89,26 @@ pub struct Record {
     /// Whether frames are counted by length.
     #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
     pub packet_counter: Option<bool>,
+    /// From which moment `period` counts.
+    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
+    pub period_mode: Option<PeriodMode>,
+    /// How long notifications are held back, in µs, 0 to 65535.
+    #[serde(
+        default,
+        deserialize_with = "value::optional_between::<_, _, 0, 65535>",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub period: Option<u16>,
+    /// Used buffers that end a period early, 0 to 65535.
+    #[serde(
+        default,
+        deserialize_with = "value::optional_between::<_, _, 0, 65535>",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub max_count: Option<u16>,
+    /// Whether moderation follows the load.
+    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
+    pub dim: Option<bool>,
 }
 
 /// PF or VF.

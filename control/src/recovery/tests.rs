@@ -10,7 +10,7 @@ use rustix::fs::{FileType, Mode};
 use super::*;
 use crate::class::Class;
 use crate::config::{Hex, Mac};
-use crate::function::pools;
+use crate::function::{PeriodMode, pools};
 
 const HOTPLUG: &str = r#"{
   "port_ib_dev": "mlx5_0",
@@ -412,7 +412,9 @@ prop_compose! {
         size_bits in option::of(2..=15u32),
         spare_msix in option::of(0..=1792u16),
         num_vfs in option::of(1..=1008u16),
-        (link, drop_count, packet_counter) in (switch(), switch(), switch()),
+        (link, drop_count, packet_counter, dim) in (switch(), switch(), switch(), switch()),
+        period_mode in option::of(prop::sample::select(vec![PeriodMode::Event, PeriodMode::Cqe])),
+        (period, max_count) in option::of(any::<(u16, u16)>()).prop_map(Option::unzip),
     ) -> Record {
         Record {
             mtu,
@@ -424,6 +426,10 @@ prop_compose! {
             link,
             drop_count,
             packet_counter,
+            period_mode,
+            period,
+            max_count,
+            dim,
             ..identity
         }
     }

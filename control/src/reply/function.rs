@@ -104,7 +104,7 @@ fn put_identity(object: &mut Object, sight: &Sight) {
 }
 
 fn put_state(object: &mut Object, sight: &Sight) {
-    let Function { identity, spec, share, .. } = sight.function;
+    let Function { identity, spec, share, coalescing, .. } = sight.function;
     let has_driver = sight.status != 0;
     let driver_mac = if has_driver { spec.mac } else { Mac([0; 6]) };
     object.text("num_msix", share.msix);
@@ -131,7 +131,7 @@ fn put_state(object: &mut Object, sight: &Sight) {
     object.capital_hex("sf_vhca_id", 0x400 + u64::from(identity.vhca_id));
     object.put("sf_rqt_num", "0x0");
     object.put("aarfs", "disabled");
-    object.put("dim", "disabled");
+    object.put("dim", if coalescing.dim { "enabled" } else { "disabled" });
 }
 
 /// An address as the product prints it.

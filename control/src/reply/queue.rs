@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use virtnet_engine::counters::{DropReason, QueueCounts, SIZE_BIN_NAMES, SIZE_BINS};
+use virtnet_engine::moderation::Moderation;
 
 use super::Object;
 use super::function::put_id;
@@ -20,6 +21,8 @@ pub struct Ring {
     pub areas: [u64; 3],
     /// What it has done; none of a control queue.
     pub counts: QueueCounts,
+    /// How its notifications are held back at present; none of a control queue.
+    pub moderation: Option<Moderation>,
     /// Of a receiveq: its frames by size, as the packet counters have them.
     pub size_bins: Option<[u64; SIZE_BINS]>,
 }
@@ -38,7 +41,7 @@ pub(super) fn rings(rings: &[Ring], queue_id: Option<u16>) -> Value {
             object.hex(key, address);
         }
         put_counts(&mut object, &ring.counts);
-        put_moderation(&mut object);
+        put_moderation(&mut object, ring.moderation);
         Value::from(object)
     };
     chosen.map(one).collect()
@@ -55,7 +58,7 @@ pub fn stats(id: Id, packet_counters: &str, rings: &[Ring], queue_id: Option<u16
         }
         put_counts(&mut object, &ring.counts);
         object.text("err_handler_schd_num", 0);
-        put_moderation(&mut object);
+        put_moderation(&mut object, ring.moderation);
         Value::from(object)
     };
     let queues: Value = chosen.map(one).collect();
@@ -85,10 +88,11 @@ fn put_counts(object: &mut Object, counts: &QueueCounts) {
     object.text("total_bytes", counts.bytes);
 }
 
-fn put_moderation(object: &mut Object) {
-    object.text("rq_cq_max_count", 0);
-    object.text("rq_cq_period", 0);
-    object.text("rq_cq_period_mode", 0);
+fn put_moderation(object: &mut Object, moderation: Option<Moderation>) {
+    let Moderation { period_us, max_count, .. } = moderation.unwrap_or_default();
+    object.text("rq_cq_max_count", max_count);
+    object.text("rq_cq_period", period_us);
+    object.text("rq_cq_period_mode", moderation.map_or(0, |moderation| moderation.mode as u8));
 }
 
 #[cfg(test)]

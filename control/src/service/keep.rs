@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
+use virtnet_engine::moderation::Moderation;
 
 use super::Service;
 use crate::class::Class;
 use crate::config::{Hex, Mac};
 use crate::device::features;
-use crate::function::{Function, Id, Identity, Pool, Share, pools};
+use crate::function::{Coalescing, Function, Id, Identity, Pool, Share, pools};
 use crate::recovery::{DeviceType, Folder, Record};
 use crate::refusal::{Code, Refusal};
 
@@ -264,7 +265,7 @@ fn share_of(record: &Record) -> Share {
 
 /// What a function's file says.
 fn record(function: &Function) -> Record {
-    let Function { identity, spec, share, .. } = function;
+    let Function { identity, spec, share, coalescing: Coalescing { fixed, dim }, .. } = function;
     Record {
         vuid: identity.vuid.clone(),
         port_ib_dev: identity.sf_parent_device.clone(),
@@ -285,6 +286,10 @@ fn record(function: &Function) -> Record {
         link: Some(spec.link_up),
         packet_counter: Some(function.packet_counters.is_enabled()),
         drop_count: Some(function.drop_counter.is_enabled()),
+        period_mode: Some(fixed.mode.into()),
+        period: Some(fixed.period_us),
+        max_count: Some(fixed.max_count),
+        dim: Some(*dim),
     }
 }
 
@@ -300,4 +305,12 @@ fn restore(function: &mut Function, record: &Record) {
     spec.link_up = record.link.unwrap_or(spec.link_up);
     function.packet_counters.set(record.packet_counter.unwrap_or(false), &[]);
     function.drop_counter.set(record.drop_count.unwrap_or(false), &[]);
+    function.coalescing = Coalescing {
+        fixed: Moderation {
+            mode: record.period_mode.map(Into::into).unwrap_or_default(),
+            period_us: record.period.unwrap_or_default(),
+            max_count: record.max_count.unwrap_or_default(),
+        },
+        dim: record.dim.unwrap_or_default(),
+    };
 }

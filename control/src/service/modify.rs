@@ -6,7 +6,7 @@ use virtnet_rings::spec::virtq::VIRTIO_F_RING_PACKED;
 use super::{Entry, Live, Service};
 use crate::class::Class;
 use crate::config::Mac;
-use crate::function::{Function, Id, Share};
+use crate::function::{Coalescing, Function, Id, Share};
 use crate::refusal::{Code, Refusal};
 
 /// The most bytes of a frame's payload that are documented for a device.
@@ -38,15 +38,17 @@ pub struct Changes {
     pub packet_counters: Option<bool>,
     /// Whether drops are counted; at any time.
     pub drop_counter: Option<bool>,
+    /// Whether moderation of its receiveqs follows their load; at any time.
+    pub dim: Option<bool>,
 }
 
 impl Service {
     /// Makes changes to functions, to all of them or to none. What a driver has read must not change under it: all but the last
-    /// three need it to be unbound.
+    /// four need it to be unbound.
     ///
     /// # Errors
     /// The first change that cannot be: nothing is changed then. [`Code::SfCreate`]: a function could not be made anew, and those
-    /// behind it are as they were. Or [`Code::RecoverySave`]: all are changed, until the next start.
+    /// behind it are as they were. [`Code::Period`]: a worker does not answer. Or [`Code::RecoverySave`]: all are changed, until the next start.
     pub fn modify(&mut self, keys: &[usize], changes: &Changes) -> Result<(), Refusal> {
         if let (Some(mac), 2..) = (changes.mac, keys.len()) {
             return Err(Code::Mac.because(format!("{mac} is one function's, {} are selected", keys.len())));
@@ -93,6 +95,10 @@ impl Service {
         }
         if let Some(enabled) = changes.drop_counter {
             function.drop_counter.set(enabled, &counts);
+        }
+        let coalescing = Coalescing { dim: changes.dim.unwrap_or(function.coalescing.dim), ..function.coalescing };
+        if coalescing != function.coalescing {
+            self.set_coalescing(key, coalescing)?;
         }
         Ok(())
     }

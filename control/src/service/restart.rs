@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use virtnet_engine::{DeviceConfig, DeviceId, Engine, EngineError};
 
-use super::{Entry, Live, Service, port, start_engine};
+use super::{Entry, Live, Service, moderation, port, start_engine};
 use crate::config::Config;
 
 impl Service {
@@ -55,8 +55,11 @@ impl Service {
         leave(&mut self.engine, before);
         let port = port::of(&function.port, &function.spec)?;
         let id = engine.add_device(DeviceConfig { pairs, port, workers: Vec::new() })?;
-        let attached = rings.into_iter().try_for_each(|(index, queue)| {
-            engine.attach(id, index, queue, device.accepted(), device.is_enabled(index.into()))
+        let begun = moderation::begin(engine, id, pairs, function.coalescing);
+        let attached = begun.and_then(|()| {
+            rings.into_iter().try_for_each(|(index, queue)| {
+                engine.attach(id, index, queue, device.accepted(), device.is_enabled(index.into()))
+            })
         });
         if let Err(error) = attached {
             leave(engine, id);

@@ -43,6 +43,7 @@ impl Service {
             sight.status = session.status();
             sight.pairs_used = device.pairs_used().unwrap_or(0);
             let controlq = device.controlq_index();
+            let moderation = self.engine.moderation(device.id()).unwrap_or_default();
             let ring = |(index, size, enabled, areas): (usize, u16, bool, [u64; 3])| {
                 let index = index as u16;
                 // The control queue may have the number that the engine gives to a queue which this driver does not use.
@@ -54,6 +55,7 @@ impl Service {
                     enabled,
                     areas,
                     counts: queue.map(|queue| queue.counts).unwrap_or_default(),
+                    moderation: queue.and_then(|_| moderation.get(usize::from(index)).copied()),
                     size_bins: receiveq.map(|queue| function.packet_counters.of(queue).size_bins),
                 }
             };
