@@ -5,6 +5,7 @@ use std::sync::Arc;
 use virtnet_rings::{Notifier, Violation};
 
 use crate::announcement::Announcement;
+use crate::filter::Filter;
 use crate::moderation::Setting;
 use crate::pair::{Attachment, Pair, Side};
 use crate::port::switch::fdb::PortId;
@@ -29,6 +30,8 @@ pub enum Command {
     Detach(u16, Side),
     /// Enables or disables a queue; answered by [`Reply::Done`].
     SetEnabled(u16, Side, bool),
+    /// Changes a pair's receive filter; answered by [`Reply::Done`].
+    SetFilter(u16, Option<Arc<Filter>>),
     /// Changes a queue's used buffer notifications; answered by [`Reply::Done`].
     SetCall(u16, Side, Notifier),
     /// Changes how a queue's used buffer notifications are held back, until it is changed again; answered by [`Reply::Done`].

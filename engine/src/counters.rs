@@ -76,7 +76,7 @@ pub enum DropReason {
     PortFull,
     /// The queue was not enabled, or its driver not ready.
     QueueDisabled,
-    /// A filter of the port or of the device said no.
+    /// The device's receive filter refused it.
     Filtered,
     /// There was nowhere to go but where it came from.
     NoDestination,

@@ -16,7 +16,8 @@ use virtnet_rings::{Notifier, Queue, Violation};
 use crate::announcement;
 use crate::command::{Broken, Command, Reply};
 use crate::counters::{CountersReader, QueueCounters, QueueCounts};
-use crate::frame::steer::Steering;
+use crate::filter::Filter;
+use crate::frame::steer::{FlowTable, Rules, Steering};
 use crate::idle::IdlePolicy;
 use crate::moderation::{Moderation, Setting};
 use crate::pair::{AnyPort, Attachment, Pair, Side};
@@ -223,6 +224,10 @@ struct Device {
     port: Option<PortId>,
     /// By pair: whether its receiveq is enabled, if it is attached. Frames are steered to those that are both.
     receiveqs: Vec<Option<bool>>,
+    /// What its guest does not want to receive.
+    filter: Option<Arc<Filter>>,
+    /// What goes before the hash where frames are steered.
+    rules: Rules,
     /// By queue index.
     counters: Vec<(CountersReader, QueueCounts)>,
     /// By pair: what it had cost in nanoseconds, and how many frames had moved, when that was last asked.
@@ -241,7 +246,7 @@ impl Device {
             // Somebody must count what nobody receives.
             places.clone_from(&self.places);
         }
-        let steering = Steering::over(places.len() as u16);
+        let steering = Steering::over(places.len() as u16).with(self.rules.clone());
         Some(PortMap { id: self.port?, places: places.into(), steering })
     }
 
@@ -389,8 +394,8 @@ impl Engine {
     where
         S: FnOnce(QueueCounters, QueueCounters) -> Command,
     {
-        let (places, receiveqs, counters) = Default::default();
-        let mut device = Device { is_uplink, places, port, receiveqs, counters, measured: Vec::new(), node: None };
+        let (places, receiveqs, filter, rules, counters, measured) = Default::default();
+        let mut device = Device { is_uplink, places, port, receiveqs, filter, rules, counters, measured, node: None };
         for (index, seat) in seats.enumerate() {
             let worker = match workers {
                 [] => self.least_loaded(None),
@@ -488,6 +493,45 @@ impl Engine {
         let pair = usize::from(queue_index / 2);
         let is_attached = self.device(id)?.receiveqs.get(pair).is_some_and(Option::is_some);
         if is_attached { self.steer(id, queue_index, Some(enabled)) } else { Ok(()) }
+    }
+
+    /// Changes what arrives for a device's guest: all of it without a filter, as at first.
+    ///
+    /// # Errors
+    /// [`EngineError::NoDevice`] and [`EngineError::Silent`].
+    pub fn set_filter(&mut self, id: DeviceId, filter: Option<Filter>) -> Result<(), EngineError> {
+        let device = self.devices.get_mut(&id).ok_or(EngineError::NoDevice)?;
+        if device.filter.as_deref() == filter.as_ref() {
+            return Ok(());
+        }
+        device.filter = filter.map(Arc::new);
+        let (filter, places) = (device.filter.clone(), device.places.clone());
+        places
+            .into_iter()
+            .try_for_each(|Place { worker, slot }| self.ask(worker, Command::SetFilter(slot, filter.clone())).map(drop))
+    }
+
+    /// Changes how frames from the switch find a device's pairs: those to a destination port of TCP or UDP over IPv4 go to the first
+    /// that receives; with `follows_senders`, those of a flow to the one that has last sent something of it the other way; all others
+    /// by their hash, as all do at first. Elsewhere than on the switch, it changes nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::NoDevice`] and [`EngineError::Silent`].
+    pub fn set_steering(
+        &mut self,
+        id: DeviceId,
+        ipv4_port: Option<u16>,
+        follows_senders: bool,
+    ) -> Result<(), EngineError> {
+        let device = self.devices.get_mut(&id).ok_or(EngineError::NoDevice)?;
+        let Rules { ipv4_port: port_before, senders } = &mut device.rules;
+        if (*port_before, senders.is_some()) == (ipv4_port, follows_senders) {
+            return Ok(());
+        }
+        // Who is followed already stays so.
+        let senders = follows_senders.then(|| senders.take().unwrap_or_default());
+        device.rules = Rules { ipv4_port, senders };
+        device.port_map().map_or(Ok(()), |map| self.tell_port(map))
     }
 
     /// Changes where a queue's used buffer notifications go.
@@ -620,6 +664,8 @@ impl Engine {
             return Ok(());
         }
         *receiveq = enabled;
+        // Pairs have other numbers among those that receive.
+        device.rules.senders = device.rules.senders.is_some().then(Arc::<FlowTable>::default);
         device.port_map().map_or(Ok(()), |map| self.tell_port(map))
     }
 

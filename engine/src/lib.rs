@@ -17,6 +17,7 @@ pub mod counters;
 pub mod dim;
 pub mod doors;
 mod engine;
+pub mod filter;
 pub mod frame;
 pub mod hand;
 mod idle;

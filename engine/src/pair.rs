@@ -1,6 +1,7 @@
 //! A queue pair: receiveq, transmitq, the port between them and the wire, and one burst each way.
 
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use virtnet_rings::spec::net::NET_HEADER_SIZE_BYTES;
 use virtnet_rings::{Notifier, Queue, Violation, Virtqueue, with_queue};
@@ -8,6 +9,7 @@ use virtnet_rings::{Notifier, Queue, Violation, Virtqueue, with_queue};
 use crate::announcement::Announcement;
 use crate::bench::Bench;
 use crate::counters::{BurstCounts, DropReason, QueueCounters};
+use crate::filter::{Filter, Filtered};
 use crate::frame;
 use crate::hand::Hand;
 use crate::journey::{self, FromGuest, ToGuest};
@@ -94,6 +96,37 @@ impl<T> Attached<T> {
     }
 }
 
+impl Attached<Hand> {
+    /// One burst from a port.
+    #[inline(always)]
+    fn receive(&mut self, port: &mut AnyPort, lane: &mut Lane, bench: &mut Bench) -> Result<(), Violation> {
+        let Attached { queue, features, held, .. } = self;
+        let (features, slot) = (*features, bench.lender.slot);
+        with_queue!(queue, queue => with_port!(port, lane, slot, port => {
+            bench.level.run(ToGuest { receiveq: queue, hand: held, port, bench, features })
+        }))
+    }
+
+    /// The same through a filter.
+    #[inline(never)]
+    fn receive_some(
+        &mut self,
+        port: &mut AnyPort,
+        filter: &Filter,
+        lane: &mut Lane,
+        bench: &mut Bench,
+    ) -> Result<(), Violation> {
+        let Attached { queue, features, held, .. } = self;
+        let (features, slot, burst) = (*features, bench.lender.slot, bench.burst);
+        with_queue!(queue, queue => with_port!(port, lane, slot, port => {
+            let mut port = Filtered::new(port, filter, burst);
+            let result = bench.level.run(ToGuest { receiveq: queue, hand: held, port: &mut port, bench, features });
+            bench.counts.drop(DropReason::Filtered, port.refused());
+            result
+        }))
+    }
+}
+
 /// A queue on its way to or from a pair.
 #[derive(Debug)]
 pub enum Attachment {
@@ -140,6 +173,8 @@ pub struct Pair {
     port: AnyPort,
     receiveq: Option<Box<Attached<Hand>>>,
     transmitq: Option<Box<Attached<Window>>>,
+    /// What its guest does not want to receive.
+    filter: Option<Arc<Filter>>,
     receive_counters: QueueCounters,
     transmit_counters: QueueCounters,
     receive_moderator: Moderator,
@@ -160,14 +195,17 @@ pub struct Turned {
 impl Pair {
     /// A pair without queues.
     pub fn new(port: AnyPort, receive_counters: QueueCounters, transmit_counters: QueueCounters) -> Self {
+        let (receiveq, transmitq, filter) = Default::default();
+        let (receive_moderator, transmit_moderator) = Default::default();
         Pair {
             port,
-            receiveq: None,
-            transmitq: None,
+            receiveq,
+            transmitq,
+            filter,
             receive_counters,
             transmit_counters,
-            receive_moderator: Moderator::default(),
-            transmit_moderator: Moderator::default(),
+            receive_moderator,
+            transmit_moderator,
             departing: false,
         }
     }
@@ -285,6 +323,11 @@ impl Pair {
         self.receive_moderator.is_dynamic() || self.transmit_moderator.is_dynamic()
     }
 
+    /// Changes what arrives for its guest.
+    pub fn set_filter(&mut self, filter: Option<Arc<Filter>>) {
+        self.filter = filter;
+    }
+
     /// Changes where used buffer notifications go, and sends one there: what was used while nobody could be told is told now.
     pub fn set_call(&mut self, side: Side, call: Notifier) {
         if let Some(queue) = self.queue(side) {
@@ -382,16 +425,15 @@ impl Pair {
             && attached.enabled
             && attached.is_served()
         {
-            let Attached { queue, features, held, broken, .. } = &mut **attached;
-            let features = *features;
-            let result = with_queue!(queue, queue => with_port!(port, lane, slot, port => {
-                bench.level.run(ToGuest { receiveq: queue, hand: held, port, bench, features })
-            }));
+            let result = match &self.filter {
+                None => attached.receive(port, lane, bench),
+                Some(filter) => attached.receive_some(port, filter, lane, bench),
+            };
             if self.receive_moderator.decides(bench) {
-                with_queue!(queue, queue => journey::notify(queue, &mut bench.counts));
+                with_queue!(&mut attached.queue, queue => journey::notify(queue, &mut bench.counts));
             }
             if let Err(violation) = result {
-                *broken = true;
+                attached.broken = true;
                 bench.counts.violation();
                 turned.violation = Some((Side::Receiveq, violation));
             }

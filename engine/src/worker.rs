@@ -405,6 +405,10 @@ impl Worker {
                 pair.set_enabled(side, enabled);
                 Reply::Done
             }),
+            Command::SetFilter(slot, filter) => self.pair(slot).map_or(Reply::Refused(None), |pair| {
+                pair.set_filter(filter);
+                Reply::Done
+            }),
             Command::SetCall(slot, side, call) => self.pair(slot).map_or(Reply::Refused(None), |pair| {
                 pair.set_call(side, call);
                 Reply::Done

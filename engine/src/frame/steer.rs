@@ -8,8 +8,13 @@
 //! All fragments of a datagram must travel together, and only the first knows its ports: fragments are hashed by
 //! addresses alone. A frame that is not IP, or whose head is cut short before both addresses, has no hash and goes to
 //! the first pair.
+//!
+//! Two rules go before the table, where they are asked for: a destination port whose frames the first pair gets, and flows
+//! that follow their senders, each to the pair that has last sent something of it the other way.
 
 use std::sync::{Arc, LazyLock};
+
+use crate::sync::{AtomicU64, Ordering};
 
 /// No more of a frame's head is looked at.
 pub const HEAD_BYTES_MAX: usize = 128;
@@ -98,6 +103,25 @@ impl Flow {
     /// What is hashed.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len_bytes]
+    }
+
+    /// The same flow as seen from its other end.
+    #[inline]
+    pub fn reversed(&self) -> Self {
+        let mut bytes = [0; INPUT_BYTES_MAX];
+        let address_bytes = if self.len_bytes > 12 { 16 } else { 4 };
+        let (addresses, ports) = self.bytes().split_at(2 * address_bytes);
+        let turned = addresses[address_bytes..].iter().chain(&addresses[..address_bytes]);
+        let turned = turned.chain(ports.iter().skip(2)).chain(ports.iter().take(2));
+        bytes.iter_mut().zip(turned).for_each(|(place, byte)| *place = *byte);
+        Self { bytes, ..*self }
+    }
+
+    /// The destination port, of TCP and UDP over IPv4.
+    #[inline]
+    pub fn ipv4_port(&self) -> Option<u16> {
+        let has_port = matches!(self.kind, FlowKind::Tcpv4 | FlowKind::Udpv4);
+        has_port.then(|| u16::from_be_bytes([self.bytes[10], self.bytes[11]]))
     }
 
     fn of_ipv4(packet: &[u8]) -> Option<Self> {
@@ -197,11 +221,74 @@ impl Toeplitz {
 /// The tables of [`DEFAULT_KEY`], made once and shared by all devices.
 static DEFAULT: LazyLock<Arc<Toeplitz>> = LazyLock::new(|| Arc::from(Toeplitz::new(&DEFAULT_KEY)));
 
+/// How many flows' senders are known at a time; a power of two.
+const FLOWS: usize = 4096;
+
+/// The pairs that flows were last sent by. All workers read and write it, each entry by itself: of two flows in one place the last
+/// counts.
+pub struct FlowTable(Box<[AtomicU64]>);
+
+impl FlowTable {
+    /// No flow is known.
+    pub fn new() -> Self {
+        Self((0..FLOWS).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// Remembers who sends what arrives with this hash.
+    #[inline]
+    fn learn(&self, hash: u32, pair: u16) {
+        let (place, known) = (self.place(hash), Self::entry(hash, pair));
+        // A line that says so already stays with all who read it.
+        if place.load(Ordering::Relaxed) != known {
+            place.store(known, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn pair(&self, hash: u32) -> Option<u16> {
+        let known = self.place(hash).load(Ordering::Relaxed);
+        let pair = (known as u16).wrapping_sub(1);
+        (known == Self::entry(hash, pair)).then_some(pair)
+    }
+
+    fn place(&self, hash: u32) -> &AtomicU64 {
+        &self.0[hash as usize % FLOWS]
+    }
+
+    /// Hash and pair; never 0.
+    fn entry(hash: u32, pair: u16) -> u64 {
+        u64::from(hash) << 32 | (u64::from(pair) + 1)
+    }
+}
+
+impl Default for FlowTable {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for FlowTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FlowTable").finish_non_exhaustive()
+    }
+}
+
+/// What goes before the hash.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// TCP and UDP over IPv4 to this port go to the first pair.
+    pub ipv4_port: Option<u16>,
+    /// Flows follow their senders.
+    pub senders: Option<Arc<FlowTable>>,
+}
+
 /// A device's way of spreading frames over its pairs.
 #[derive(Clone)]
 pub struct Steering {
     toeplitz: Arc<Toeplitz>,
     indirection: Box<[u16; INDIRECTION_ENTRIES]>,
+    /// Mostly there are none, which is one look a frame.
+    rules: Option<Box<Rules>>,
 }
 
 impl Steering {
@@ -209,21 +296,43 @@ impl Steering {
     pub fn over(pairs: u16) -> Self {
         let pairs = pairs.max(1);
         let entry = |n| (n % usize::from(pairs)) as u16;
-        Self { toeplitz: DEFAULT.clone(), indirection: Box::new(std::array::from_fn(entry)) }
+        Self { toeplitz: DEFAULT.clone(), indirection: Box::new(std::array::from_fn(entry)), rules: None }
     }
 
     /// Spreads as a driver has it, by its own key and table. Whoever parsed the command has checked that the entries
     /// name pairs.
     pub fn by(key: &[u8; KEY_BYTES], indirection: [u16; INDIRECTION_ENTRIES]) -> Self {
-        Self { toeplitz: Toeplitz::new(key).into(), indirection: Box::new(indirection) }
+        Self { toeplitz: Toeplitz::new(key).into(), indirection: Box::new(indirection), rules: None }
+    }
+
+    /// The same with rules before the hash.
+    pub fn with(self, rules: Rules) -> Self {
+        let has_some = rules.ipv4_port.is_some() || rules.senders.is_some();
+        Self { rules: has_some.then(|| rules.into()), ..self }
     }
 
     /// The pair for a frame, by its first bytes from the destination MAC on.
     #[inline]
     pub fn pair(&self, head: &[u8]) -> u16 {
-        match self.hash(head) {
-            Some(hash) => self.indirection[hash as usize % INDIRECTION_ENTRIES],
-            None => self.indirection[0],
+        let Some(flow) = Flow::parse(head) else { return self.indirection[0] };
+        let hash = self.toeplitz.hash(flow.bytes());
+        let ruled = self.rules.as_ref().and_then(|rules| rules.pair(&flow, hash));
+        ruled.unwrap_or(self.indirection[hash as usize % INDIRECTION_ENTRIES])
+    }
+
+    /// Whether flows follow their senders.
+    #[inline]
+    pub fn follows(&self) -> bool {
+        self.rules.as_ref().is_some_and(|rules| rules.senders.is_some())
+    }
+
+    /// A pair has sent a frame that begins so: what comes back is its.
+    #[inline]
+    pub fn sent_by(&self, pair: u16, head: &[u8]) {
+        if let Some(senders) = self.rules.as_ref().and_then(|rules| rules.senders.as_ref())
+            && let Some(flow) = Flow::parse(head)
+        {
+            senders.learn(self.toeplitz.hash(flow.reversed().bytes()), pair);
         }
     }
 
@@ -231,6 +340,16 @@ impl Steering {
     #[inline]
     pub fn hash(&self, head: &[u8]) -> Option<u32> {
         Flow::parse(head).map(|flow| self.toeplitz.hash(flow.bytes()))
+    }
+}
+
+impl Rules {
+    #[inline(never)]
+    fn pair(&self, flow: &Flow, hash: u32) -> Option<u16> {
+        if self.ipv4_port.is_some() && self.ipv4_port == flow.ipv4_port() {
+            return Some(0);
+        }
+        self.senders.as_ref()?.pair(hash)
     }
 }
 
@@ -407,6 +526,56 @@ mod tests {
             }
             let pair = Steering::over(3).pair(&head);
             prop_assert!(pair < 3);
+        }
+    }
+
+    #[test]
+    fn frames_to_a_port_of_ipv4_go_to_the_first_pair() {
+        let rules = Rules { ipv4_port: Some(0x50), senders: None };
+        let steering = Steering::by(&DEFAULT_KEY, [3; _]).with(rules);
+        let to =
+            |protocol, fragment, port| steering.pair(&ipv4([1; 4], [2; 4], 8, fragment, protocol, &ports(9, port)));
+        assert_eq!([to(6, 0, 80), to(17, 0x4000, 80)], [0, 0]);
+        assert_eq!([to(6, 0, 81), to(1, 0, 80), to(17, 0x2000, 80)], [3, 3, 3], "another port, none, a fragment");
+        assert_eq!(steering.pair(&ipv6([1; 8], [2; 8], 6, &ports(9, 80))), 3);
+        assert_eq!(steering.pair(&ports(80, 80)), 3, "no frame at all");
+    }
+
+    #[test]
+    fn flows_follow_their_senders() {
+        let senders = Some(Arc::default());
+        let steering = Steering::by(&DEFAULT_KEY, [7; _]).with(Rules { ipv4_port: Some(53), senders });
+        let (one, other) = ([10, 0, 0, 1], [10, 0, 0, 2]);
+        let out = ipv4(one, other, 0, 0, 6, &ports(4000, 80));
+        let back = ipv4(other, one, 0, 0, 6, &ports(80, 4000));
+        assert_eq!(steering.pair(&back), 7, "nothing was sent");
+        for pair in [2, 0, 5] {
+            steering.sent_by(pair, &out);
+            assert_eq!(steering.pair(&back), pair);
+        }
+        assert_eq!(steering.pair(&out), 7, "what goes the same way is another flow");
+        steering.sent_by(4, &ipv6([1; 8], [2; 8], 17, &ports(1, 2)));
+        assert_eq!(steering.pair(&ipv6([2; 8], [1; 8], 17, &ports(2, 1))), 4);
+        assert_eq!(steering.pair(&ipv6([2; 8], [1; 8], 17, &ports(2, 3))), 7);
+        steering.sent_by(1, &ipv4(one, other, 0, 0, 17, &ports(53, 5)));
+        assert_eq!(steering.pair(&ipv4(other, one, 0, 0, 17, &ports(5, 53))), 0, "the port goes before");
+        steering.sent_by(1, &out[..20]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_flow_table_knows_whom_it_was_told_last(told in prop::collection::vec((any::<u32>(), 0..128u16), 1..200)) {
+            let table = FlowTable::new();
+            let mut known = std::collections::BTreeMap::new();
+            for (hash, pair) in told {
+                table.learn(hash, pair);
+                known.insert(hash as usize % FLOWS, (hash, pair));
+            }
+            for (hash, pair) in known.into_values() {
+                prop_assert_eq!(table.pair(hash), Some(pair));
+                prop_assert_eq!(table.pair(hash ^ 1 << 31), None);
+            }
+            prop_assert_eq!(FlowTable::new().pair(0), None);
         }
     }
 }

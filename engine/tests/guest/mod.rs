@@ -40,10 +40,15 @@ impl Guest {
 
     /// Connects its queues, receiveq and transmitq, to go on from these bases.
     pub fn plug_at(&self, engine: &mut Engine, device: DeviceId, bases: [u32; 2]) {
+        self.plug_as(0, engine, device, bases);
+    }
+
+    /// The same as one of the device's pairs.
+    pub fn plug_as(&self, pair: u16, engine: &mut Engine, device: DeviceId, bases: [u32; 2]) {
         for (index, driver) in [&self.nic.receiveq, &self.nic.transmitq].into_iter().enumerate() {
             let setup = QueueSetup { base: bases[index], ..driver.setup(self.features) };
             let queue = setup.activate(self.memory.clone()).unwrap();
-            engine.attach(device, index as u16, queue, self.features, true).unwrap();
+            engine.attach(device, 2 * pair + index as u16, queue, self.features, true).unwrap();
         }
     }
 

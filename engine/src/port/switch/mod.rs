@@ -504,6 +504,24 @@ impl Lane {
         matches!(self.ports.get(usize::from(to.0)), Some(Some(map)) if map.places.len() == 1)
     }
 
+    /// Whether frames for a port follow those that its pairs send.
+    #[inline]
+    fn follows(&self, port: PortId) -> bool {
+        matches!(self.ports.get(usize::from(port.0)), Some(Some(map)) if map.steering.follows())
+    }
+
+    /// Remembers which of a port's pairs sends what a frame is of.
+    #[inline(never)]
+    fn follow(&self, port: PortId, slot: u16, frame: &Frame) {
+        let Some(Some(map)) = self.ports.get(usize::from(port.0)) else { return };
+        let here = Place { worker: self.me, slot };
+        if let Some(pair) = map.places.iter().position(|place| *place == here) {
+            let mut head = [0; HEAD_BYTES];
+            let count = frame.parts.read(&mut head);
+            map.steering.sent_by(pair as u16, &head[..count]);
+        }
+    }
+
     /// Where a frame goes that is for a port.
     #[inline]
     fn place_of(&self, to: PortId, frame: &Frame) -> Option<Place> {
@@ -739,6 +757,11 @@ impl End<'_> {
         self.way = None;
         let Addresses { destination, source, vlan } = Addresses::of(head);
         self.lane.learn(source, vlan, self.port);
+        // Every frame of such a port comes here: there is no way for those behind it.
+        let follows = self.lane.follows(self.port);
+        if follows {
+            self.lane.follow(self.port, self.slot, &frame);
+        }
         if destination[0] & 1 != 0 {
             return self.flood(frame, window);
         }
@@ -752,7 +775,7 @@ impl End<'_> {
         };
         let lender = frame.lender;
         self.deliver(place, frame, window);
-        if !is_tagged(head) && self.lane.has_one_place(to) {
+        if !is_tagged(head) && !follows && self.lane.has_one_place(to) {
             self.open(both(head), place, lender);
             let way =
                 |known| Way { addresses: both(head), source: known, destination: found, tick: self.lane.tick, place };
