@@ -48,6 +48,7 @@ codes! {
     QueueSizePower = -1042, "Queue size must be a power of 2 above 2";
     /// It is done.
     Unusable = -1043, "Device will not be functional, do not probe it";
+    DstPort = -1045, "Destination port can't be steered";
     NotSupported = -1046, "Option is not supported";
     SfCreate = -1047, "SF can't be created";
     SfNumberRange = -1048, "SF number is out of range";

@@ -204,6 +204,7 @@ impl Service {
         match endpoint {
             Ok(endpoint) => {
                 let device = Device::new(spec.clone(), id);
+                device.steer(&mut self.engine);
                 let Identity { id, vuid, .. } = &function.identity;
                 tracing::info!(
                     device = spec.name,

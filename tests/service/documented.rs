@@ -27,17 +27,17 @@ const CONTROLLER: &str = "emulation_manager:s, max_hotplug_devices:s, max_virt_n
 const LISTED_PF: &str = "pf_id:n, function_type:s, transitional:n, vuid:s, pci_bdf:s, pci_vhca_id:s, pci_max_vfs:s, enabled_vfs:s, \
     msix_num_pool_size:n, min_msix_num:n, max_msix_num:n, min_num_of_qp:n, max_num_of_qp:n, qp_pool_size:n, num_msix:s, num_queues:s, \
     enabled_queues:s, max_queue_size:s, msix_config_vector:s, mac:s, link_status:s, max_queue_pairs:s, mtu:s, speed:s, \
-    rss_max_key_size:s, supported_hash_types:s, ctrl_mac:s, ctrl_mq:s, sf_num:n, sf_parent_device:s, sf_parent_device_pci_addr:s, \
+    ctrl_mac:s, ctrl_mq:s, sf_num:n, sf_parent_device:s, sf_parent_device_pci_addr:s, \
     sf_rep_net_device:s, sf_rep_net_ifindex:n, sf_rdma_device:s, sf_cross_mkey:s, sf_vhca_id:s, sf_rqt_num:s, aarfs:s, dim:s";
 const LISTED_VF: &str = "vf_id:n, parent_pf_id:n, function_type:s, transitional:n, vuid:s, pci_bdf:s, pci_vhca_id:s, pci_max_vfs:s, \
     enabled_vfs:s, num_msix:s, num_queues:s, enabled_queues:s, max_queue_size:s, msix_config_vector:s, mac:s, link_status:s, \
-    max_queue_pairs:s, mtu:s, speed:s, rss_max_key_size:s, supported_hash_types:s, ctrl_mac:s, ctrl_mq:s, sf_num:n, \
+    max_queue_pairs:s, mtu:s, speed:s, ctrl_mac:s, ctrl_mq:s, sf_num:n, \
     sf_parent_device:s, sf_parent_device_pci_addr:s, sf_rep_net_device:s, sf_rep_net_ifindex:n, sf_rdma_device:s, sf_cross_mkey:s, \
     sf_vhca_id:s, sf_rqt_num:s, aarfs:s, dim:s";
 const QUERIED_BRIEF: &str = "pf_id:n, function_type:s, transitional:n, vuid:s, pci_bdf:s, pci_vhca_id:s, pci_max_vfs:s, \
     enabled_vfs:s, pci_dev_id:s, pci_vendor_id:s, pci_class_code:s, pci_subsys_id:s, pci_subsys_vendor_id:s, pci_revision_id:s, \
     device_feature:o, driver_feature:o, status:o, reset:s, enabled:s, num_msix:s, num_queues:s, enabled_queues:s, max_queue_size:s, \
-    msix_config_vector:s, mac:s, link_status:s, max_queue_pairs:s, mtu:s, speed:s, rss_max_key_size:s, supported_hash_types:s, \
+    msix_config_vector:s, mac:s, link_status:s, max_queue_pairs:s, mtu:s, speed:s, \
     ctrl_mac:s, ctrl_mq:s, sf_num:n, sf_parent_device:s, sf_parent_device_pci_addr:s, sf_rep_net_device:s, sf_rep_net_ifindex:n, \
     sf_rdma_device:s, sf_cross_mkey:s, sf_vhca_id:s, sf_rqt_num:s, aarfs:s, dim:s";
 const QUEUE: &str = "index:s, size:s, msix_vector:s, enable:s, notify_offset:s, descriptor_address:s, driver_address:s, \
@@ -129,6 +129,10 @@ const TABLE: &[Row] = &[
     row("modify -p 1 device -netdim disable", "", DONE),
     row("modify -p 1 queue -e event -n 8 -c 4", "", DONE),
     row("modify -a device -l 1", "", DONE),
+    row("modify -p 1 device -e 25000", "", DONE),
+    row("modify -p 1 device -s 0", "", DONE),
+    row("modify -p 1 device -r 0x1", "", DONE),
+    row("modify -p 1 device -aarfs disable", "", DONE),
     row("version", "/0", "Original Controller:s"),
     row("version", "/1", "Destination Controller:s"),
 ];
@@ -138,15 +142,12 @@ const NOT_YET: &[&str] = &[
     "query -p 0 -v 0 --dbg_stats",
     "query -p 0 --latency_stats",
     "query -p 0 --stats_clear",
-    "modify -p 1 device -e 25000",
-    "modify -p 1 device -s 0",
-    "modify -p 1 device -o 0x1",
-    "modify -p 1 device -k 40",
-    "modify -p 1 device -r 0x1",
-    "modify -p 1 device -d 0x50",
     "modify -p 1 device -b 1",
+    // Here its port is a loop.
     "modify -p 1 device -aarfs enable",
     "hotplug -i mlx5_0 -m 0C:C4:7A:FF:22:99 -t 1500 -n 3 -s 1024 -l",
+    "hotplug -i mlx5_0 -m 0C:C4:7A:FF:22:99 -t 1500 -n 3 -s 1024 --host_awareness",
+    "unplug -p 2 --host_awareness",
     "update -s",
     "update -t",
 ];

@@ -23,7 +23,7 @@ fn functions_and_their_settings_come_back() {
     for line in [
         "-p 0 device -m 0C:C4:7A:FF:22:10 -t 4000 -q 512 -qp 4",
         "-p 0 device -pkt_cnt enable -dc enable",
-        "-p 2 device -l 0",
+        "-p 2 device -l 0 -e 10",
         "-p 2 device -mrg_rxbuf enable",
         "-p 1 -v 0 device -n 4",
         "-p 1 -v 1 device -n 48",

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use virtnet_control::vhost_user::frontend::Frontend;
+
 use crate::front_end::Guest;
 use crate::service::{SOON, Service, text};
 
@@ -68,7 +70,16 @@ fn settings_out_of_range_change_nothing() {
         ("-q 65536", -22),
         ("-qp 0", -1073),
         ("-qp 32", -1073),
-        ("-f 0x8000000000000000", -1000),
+        ("-f 0x1000000000000000", -1000),
+        ("-e 2500", -1051),
+        ("-s 64", -22),
+        ("-o 0x1", -1052),
+        ("-k 40", -1053),
+        ("-r 0x40", -22),
+        ("-d 0x10000", -1045),
+        // Its port is no switch's.
+        ("-d 0x50", -1045),
+        ("-aarfs enable", -1046),
         // The first is good; none of it is done.
         ("-t 2000 -q 3", -1042),
     ] {
@@ -124,6 +135,95 @@ fn a_link_that_is_down_carries_nothing() {
     receive(&mut guest);
     assert!(!guest.nic.receive(&mut Vec::new()).unwrap(), "a frame that was sent while the link was down");
     assert_eq!(text(&service.query("-p 0"), "link_status"), "1");
+}
+
+#[test]
+fn what_a_driver_does_not_want_does_not_arrive() {
+    let service = Service::board();
+    let (mut guest, _frontend) = service.guest("pf0.sock");
+    let filtered = || service.ok("debug call rates")["functions"][0]["rx"]["drops"].as_u64().unwrap();
+    for dropped in [10, 20, 30] {
+        send(&mut guest);
+        receive(&mut guest);
+        // Its own frames only, and the frames are another's; single stations', and everybody's.
+        service.ok(if dropped < 30 { "modify -p 0 device -r 0" } else { "modify -p 0 device -r 0x1e" });
+        if dropped == 20 {
+            // Another engine is told, too.
+            assert_eq!(service.virtnet("restart").output, "SUCCESS\n");
+        }
+        for _ in 0..10 {
+            send(&mut guest);
+        }
+        assert!(!guest.nic.receive(&mut Vec::new()).unwrap(), "a frame that is not wanted");
+        assert_eq!(filtered(), dropped);
+        service.ok("modify -p 0 device -r 0x4");
+        send(&mut guest);
+        receive(&mut guest);
+    }
+    // What the driver reads has not changed.
+    service.ok("modify -a device -r 1");
+    guest.loop_frames(10);
+}
+
+#[test]
+fn a_speed_is_told_to_the_driver_at_once() {
+    let service = Service::board();
+    let (mut guest, mut frontend) = service.guest("pf0.sock");
+    frontend.set_backend_req_fd().unwrap();
+    let told = |frontend: &mut Frontend| {
+        let bytes = frontend.get_config(12, 5).unwrap();
+        (u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]), bytes[4])
+    };
+    assert_eq!(told(&mut frontend), (100_000, 1));
+    let before = frontend.config_changes();
+    service.ok("modify -p 0 device -e 25000");
+    assert_eq!(told(&mut frontend), (25_000, 1));
+    assert_eq!(text(&service.query("-p 0"), "speed"), "25000");
+    wait_told(&mut frontend, before);
+    guest.loop_frames(10);
+}
+
+/// Waits until the front end has heard of a change of the configuration space.
+#[track_caller]
+fn wait_told(frontend: &mut Frontend, before: u64) {
+    let end = Instant::now() + SOON;
+    while frontend.config_changes() == before {
+        assert!(Instant::now() < end, "the front end is not told");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_status_resets_a_function_gives_it_up_or_asks_for_a_reset() {
+    let service = Service::board();
+    let (mut guest, mut frontend) = service.guest("pf0.sock");
+    frontend.set_backend_req_fd().unwrap();
+    let status = || text(&service.query("-p 0")["status"], "value").to_owned();
+    for state in [1, 4, 0x2f, 0x43, 0xb] {
+        assert_eq!(service.refused(&format!("modify -p 0 device -s {state}")), -22, "{state:#x}");
+    }
+    // No driver has the others: nothing is done to any of them.
+    assert_eq!(service.refused("modify -a device -s 64"), -22);
+    assert_eq!(status(), "0xf");
+    service.ok("modify -p 0 device -s 0xf");
+    guest.loop_frames(10);
+    for (number, (state, shown, rings)) in
+        [("64", "0x4f", "2"), ("0xc0", "0xc0", "0"), ("0", "0x0", "0")].into_iter().enumerate()
+    {
+        let before = frontend.config_changes();
+        service.ok(&format!("modify -p 0 device -s {state}"));
+        wait_told(&mut frontend, before);
+        let shows = (status(), text(&service.query("-p 0"), "enabled_queues").to_owned());
+        assert_eq!(shows, (shown.to_owned(), rings.to_owned()), "{state}");
+        let health = service.ok("health -p 0")["health_status"].clone();
+        assert_eq!(health, if number < 2 { "Fatal" } else { "Good" });
+    }
+    service.ok("modify -a device -s 0");
+    // The driver begins anew where it stands.
+    guest.stop(&mut frontend).unwrap();
+    guest.start(&mut frontend).unwrap();
+    guest.loop_frames(10);
+    assert_eq!(status(), "0xf");
 }
 
 #[test]

@@ -37,18 +37,24 @@ pub struct Hotplug {
     /// A transitional device †.
     #[arg(short, long)]
     legacy: bool,
+    /// While the host is not up yet †.
+    #[arg(long = "host_awareness")]
+    host_awareness: bool,
 }
 
 /// `unplug`
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[command(group = ArgGroup::new("function").required(true))]
 pub struct Unplug {
     /// By its id.
-    #[arg(short, long, value_name = "N", value_parser = value::number)]
+    #[arg(short, long, group = "function", value_name = "N", value_parser = value::number)]
     pf: Option<u64>,
     /// By its serial number.
-    #[arg(short = 'u', long, value_parser = NonEmptyStringValueParser::new())]
+    #[arg(short = 'u', long, group = "function", value_parser = NonEmptyStringValueParser::new())]
     vuid: Option<String>,
+    /// While the host is not up yet †.
+    #[arg(long = "host_awareness")]
+    host_awareness: bool,
 }
 
 impl Hotplug {
@@ -63,11 +69,13 @@ impl Hotplug {
             .given("max_queue_size", Some(self.max_queue_size))
             .given("sf_num", self.sf_num)
             .flag("legacy", self.legacy)
+            .given("host_awareness", self.host_awareness.then_some(true))
     }
 }
 
 impl Unplug {
     pub fn request(&self) -> Request {
-        Request::new("unplug").given("pf", self.pf).given("vuid", self.vuid.as_deref())
+        let request = Request::new("unplug").given("pf", self.pf).given("vuid", self.vuid.as_deref());
+        request.given("host_awareness", self.host_awareness.then_some(true))
     }
 }

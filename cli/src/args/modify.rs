@@ -32,25 +32,25 @@ struct Properties {
     /// MTU *.
     #[arg(short = 't', long, value_name = "N", value_parser = value::number)]
     mtu: Option<u64>,
-    /// Speed of the link in Mb/s †.
+    /// Speed of the link in Mb/s: 10, 100, 1000, 10000, 25000, 40000, 50000, 100000, 200000 or 400000.
     #[arg(short = 'e', long, value_name = "N", value_parser = value::number)]
     speed: Option<u64>,
     /// The link: 0 down, 1 up.
     #[arg(short, long, value_name = "N", value_parser = value::link)]
     link: Option<u64>,
-    /// Device status, as bits †.
+    /// Device status: 0 resets; 0x40 asks the driver for a reset, 0x80 ends it, alone or with the driver's bits.
     #[arg(short, long, value_name = "N", value_parser = value::number)]
     state: Option<u64>,
     /// Feature bits to offer, hex *.
     #[arg(short, long, value_name = "HEX", value_parser = value::hex)]
     features: Option<String>,
-    /// Hash types to offer, hex †.
+    /// Hash types to offer, hex, of functions that offer hashes †.
     #[arg(short = 'o', long = "supported_hash_types", value_name = "HEX", value_parser = value::hex)]
     supported_hash_types: Option<String>,
-    /// Length of the hash key in bytes †.
+    /// Length of the hash key in bytes, 40, of functions that offer hashes †.
     #[arg(short = 'k', long = "rss_max_key_size", value_name = "N", value_parser = value::number)]
     rss_max_key_size: Option<u64>,
-    /// Receive mode, hex: bits 0 promisc, 1 allmulti, 2 alluni, 3 nomulti, 4 nouni, 5 nobcast †.
+    /// Receive mode, hex: bits 0 promisc, 1 allmulti, 2 alluni, 3 nomulti, 4 nouni, 5 nobcast.
     #[arg(short, long = "rx_mode", value_name = "HEX", value_parser = value::hex)]
     rx_mode: Option<String>,
     /// MSI-X vectors *.
@@ -62,10 +62,10 @@ struct Properties {
     /// Queue pairs; also -qp *.
     #[arg(long = "max_queue_pairs", value_name = "N", value_parser = value::number)]
     max_queue_pairs: Option<u64>,
-    /// Destination port of IPv4 that is steered, hex †.
+    /// TCP and UDP over IPv4 to this port go to the first queue, hex; 0 for none.
     #[arg(short, long = "dst_port", value_name = "HEX", value_parser = value::hex)]
     dst_port: Option<String>,
-    /// Receive DMA queues †.
+    /// Receive DMA queues, which are not here †.
     #[arg(short = 'b', long = "rx_dma_q_num", value_name = "N", value_parser = value::number)]
     rx_dma_q_num: Option<u64>,
     /// Counter of dropped packets; also -dc.
@@ -74,7 +74,7 @@ struct Properties {
     /// Counters of packets by their size; also -pkt_cnt.
     #[arg(long = "packet_counter")]
     packet_counter: Option<Toggle>,
-    /// Accelerated receive flow steering, of PFs; also -aarfs †.
+    /// Accelerated receive flow steering, of PFs; also -aarfs.
     #[arg(long = "aarfs_config")]
     aarfs_config: Option<Toggle>,
     /// Dynamic interrupt moderation; also -dim.

@@ -2,11 +2,13 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use virtnet_engine::filter::Modes;
 use virtnet_engine::moderation::Moderation;
 
 use super::params::{self, Nothing, Selector};
 use super::success;
 use crate::config::{Mac, value};
+use crate::device::settings::Speed;
 use crate::function::PeriodMode;
 use crate::refusal::{Code, Refusal};
 use crate::reply::capitals;
@@ -38,7 +40,11 @@ struct Hotplug {
 pub fn hotplug(service: &mut Service, params: Params) -> Result<Value, Refusal> {
     let asked: Hotplug = params::read(params)?;
     if asked.legacy {
-        return Err(Code::NotSupported.because("transitional devices are not in this version"));
+        let why = match service.host().limits.transitional_hotplug {
+            false => "transitional devices need VIRTIO_EMULATION_HOTPLUG_TRANS=1, which is not in effect",
+            true => "the legacy interface is not in this version",
+        };
+        return Err(Code::NotSupported.because(why));
     }
     let queue_pairs = match (asked.max_queues, asked.max_queue_pairs) {
         (Some(queues), None) => queues.saturating_sub(CONTROL_QUEUES) / 2,
@@ -101,8 +107,18 @@ struct Modify {
     mtu: Option<u16>,
     #[serde(default, deserialize_with = "params::link")]
     link: Option<bool>,
+    speed: Option<u64>,
+    state: Option<u8>,
     #[serde(default, deserialize_with = "params::hex")]
     features: Option<u64>,
+    supported_hash_types: Option<String>,
+    rss_max_key_size: Option<u64>,
+    #[serde(default, deserialize_with = "params::hex")]
+    rx_mode: Option<u64>,
+    #[serde(default, deserialize_with = "params::hex")]
+    dst_port: Option<u64>,
+    #[serde(default, deserialize_with = "params::switch")]
+    aarfs_config: Option<bool>,
     msix_num: Option<u16>,
     max_queue_size: Option<u16>,
     max_queue_pairs: Option<u16>,
@@ -130,6 +146,29 @@ struct ModifyQueue {
     max_count: u16,
 }
 
+impl Modify {
+    /// Refuses what is of features that no function offers.
+    fn check_hash(&self) -> Result<(), Refusal> {
+        const WHY: &str = "no function offers VIRTIO_NET_F_HASH_REPORT or VIRTIO_NET_F_RSS";
+        match (&self.supported_hash_types, self.rss_max_key_size) {
+            (None, None) => Ok(()),
+            (Some(_), _) => Err(Code::HashTypes.because(WHY)),
+            (None, Some(_)) => Err(Code::RssKeySize.because(WHY)),
+        }
+    }
+}
+
+fn check_modes(bits: u64) -> Result<Modes, Refusal> {
+    let refused =
+        || Code::InvalidArgument.because(format!("rx_mode is {bits:#x}; 0x0 to {:#x} are allowed", Modes::ALL));
+    Modes::new(bits).ok_or_else(refused)
+}
+
+fn check_port(number: u64) -> Result<u16, Refusal> {
+    let refused = |_| Code::DstPort.because(format!("dst_port is {number:#x}; 0x0 (none) to 0xffff are allowed"));
+    u16::try_from(number).map_err(refused)
+}
+
 /// `modify`: settings of functions.
 pub fn modify(service: &mut Service, mut params: Params) -> Result<Value, Refusal> {
     match params.remove("subcmd").as_ref().and_then(Value::as_str) {
@@ -139,6 +178,7 @@ pub fn modify(service: &mut Service, mut params: Params) -> Result<Value, Refusa
     }
     let selector = Selector::take(&mut params)?;
     let asked: Modify = params::read(params)?;
+    asked.check_hash()?;
     if let (Some(dim), Some(net_dim)) = (asked.dim_config, asked.net_dim_config)
         && dim != net_dim
     {
@@ -154,6 +194,11 @@ pub fn modify(service: &mut Service, mut params: Params) -> Result<Value, Refusa
         packed: asked.packed_vq,
         mergeable: asked.mrg_rxbuf,
         link_up: asked.link,
+        speed: asked.speed.map(Speed::try_from).transpose().map_err(|why| Code::Speed.because(why))?,
+        rx_mode: asked.rx_mode.map(check_modes).transpose()?,
+        dst_port: asked.dst_port.map(check_port).transpose()?,
+        aarfs: asked.aarfs_config,
+        status: asked.state,
         packet_counters: asked.packet_counter,
         drop_counter: asked.drop_count,
         dim: asked.dim_config.or(asked.net_dim_config),

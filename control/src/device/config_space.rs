@@ -1,13 +1,16 @@
 //! The device's configuration space. ("Device configuration layout", of the network device)
 
-use virtnet_rings::spec::net::VIRTIO_NET_S_LINK_UP;
+use virtnet_rings::spec::net::{VIRTIO_NET_DUPLEX_FULL, VIRTIO_NET_S_LINK_UP};
 
 use super::Spec;
+use super::settings::Settings;
 use crate::config::Mac;
 
-/// Bytes up to the end of `mtu`, the last field that we have a feature for.
-pub const CONFIG_SPACE_BYTES: usize = 12;
+/// Bytes up to the end of `duplex`, the last field that we have a feature for.
+pub const CONFIG_SPACE_BYTES: usize = 17;
 const MAC_BYTES: usize = 6;
+const STATUS: usize = 6;
+const SPEED: usize = 12;
 
 /// What the driver can read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,23 +20,23 @@ pub struct ConfigSpace {
     /// As configured: what the front end may not exceed.
     mtu_max: Option<u16>,
     mtu: u16,
-    link_up: bool,
+    settings: Settings,
 }
 
 impl ConfigSpace {
     /// That of a device.
-    pub fn new(&Spec { mac, queue_pairs, mtu, link_up, .. }: &Spec) -> Self {
-        Self { mac, queue_pairs, mtu_max: mtu, mtu: mtu.unwrap_or(0), link_up }
+    pub fn new(&Spec { mac, queue_pairs, mtu, settings, .. }: &Spec) -> Self {
+        Self { mac, queue_pairs, mtu_max: mtu, mtu: mtu.unwrap_or(0), settings }
     }
 
-    /// Whether the link is up.
-    pub fn is_link_up(&self) -> bool {
-        self.link_up
+    /// What can change under a driver, as it is.
+    pub fn settings(&self) -> Settings {
+        self.settings
     }
 
-    /// Puts the link up or down.
-    pub fn set_link(&mut self, up: bool) {
-        self.link_up = up;
+    /// Changes what can change under a driver.
+    pub fn set(&mut self, settings: Settings) {
+        self.settings = settings;
     }
 
     /// The device's address.
@@ -45,14 +48,16 @@ impl ConfigSpace {
     pub fn to_bytes(&self) -> [u8; CONFIG_SPACE_BYTES] {
         let mut bytes = [0; CONFIG_SPACE_BYTES];
         bytes[..MAC_BYTES].copy_from_slice(&self.mac.0);
-        let status = if self.link_up { VIRTIO_NET_S_LINK_UP } else { 0 };
-        bytes[6..8].copy_from_slice(&status.to_le_bytes());
+        let status = if self.settings.link_up { VIRTIO_NET_S_LINK_UP } else { 0 };
+        bytes[STATUS..8].copy_from_slice(&status.to_le_bytes());
         bytes[8..10].copy_from_slice(&self.queue_pairs.to_le_bytes());
         bytes[10..12].copy_from_slice(&self.mtu.to_le_bytes());
+        bytes[SPEED..16].copy_from_slice(&self.settings.speed.mbps().to_le_bytes());
+        bytes[16] = VIRTIO_NET_DUPLEX_FULL;
         bytes
     }
 
-    /// Takes over what the device was where it came from: its address. Its link's state may differ, too, and stays ours.
+    /// Takes over what the device was where it came from: its address. Its link's state and speed may differ, too, and stay ours.
     ///
     /// # Errors
     /// In words, what is allowed.
@@ -62,10 +67,11 @@ impl ConfigSpace {
         // Fields behind ours are zero here, and must be there.
         space.resize(end.max(CONFIG_SPACE_BYTES), 0);
         space[offset..end].copy_from_slice(bytes);
-        let (mac, rest) = space.split_at_mut(MAC_BYTES);
         let ours = self.to_bytes();
-        let (same, behind) = rest.split_at_mut(CONFIG_SPACE_BYTES - MAC_BYTES);
-        same[0] ^= (same[0] ^ ours[MAC_BYTES]) & VIRTIO_NET_S_LINK_UP as u8;
+        space[STATUS] ^= (space[STATUS] ^ ours[STATUS]) & VIRTIO_NET_S_LINK_UP as u8;
+        space[SPEED..CONFIG_SPACE_BYTES].copy_from_slice(&ours[SPEED..]);
+        let (mac, rest) = space.split_at(MAC_BYTES);
+        let (same, behind) = rest.split_at(CONFIG_SPACE_BYTES - MAC_BYTES);
         if same != &ours[MAC_BYTES..] || behind.iter().any(|byte| *byte != 0) {
             return Err("only the address and the link may differ between two hosts");
         }
@@ -92,20 +98,22 @@ impl ConfigSpace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::settings::Speed;
 
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
 
     fn space(queue_pairs: u16, mtu: Option<u16>) -> ConfigSpace {
         let name = String::new();
-        ConfigSpace::new(&Spec { name, queue_pairs, queue_size_max: 256, mac: MAC, mtu, offered: 0, link_up: true })
+        let settings = Settings::default();
+        ConfigSpace::new(&Spec { name, queue_pairs, queue_size_max: 256, mac: MAC, mtu, offered: 0, settings })
     }
 
     #[test]
     fn fields_lie_as_the_specification_says() {
         let mut space = space(0x0102, Some(0x05dc));
-        assert_eq!(space.to_bytes(), [2, 0, 0, 0, 0, 9, 1, 0, 2, 1, 0xdc, 5]);
-        space.set_link(false);
-        assert_eq!(space.to_bytes(), [2, 0, 0, 0, 0, 9, 0, 0, 2, 1, 0xdc, 5]);
+        assert_eq!(space.to_bytes(), [2, 0, 0, 0, 0, 9, 1, 0, 2, 1, 0xdc, 5, 0xa0, 0x86, 1, 0, 1]);
+        space.set(Settings { link_up: false, speed: Speed::try_from(10).unwrap(), ..Settings::default() });
+        assert_eq!(space.to_bytes(), [2, 0, 0, 0, 0, 9, 0, 0, 2, 1, 0xdc, 5, 10, 0, 0, 0, 1]);
     }
 
     #[test]
@@ -117,8 +125,14 @@ mod tests {
         assert_eq!(space.mac(), Mac([2, 0, 0, 0, 0, 7]));
         assert!(space.restore(8, &[2]).is_err(), "other queue pairs");
         assert!(space.restore(6, &[3]).is_err(), "an announcement that nobody asked for");
-        assert_eq!((space.restore(6, &[0]), space.is_link_up()), (Ok(()), true), "it was down there, and is up here");
-        assert!(space.restore(12, &[1]).is_err(), "a field we do not know");
+        assert_eq!(
+            (space.restore(6, &[0]), space.settings().link_up),
+            (Ok(()), true),
+            "it was down there, and is up here"
+        );
+        let before = space.to_bytes();
+        assert_eq!((space.restore(12, &[1, 2, 3, 4, 5]), space.to_bytes()), (Ok(()), before), "another speed");
+        assert!(space.restore(17, &[1]).is_err(), "a field we do not know");
         assert!(space.restore(0, &[3]).is_err(), "a group's address");
         assert_eq!(space.mac(), Mac([2, 0, 0, 0, 0, 7]));
     }
@@ -127,7 +141,7 @@ mod tests {
     fn the_mtu_goes_as_far_as_configured() {
         let mut limited = space(1, Some(1500));
         assert_eq!((limited.set_mtu(1400), limited.set_mtu(1501).is_err()), (Ok(()), true));
-        assert_eq!(limited.to_bytes()[10..], 1400u16.to_le_bytes());
+        assert_eq!(limited.to_bytes()[10..12], 1400u16.to_le_bytes());
         assert_eq!(space(1, None).set_mtu(9000), Ok(()));
     }
 }

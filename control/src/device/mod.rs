@@ -3,12 +3,14 @@
 pub mod config_space;
 pub mod controlq;
 pub mod features;
+pub mod settings;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::event::epoll;
 use virtnet_engine::caller::{Caller, Line};
+use virtnet_engine::filter::Filter;
 use virtnet_engine::{DeviceId, Engine};
 use virtnet_rings::spec::net::{VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MTU};
 use virtnet_rings::{Notifier, Queue, Virtqueue};
@@ -17,6 +19,7 @@ use crate::config::{self, Mac};
 use crate::vhost_user::session::Backend;
 use config_space::ConfigSpace;
 use controlq::ControlQueue;
+use settings::Settings;
 
 /// What a device is made as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +36,8 @@ pub struct Spec {
     pub mtu: Option<u16>,
     /// Feature bits it is to offer.
     pub offered: u64,
-    /// Whether its link is up.
-    pub link_up: bool,
+    /// What can change under its driver.
+    pub settings: Settings,
 }
 
 impl From<&config::Device> for Spec {
@@ -46,7 +49,7 @@ impl From<&config::Device> for Spec {
             mac: config.mac(),
             mtu: config.mtu.map(|mtu| mtu as u16),
             offered: features::offered(config),
-            link_up: true,
+            settings: Settings::default(),
         }
     }
 }
@@ -121,12 +124,22 @@ impl Device {
     /// Whether frames go through a queue: its link is up, its front end has enabled it, and its driver uses its pair.
     pub fn is_enabled(&self, index: usize) -> bool {
         let pairs_used = self.pairs_used.unwrap_or(self.spec.queue_pairs);
-        self.config_space.is_link_up() && self.enabled[index] && index / 2 < usize::from(pairs_used)
+        self.config_space.settings().link_up && self.enabled[index] && index / 2 < usize::from(pairs_used)
     }
 
     /// The engine knows it as `id` from now on.
     pub fn move_to(&mut self, id: DeviceId) {
         self.id = id;
+    }
+
+    /// Tells the engine what it does not have by default: how frames for its driver are filtered and steered.
+    pub fn steer(&self, engine: &mut Engine) {
+        let Settings { rx_mode, dst_port, aarfs, .. } = self.config_space.settings();
+        let filter = Filter::new(rx_mode, [self.config_space.mac().0]);
+        let told = engine.set_filter(self.id, filter).and_then(|()| engine.set_steering(self.id, dst_port, aarfs));
+        if let Err(error) = told {
+            tracing::error!(device = self.spec.name, "the engine refuses: {error}");
+        }
     }
 
     /// Whether there is work on the control queue that nobody will kick for.
@@ -176,9 +189,10 @@ impl Served<'_> {
         (0..self.device.enabled.len()).for_each(|index| self.tell_enabled(index));
     }
 
-    /// Puts the link up or down. Down, all queues are as if they were disabled.
-    pub fn set_link(&mut self, up: bool) {
-        self.device.config_space.set_link(up);
+    /// Changes settings. While the link is down, all queues are as if they were disabled.
+    pub fn set(&mut self, settings: Settings) {
+        self.device.config_space.set(settings);
+        self.device.steer(self.engine);
         (0..self.device.enabled.len()).for_each(|index| self.tell_enabled(index));
     }
 
@@ -233,7 +247,9 @@ impl Backend for Served<'_> {
     }
 
     fn restore_config(&mut self, offset: usize, bytes: &[u8]) -> Result<(), &'static str> {
-        self.device.config_space.restore(offset, bytes)
+        self.device.config_space.restore(offset, bytes)?;
+        self.device.steer(self.engine);
+        Ok(())
     }
 
     fn set_features(&mut self, features: u64) {

@@ -6,6 +6,7 @@ use super::error::Fault;
 use crate::class::Class;
 use crate::config::value;
 use crate::config::{Hex, Mac};
+use crate::device::settings::Speed;
 use crate::function::{PeriodMode, pools};
 
 /// A function's state. The first ten keys are the product's; the others are there when they differ from what the function
@@ -83,6 +84,26 @@ pub struct Record {
     /// Whether the link is up.
     #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
     pub link: Option<bool>,
+    /// The speed that the link says it has, in Mb/s.
+    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
+    pub speed: Option<Speed>,
+    /// Receive modes, a bit each.
+    #[serde(
+        default,
+        deserialize_with = "value::optional_between::<_, _, 0, 63>",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub rx_mode: Option<u8>,
+    /// The IPv4 destination port that is steered.
+    #[serde(
+        default,
+        deserialize_with = "value::optional_between::<_, _, 1, 65535>",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub dst_port: Option<u16>,
+    /// Whether flows follow their senders.
+    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
+    pub aarfs: Option<bool>,
     /// Whether dropped frames are counted.
     #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
     pub drop_count: Option<bool>,

@@ -10,6 +10,7 @@ use rustix::fs::{FileType, Mode};
 use super::*;
 use crate::class::Class;
 use crate::config::{Hex, Mac};
+use crate::device::settings::Speed;
 use crate::function::{PeriodMode, pools};
 
 const HOTPLUG: &str = r#"{
@@ -214,6 +215,7 @@ fn every_value_is_checked_where_it_stands() {
         (with("\"mq\": 3", "\"mq\": 3, \"max_queue_size\": 65536"), "expected 2 to 32768"),
         (with("\"mq\": 3", "\"mq\": 3, \"link\": 1"), "expected a boolean"),
         (with("\"mq\": 3", "\"mq\": 3, \"link\": null"), "expected a boolean"),
+        (with("\"mq\": 3", "\"mq\": 3, \"speed\": 2500"), "a speed of 2500 Mb/s; 10, 100,"),
         (with("}\n", "} {}"), "trailing characters"),
         (String::from("[["), "invalid type: sequence, expected an object"),
         (String::from("\u{feff}{}"), "expected value at line 1 column 1"),
@@ -415,6 +417,8 @@ prop_compose! {
         (link, drop_count, packet_counter, dim) in (switch(), switch(), switch(), switch()),
         period_mode in option::of(prop::sample::select(vec![PeriodMode::Event, PeriodMode::Cqe])),
         (period, max_count) in option::of(any::<(u16, u16)>()).prop_map(Option::unzip),
+        (rx_mode, dst_port, aarfs) in (option::of(0..=63u8), option::of(1..=65535u16), switch()),
+        speed in prop::sample::select(vec![None, Speed::try_from(10).ok(), Speed::try_from(400_000).ok()]),
     ) -> Record {
         Record {
             mtu,
@@ -424,6 +428,10 @@ prop_compose! {
             num_msix: spare_msix.map(|spare| pools::msix_of(identity.mq) + spare),
             num_vfs: num_vfs.filter(|_| identity.vf_id == Some(0)),
             link,
+            speed,
+            rx_mode,
+            dst_port,
+            aarfs,
             drop_count,
             packet_counter,
             period_mode,

@@ -113,12 +113,10 @@ fn put_state(object: &mut Object, sight: &Sight) {
     object.text("max_queue_size", spec.queue_size_max);
     object.put("msix_config_vector", if has_driver { "0x0" } else { "0xFFFF" });
     object.put("mac", capitals(spec.mac));
-    object.text("link_status", u8::from(spec.link_up));
+    object.text("link_status", u8::from(spec.settings.link_up));
     object.text("max_queue_pairs", share.pairs);
     object.text("mtu", spec.mtu.unwrap_or(1500));
-    object.text("speed", 100_000);
-    object.text("rss_max_key_size", 0);
-    object.put("supported_hash_types", "0x0");
+    object.text("speed", spec.settings.speed.mbps());
     object.put("ctrl_mac", capitals(driver_mac));
     object.text("ctrl_mq", sight.pairs_used);
     object.put("sf_num", identity.sf_num);
@@ -130,7 +128,7 @@ fn put_state(object: &mut Object, sight: &Sight) {
     object.put("sf_cross_mkey", "0x0");
     object.capital_hex("sf_vhca_id", 0x400 + u64::from(identity.vhca_id));
     object.put("sf_rqt_num", "0x0");
-    object.put("aarfs", "disabled");
+    object.put("aarfs", if spec.settings.aarfs { "enabled" } else { "disabled" });
     object.put("dim", if coalescing.dim { "enabled" } else { "disabled" });
 }
 

@@ -78,6 +78,7 @@ mod tests {
     use super::*;
     use crate::config::{Mac, Mode, Port};
     use crate::device::Spec;
+    use crate::device::settings::Settings;
     use crate::function::{Identity, Seat, Socket};
 
     #[test]
@@ -91,7 +92,7 @@ mod tests {
             mac: Mac([2; 6]),
             mtu: None,
             offered: 0,
-            link_up: true,
+            settings: Settings::default(),
         };
         let socket = Socket { path: "web.sock".into(), mode: Mode::Server, permissions: 0o600 };
         let counts = [1, 10, 100, 1000].into_iter().enumerate().map(|(index, packets)| {

@@ -9,6 +9,7 @@ use virtnet_rings::spec::virtq::VIRTIO_F_RING_PACKED;
 use crate::class::Class;
 use crate::config::providers::Provider;
 use crate::config::{Config, Mac, Mode, Port, SfPort, Tap, Template};
+use crate::device::settings::Settings;
 use crate::device::{Spec, features};
 use crate::firmware::Limits;
 use crate::function::identity::{VFS_MAX, mac_after, serial};
@@ -166,7 +167,7 @@ impl Host {
             mac,
             mtu: Some(mtu),
             offered: offered | features::ALWAYS,
-            link_up: true,
+            settings: Settings::default(),
         };
         let port = match self.config.sf_port.of(identity.class) {
             SfPort::Switch => Port::Switch,

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
+use virtnet_engine::filter::Modes;
 use virtnet_engine::moderation::Moderation;
 
 use super::Service;
 use crate::class::Class;
-use crate::config::{Hex, Mac};
+use crate::config::{Hex, Mac, Port};
 use crate::device::features;
 use crate::function::{Coalescing, Function, Id, Identity, Pool, Share, pools};
 use crate::recovery::{DeviceType, Folder, Record};
@@ -283,7 +284,11 @@ fn record(function: &Function) -> Record {
         max_queue_size: Some(spec.queue_size_max),
         num_msix: Some(share.msix),
         num_vfs: None,
-        link: Some(spec.link_up),
+        link: Some(spec.settings.link_up),
+        speed: Some(spec.settings.speed),
+        rx_mode: Some(spec.settings.rx_mode.bits()),
+        dst_port: spec.settings.dst_port,
+        aarfs: Some(spec.settings.aarfs),
         packet_counter: Some(function.packet_counters.is_enabled()),
         drop_count: Some(function.drop_counter.is_enabled()),
         period_mode: Some(fixed.mode.into()),
@@ -302,7 +307,14 @@ fn restore(function: &mut Function, record: &Record) {
     spec.mtu = record.mtu.or(spec.mtu);
     spec.offered = record.features.map_or(spec.offered, |bits| features::known(bits.0));
     spec.queue_size_max = record.max_queue_size.unwrap_or(spec.queue_size_max);
-    spec.link_up = record.link.unwrap_or(spec.link_up);
+    let settings = &mut spec.settings;
+    settings.link_up = record.link.unwrap_or(settings.link_up);
+    settings.speed = record.speed.unwrap_or(settings.speed);
+    settings.rx_mode = record.rx_mode.and_then(|bits| Modes::new(bits.into())).unwrap_or_default();
+    if function.port == Port::Switch {
+        settings.dst_port = record.dst_port;
+        settings.aarfs = record.aarfs.unwrap_or(false) && function.identity.class != Class::Vf;
+    }
     function.packet_counters.set(record.packet_counter.unwrap_or(false), &[]);
     function.drop_counter.set(record.drop_count.unwrap_or(false), &[]);
     function.coalescing = Coalescing {

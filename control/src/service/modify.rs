@@ -1,13 +1,17 @@
 //! What of a function can be changed while the controller runs, and when.
 
+use virtnet_engine::filter::Modes;
 use virtnet_rings::spec::net::{VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU};
 use virtnet_rings::spec::virtq::VIRTIO_F_RING_PACKED;
 
 use super::{Entry, Live, Service};
 use crate::class::Class;
-use crate::config::Mac;
+use crate::config::{Mac, Port};
+use crate::device::settings::{Settings, Speed};
+use crate::device::{Served, Spec};
 use crate::function::{Coalescing, Function, Id, Share};
 use crate::refusal::{Code, Refusal};
+use crate::vhost_user::session::{Backend, STATUS_ADDABLE};
 
 /// The most bytes of a frame's payload that are documented for a device.
 const MTU_MAX: u16 = 9216;
@@ -34,6 +38,16 @@ pub struct Changes {
     pub mergeable: Option<bool>,
     /// Whether its link is up; at any time.
     pub link_up: Option<bool>,
+    /// The speed that its link says it has; at any time.
+    pub speed: Option<Speed>,
+    /// What its driver receives; at any time.
+    pub rx_mode: Option<Modes>,
+    /// The destination port that is steered, 0 for none; at any time.
+    pub dst_port: Option<u16>,
+    /// Whether flows follow their senders; at any time.
+    pub aarfs: Option<bool>,
+    /// Its device status; at any time.
+    pub status: Option<u8>,
     /// Whether frames are counted by size; at any time.
     pub packet_counters: Option<bool>,
     /// Whether drops are counted; at any time.
@@ -43,8 +57,8 @@ pub struct Changes {
 }
 
 impl Service {
-    /// Makes changes to functions, to all of them or to none. What a driver has read must not change under it: all but the last
-    /// four need it to be unbound.
+    /// Makes changes to functions, to all of them or to none. What a driver has read must not change under it: what is not said
+    /// to be changed at any time needs it to be unbound.
     ///
     /// # Errors
     /// The first change that cannot be: nothing is changed then. [`Code::SfCreate`]: a function could not be made anew, and those
@@ -67,6 +81,9 @@ impl Service {
             if self.needs_unbound(key, &after) {
                 self.check_unbound(key)?;
             }
+            if let Some(status) = changes.status {
+                self.check_status(key, status)?;
+            }
             // What one takes from the pool, the next cannot have.
             self.entries[key].function.share = after.share;
             Ok(after)
@@ -78,15 +95,18 @@ impl Service {
 
     fn needs_unbound(&self, key: usize, after: &Function) -> bool {
         let before = &self.entries[key].function;
-        (&after.spec, after.share) != (&before.spec, before.share)
+        let spec = Spec { settings: after.spec.settings, ..before.spec.clone() };
+        (&after.spec, after.share) != (&spec, before.share)
     }
 
     fn change(&mut self, key: usize, after: Function, changes: &Changes) -> Result<(), Refusal> {
         if self.needs_unbound(key, &after) {
             self.replace(key, after).map_err(|error| Code::SfCreate.because(format!("{error:#}")))?;
+        } else if self.entries[key].function.spec.settings != after.spec.settings {
+            self.set(key, after.spec.settings);
         }
-        if let Some(up) = changes.link_up {
-            self.set_link(key, up);
+        if let Some(status) = changes.status {
+            self.set_status(key, status);
         }
         let counts = self.counts(key);
         let function = &mut self.entries[key].function;
@@ -105,7 +125,7 @@ impl Service {
 
     /// The function as it is to be, if it can be.
     fn plan(&self, function: &mut Function, changes: &Changes) -> Result<(), Refusal> {
-        let Function { identity, spec, share, .. } = function;
+        let Function { identity, spec, share, port, .. } = function;
         if let Some(mac) = changes.mac {
             self.check_mac_is_free(mac, Some(identity.id))?;
             spec.mac = mac;
@@ -117,6 +137,19 @@ impl Service {
         if let Some(size) = changes.queue_size_max {
             spec.queue_size_max = check_queue_size(size)?;
         }
+        if changes.dst_port.is_some_and(|port| port != 0) && *port != Port::Switch {
+            return Err(Code::DstPort.because(format!("{} is not a port of the switch, which steers", identity.id)));
+        }
+        if changes.aarfs == Some(true) && (*port != Port::Switch || identity.class == Class::Vf) {
+            let why = "the switch steers, and only for PFs; a TAP does so by itself";
+            return Err(Code::NotSupported.because(format!("{} is another: {why}", identity.id)));
+        }
+        let settings = &mut spec.settings;
+        settings.rx_mode = changes.rx_mode.unwrap_or(settings.rx_mode);
+        settings.dst_port = changes.dst_port.map_or(settings.dst_port, |port| Some(port).filter(|port| *port != 0));
+        settings.aarfs = changes.aarfs.unwrap_or(settings.aarfs);
+        settings.link_up = changes.link_up.unwrap_or(settings.link_up);
+        settings.speed = changes.speed.unwrap_or(settings.speed);
         if let Some(bits) = changes.features {
             spec.offered = self.host.check_features(bits)?;
         }
@@ -154,15 +187,42 @@ impl Service {
         Ok(())
     }
 
-    /// Puts a link up or down: down, nothing arrives, and what is sent is thrown away.
-    fn set_link(&mut self, key: usize, up: bool) {
-        self.entries[key].function.spec.link_up = up;
+    /// Changes what can change under a driver, and tells it of what it can read.
+    fn set(&mut self, key: usize, settings: Settings) {
+        self.entries[key].function.spec.settings = settings;
         let token = super::controlq_token(key);
         let Some(Live { device, endpoint, .. }) = &mut self.entries[key].live else { return };
-        crate::device::Served { device, engine: &mut self.engine, epoll: &self.epoll, token }.set_link(up);
-        if let Some(session) = endpoint.session() {
+        let mut served = Served { device, engine: &mut self.engine, epoll: &self.epoll, token };
+        let before = served.config();
+        served.set(settings);
+        if served.config() != before
+            && let Some(session) = endpoint.session()
+        {
             session.config_changed();
         }
+    }
+
+    fn check_status(&mut self, key: usize, status: u8) -> Result<(), Refusal> {
+        let Entry { function, live, .. } = &mut self.entries[key];
+        let now = live.as_mut().and_then(|live| live.endpoint.session()).map_or(0, |session| session.status());
+        let added = status & !now;
+        let is_kept = status & !STATUS_ADDABLE == 0 || now & !status == 0;
+        if status == now || status == 0 || now != 0 && is_kept && added & !STATUS_ADDABLE == 0 {
+            return Ok(());
+        }
+        let allowed = match now {
+            0 => "no driver has it: 0 is allowed".to_owned(),
+            _ => format!("it is {now:#x}: 0 (reset), 0x40 (DEVICE_NEEDS_RESET) and 0x80 (FAILED) are allowed"),
+        };
+        Err(Code::InvalidArgument.because(format!("device status {status:#x} of {}; {allowed}", function.identity.id)))
+    }
+
+    /// Resets a function, gives it up, or asks its driver for a reset.
+    fn set_status(&mut self, key: usize, status: u8) {
+        let token = super::controlq_token(key);
+        let Some(Live { device, endpoint, .. }) = &mut self.entries[key].live else { return };
+        let Some(session) = endpoint.session() else { return };
+        session.put_status(status, &mut Served { device, engine: &mut self.engine, epoll: &self.epoll, token });
     }
 
     /// Refuses where a driver has the function.

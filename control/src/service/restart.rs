@@ -66,6 +66,7 @@ impl Service {
             return Err(error.into());
         }
         device.move_to(id);
+        device.steer(engine);
         Ok(())
     }
 }

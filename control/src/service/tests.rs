@@ -193,7 +193,7 @@ fn all_are_changed_or_none() {
     assert_eq!(house.done("list", json!({})), before);
     house.done("modify", all(json!({ "mtu": 1400, "link": 0 })));
     for (_, function) in house.service.functions() {
-        assert_eq!((function.spec.mtu, function.spec.link_up), (Some(1400), false));
+        assert_eq!((function.spec.mtu, function.spec.settings.link_up), (Some(1400), false));
     }
     assert_eq!(house.files().len(), 4);
 }
@@ -251,6 +251,15 @@ fn sfs_are_made_on_ports_that_there_are() {
     let mut params = plugged("02:00:00:00:00:01");
     params["ib_device"] = json!("mlx5_7");
     house.refused("hotplug", params, "mlx5_0, mlx5_1 are allowed");
+}
+
+#[test]
+fn a_transitional_function_names_what_it_needs() {
+    let mut params = plugged("02:00:00:00:00:01");
+    params["legacy"] = json!(true);
+    House::new(ROOMY, "{}").refused("hotplug", params.clone(), "VIRTIO_EMULATION_HOTPLUG_TRANS=1");
+    let allowed = [ROOMY, &[("VIRTIO_EMULATION_HOTPLUG_TRANS", "1")]].concat();
+    House::new(&allowed, "{}").refused("hotplug", params, "legacy interface");
 }
 
 #[test]
@@ -448,4 +457,114 @@ fn no_two_functions_have_one_socket() {
         house.refused("sriov", json!({ "pf": 0, "num_vfs": 2 }), "a0vf1.sock is the socket of pf0");
         assert_eq!(ids(&house), ["pf0"]);
     }
+}
+
+/// What `modify` is asked, of one function or of all.
+fn change(mut selector: Value, changes: Value) -> Value {
+    let params = selector.as_object_mut().unwrap();
+    params.insert("subcmd".into(), json!("device"));
+    params.extend(changes.as_object().unwrap().clone());
+    selector
+}
+
+#[test]
+fn a_link_has_one_of_the_speeds_there_are() {
+    let mut house = House::new(ROOMY, "{}");
+    house.plug("02:00:00:00:00:01").unwrap();
+    assert_eq!(house.one(0)["speed"], "100000");
+    for speed in [0, 1, 2500, 100_001, 400_001, u64::from(u32::MAX) + 11, u64::MAX] {
+        house.refused(
+            "modify",
+            change(json!({ "all": true }), json!({ "speed": speed })),
+            "Link speed is not supported",
+        );
+    }
+    house.refused("modify", change(json!({ "all": true }), json!({ "speed": 10, "mtu": 1 })), "MTU is invalid");
+    assert_eq!((&house.one(0)["speed"], &house.one(1)["speed"]), (&json!("100000"), &json!("100000")));
+    house.done("modify", change(json!({ "all": true }), json!({ "speed": 400_000, "mtu": 1400 })));
+    house.done("modify", change(json!({ "pf": 1 }), json!({ "speed": 10 })));
+    let mut house = house.again(ROOMY, "{}");
+    assert_eq!((&house.one(0)["speed"], &house.one(1)["speed"]), (&json!("400000"), &json!("10")));
+}
+
+#[test]
+fn a_function_without_a_driver_has_no_status_but_0() {
+    let mut house = House::new(ROOMY, "{}");
+    house.done("sriov", json!({ "pf": 0, "num_vfs": 1 }));
+    // It is done, and told that the VF cannot be used.
+    let vf = json!({ "pf": 0, "vf": 0 });
+    house.refused("modify", change(vf.clone(), json!({ "max_queue_pairs": 0 })), "not be functional");
+    house.refused("modify", change(json!({ "all": true }), json!({ "state": 0 })), "not be functional");
+    house.refused("modify", change(vf, json!({ "state": 64 })), "0 is allowed");
+    for state in [1, 8, 15, 64, 128] {
+        house.refused("modify", change(json!({ "all": true }), json!({ "state": state })), "0 is allowed");
+    }
+    house.refused("modify", change(json!({ "pf": 0 }), json!({ "state": 256 })), "u8");
+}
+
+#[test]
+fn hashes_are_of_features_that_nobody_offers() {
+    let mut house = House::new(ROOMY, "{}");
+    for (changes, says) in [
+        (json!({ "supported_hash_types": "0x1ff" }), "Hash types are not supported"),
+        (json!({ "rss_max_key_size": 40 }), "RSS max key size is invalid"),
+    ] {
+        house.refused("modify", change(json!({ "pf": 0 }), changes.clone()), says);
+        house.refused("modify", change(json!({ "pf": 0 }), changes), "VIRTIO_NET_F_HASH_REPORT");
+    }
+    let one = house.one(0);
+    assert!(one["rss_max_key_size"].is_null() && one["supported_hash_types"].is_null());
+}
+
+#[test]
+fn what_arrives_is_filtered_with_a_driver_and_without() {
+    let mut house = House::new(ROOMY, "{}");
+    house.done("sriov", json!({ "pf": 0, "num_vfs": 1 }));
+    let modes = |house: &House| {
+        let functions = house.service.functions();
+        functions.iter().map(|(_, function)| function.spec.settings.rx_mode.bits()).collect::<Vec<_>>()
+    };
+    assert_eq!(modes(&house), [1, 1], "promiscuous");
+    // One without queues has them, too.
+    let vf = json!({ "pf": 0, "vf": 0 });
+    house.refused("modify", change(vf, json!({ "max_queue_pairs": 0 })), "not be functional");
+    house.refused("modify", change(json!({ "all": true }), json!({ "rx_mode": "0x3e" })), "not be functional");
+    for mode in ["0x40", "0x100", "ffffffffffffffff"] {
+        house.refused("modify", change(json!({ "all": true }), json!({ "rx_mode": mode })), "0x0 to 0x3f are allowed");
+    }
+    house.refused("modify", change(json!({ "all": true }), json!({ "rx_mode": "0", "mtu": 1 })), "MTU is invalid");
+    assert_eq!(modes(&house), [0x3e, 0x3e]);
+    house.done("modify", change(json!({ "pf": 0 }), json!({ "rx_mode": "0", "mtu": 1400 })));
+    house.service.restart(Config::parse("{}", Path::new("virtnet.conf")).unwrap()).unwrap();
+    let mut house = house.again(ROOMY, "{}");
+    assert_eq!(modes(&house), [0, 0x3e]);
+    house.done("modify", change(json!({ "pf": 0, "vf": 0 }), json!({ "max_queue_pairs": 1 })));
+    assert_eq!(modes(&house), [0, 0x3e]);
+}
+
+#[test]
+fn steering_is_of_pfs_on_the_switch() {
+    let mut house = House::new(ROOMY, "{}");
+    house.done("sriov", json!({ "pf": 0, "num_vfs": 1 }));
+    let steering = |house: &House| {
+        let functions = house.service.functions();
+        let settings = functions.iter().map(|(_, function)| function.spec.settings);
+        settings.map(|settings| (settings.dst_port, settings.aarfs)).collect::<Vec<_>>()
+    };
+    house.refused("modify", change(json!({ "all": true }), json!({ "aarfs_config": "enable" })), "only for PFs");
+    house.refused("modify", change(json!({ "all": true }), json!({ "dst_port": "0x10000" })), "0xffff are allowed");
+    assert_eq!(steering(&house), [(None, false); 2]);
+    house.done("modify", change(json!({ "all": true }), json!({ "dst_port": "0x50" })));
+    house.done("modify", change(json!({ "pf": 0 }), json!({ "aarfs_config": "enable" })));
+    assert_eq!(house.one(0)["aarfs"], "enabled");
+    let mut house = house.again(ROOMY, "{}");
+    assert_eq!(steering(&house), [(Some(0x50), true), (Some(0x50), false)]);
+    house.done("modify", change(json!({ "all": true }), json!({ "dst_port": "0", "aarfs_config": "disable" })));
+    assert_eq!(steering(&house), [(None, false); 2]);
+    house.done("modify", change(json!({ "pf": 0 }), json!({ "dst_port": "0x50", "aarfs_config": "enable" })));
+    let mut house = house.again(ROOMY, r#"{"sf_port": {"static_pf": "sink"}}"#);
+    assert_eq!(steering(&house)[0], (None, false), "what its port cannot do");
+    house.refused("modify", change(json!({ "pf": 0 }), json!({ "dst_port": "0x50" })), "Destination port");
+    house.refused("modify", change(json!({ "pf": 0 }), json!({ "aarfs_config": "enable" })), "the switch steers");
+    house.done("modify", change(json!({ "pf": 0 }), json!({ "dst_port": "0", "aarfs_config": "disable" })));
 }

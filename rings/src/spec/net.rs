@@ -40,9 +40,13 @@ pub const VIRTIO_NET_F_GUEST_USO4: u32 = 54;
 pub const VIRTIO_NET_F_GUEST_USO6: u32 = 55;
 /// The device takes USO.
 pub const VIRTIO_NET_F_HOST_USO: u32 = 56;
+/// Configuration has `speed` and `duplex`.
+pub const VIRTIO_NET_F_SPEED_DUPLEX: u32 = 63;
 
 /// `status`: the link is up.
 pub const VIRTIO_NET_S_LINK_UP: u16 = 1;
+/// `duplex`: full.
+pub const VIRTIO_NET_DUPLEX_FULL: u8 = 1;
 
 /// Header flags: checksum from `csum_start`, store at `csum_offset`.
 pub const VIRTIO_NET_HDR_F_NEEDS_CSUM: u8 = 1;

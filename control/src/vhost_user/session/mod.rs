@@ -48,6 +48,10 @@ pub const PROTOCOL_FEATURES: ProtocolFeatures = ProtocolFeatures::of(&[
 
 /// DEVICE_NEEDS_RESET of the device status field. ("Device Status Field")
 const DEVICE_NEEDS_RESET: u8 = 64;
+/// FAILED of the same: the device has been given up, until it is reset.
+const FAILED: u8 = 128;
+/// What others than the driver may add to the field.
+pub const STATUS_ADDABLE: u8 = DEVICE_NEEDS_RESET | FAILED;
 /// The least MTU of an IPv4 host, which is what the device's MTU may not go below. ("Device configuration layout")
 const MTU_MIN: u64 = 68;
 
@@ -89,6 +93,8 @@ pub struct Session {
     inflight: Option<Arc<inflight::Buffer>>,
     status: u8,
     needs_reset: bool,
+    /// Somebody else than the driver has given the device up.
+    is_given_up: bool,
     vrings: Vec<Vring>,
     counters: Counters,
 }
@@ -106,6 +112,7 @@ impl Session {
             inflight: None,
             status: 0,
             needs_reset: false,
+            is_given_up: false,
             vrings: (0..device.ring_count()).map(|_| Vring::default()).collect(),
             counters: Counters::default(),
         }
@@ -146,9 +153,30 @@ impl Session {
     /// rings show.
     pub fn status(&self) -> u8 {
         const DRIVEN: u8 = 0xf;
-        let needs_reset = if self.needs_reset { DEVICE_NEEDS_RESET } else { 0 };
         let told = if self.status == 0 && self.has_rings() { DRIVEN } else { self.status };
-        told | needs_reset
+        told | self.added_status()
+    }
+
+    /// What is in the device status field that the driver has not written.
+    fn added_status(&self) -> u8 {
+        let needs_reset = if self.needs_reset { DEVICE_NEEDS_RESET } else { 0 };
+        let failed = if self.is_given_up { FAILED } else { 0 };
+        needs_reset | failed
+    }
+
+    /// Does what a device status that somebody else than the driver has chosen stands for, and tells the front end that there is
+    /// something to read: 0 resets the device as its driver would, DEVICE_NEEDS_RESET asks the driver for that, FAILED stops all rings
+    /// until they are set up again. Other bits are the driver's.
+    pub fn put_status(&mut self, status: u8, device: &mut impl Backend) {
+        if status == 0 {
+            self.reset_status(device);
+        }
+        if status & FAILED != 0 {
+            self.end_all(device);
+            self.is_given_up = true;
+        }
+        self.needs_reset |= status & DEVICE_NEEDS_RESET != 0;
+        self.config_changed();
     }
 
     /// Whether the driver has to reset the device before it can go on.
@@ -330,10 +358,7 @@ impl Session {
         let changed = self.features ^ features;
         if changed & !(VHOST_F_LOG_ALL | VHOST_USER_F_PROTOCOL_FEATURES) != 0 {
             // Rings of the old features have no meaning under the new: they start anew, each with its kick.
-            self.stop_all(device);
-            for vring in &mut self.vrings {
-                vring.kick = None;
-            }
+            self.end_all(device);
             device.set_features(features);
             self.features = features;
             return Ok(Reply::None);
@@ -603,33 +628,33 @@ impl Session {
         self.stop_all(device);
         self.vrings.fill_with(Vring::default);
         (self.log, self.inflight) = (None, None);
-        self.forget_status(device)
+        self.forget_status(device);
+        Ok(Reply::None)
     }
 
     fn set_status(&mut self, status: u64, device: &mut impl Backend) -> Result<Reply, Refusal> {
         let allowed = Allowed::Between(0, 0xff);
         let refused = ProtocolError::Field { request: "SET_STATUS", field: "u64", found: status, allowed };
         self.status = u8::try_from(status).map_err(|_| refused)?;
-        if self.status == 0 {
-            self.stop_all(device);
-            for vring in &mut self.vrings {
-                vring.kick = None;
-            }
-            return self.forget_status(device);
+        match self.status {
+            0 => self.reset_status(device),
+            status => device.set_status(status),
         }
-        device.set_status(self.status);
         Ok(Reply::None)
     }
 
-    fn forget_status(&mut self, device: &mut impl Backend) -> Result<Reply, Refusal> {
-        (self.status, self.needs_reset) = (0, false);
+    fn reset_status(&mut self, device: &mut impl Backend) {
+        self.end_all(device);
+        self.forget_status(device);
+    }
+
+    fn forget_status(&mut self, device: &mut impl Backend) {
+        (self.status, self.needs_reset, self.is_given_up) = (0, false, false);
         device.set_status(0);
-        Ok(Reply::None)
     }
 
     fn get_status(&self) -> Result<Reply, Refusal> {
-        let needs_reset = if self.needs_reset { DEVICE_NEEDS_RESET } else { 0 };
-        Ok(Reply::U64((self.status | needs_reset).into()))
+        Ok(Reply::U64((self.status | self.added_status()).into()))
     }
 
     /// The ring a message is about.
@@ -670,6 +695,14 @@ impl Session {
     fn stop_all(&mut self, device: &mut impl Backend) {
         for index in 0..self.vrings.len() {
             self.stop(index, device);
+        }
+    }
+
+    /// Takes all rings back; each waits for another kick.
+    fn end_all(&mut self, device: &mut impl Backend) {
+        self.stop_all(device);
+        for vring in &mut self.vrings {
+            vring.kick = None;
         }
     }
 
@@ -719,6 +752,7 @@ impl Session {
         }
         let started = device.start_ring(index, queue, self.is_enabled(index));
         started.map_err(|why| Refusal::Device { request, why })?;
+        self.is_given_up = false;
         let vring = &mut self.vrings[index];
         vring.running = true;
         if vring.resumes || base != VringBase::start(self.features & VIRTIO_F_RING_PACKED != 0) {

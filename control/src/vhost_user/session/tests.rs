@@ -504,6 +504,37 @@ fn a_reset_forgets_the_rings() {
 }
 
 #[test]
+fn what_others_set_of_the_status_lasts_until_a_reset() {
+    let mut bench = Bench::negotiated(VERSION_1);
+    let start = |bench: &mut Bench| {
+        bench.describe(0, 0);
+        bench.kick(0);
+        assert_eq!((bench.device.running(), bench.session.status()), (vec![0], 0xf));
+        bench.device.read();
+    };
+    start(&mut bench);
+    bench.session.put_status(DEVICE_NEEDS_RESET, &mut bench.device);
+    assert_eq!((bench.device.running(), bench.session.status()), (vec![0], 0x4f), "its rings run");
+    assert_eq!(bench.get_u64(R::GET_STATUS), 0x40, "the front end can read it");
+    bench.session.put_status(0, &mut bench.device);
+    assert_eq!(bench.device.read(), [Deed::Stop(0), Deed::Status(0)]);
+    assert_eq!((bench.session.status(), bench.session.needs_reset()), (0, false));
+    // What is changed under a ring that was reset does not start it.
+    bench.good(R::SET_MEM_TABLE, &table(), &[memory().as_fd()]);
+    assert_eq!(bench.device.running(), [0; 0]);
+    bench.stop(0);
+    start(&mut bench);
+    bench.session.put_status(FAILED, &mut bench.device);
+    assert_eq!((bench.device.running(), bench.session.status()), (vec![], 0x80));
+    bench.good(R::SET_STATUS, &u64_to(0), &[]);
+    assert_eq!(bench.session.status(), 0, "the driver's own reset");
+    start(&mut bench);
+    bench.session.put_status(FAILED, &mut bench.device);
+    // A front end that passes no status on sets its rings up again.
+    start(&mut bench);
+}
+
+#[test]
 fn our_own_requests_go_through_the_channel() {
     let mut bench = Bench::negotiated(ALL);
     bench.session.config_changed();
