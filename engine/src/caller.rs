@@ -7,7 +7,7 @@
 
 use std::io::IoSliceMut;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{Builder, Thread};
 
@@ -63,6 +63,8 @@ struct Shared {
     ends: Mutex<Vec<Weak<End>>>,
     has_changed: AtomicBool,
     has_ended: AtomicBool,
+    /// Twice the rings that were made; odd while one is being made.
+    steps: AtomicU64,
 }
 
 impl Shared {
@@ -75,8 +77,10 @@ impl Shared {
             }
             for end in ends.iter().filter_map(Weak::upgrade) {
                 if end.wanted.swap(false, Ordering::AcqRel) {
+                    self.steps.fetch_add(1, Ordering::AcqRel);
                     // A counter that is full already says the same thing, so failure is none.
                     let _ = rustix::io::write(&end.eventfd, &1u64.to_ne_bytes());
+                    self.steps.fetch_add(1, Ordering::AcqRel);
                 }
             }
             std::thread::park();
@@ -90,6 +94,10 @@ pub struct Caller {
     shared: Arc<Shared>,
     /// None before there is a line.
     thread: Option<Thread>,
+    /// How far it was when this was last looked at, if it had something to do.
+    looked: Option<u64>,
+    /// Whether it hung then.
+    hung: bool,
 }
 
 impl Caller {
@@ -115,6 +123,18 @@ impl Caller {
         drop(ends);
         caller.unpark();
         Ok(Arc::new(Line { end, caller }))
+    }
+
+    /// Whether its thread has had something to ring since this was last asked, and has rung nothing: it hangs on a line, or does not
+    /// run. `true` once, until it goes on.
+    pub fn has_hung(&mut self) -> bool {
+        let steps = self.shared.steps.load(Ordering::Acquire);
+        let ends = self.shared.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_wanted = ends.iter().filter_map(Weak::upgrade).any(|end| end.wanted.load(Ordering::Acquire));
+        let owes = steps % 2 == 1 || is_wanted;
+        let hangs = owes && self.looked == Some(steps);
+        self.looked = owes.then_some(steps);
+        !std::mem::replace(&mut self.hung, hangs) && hangs
     }
 
     /// Frees the thread from a line that only it still has.
@@ -192,6 +212,8 @@ mod tests {
             line.ring();
             until("it does not ring", || count(&end) > 0);
         }
+        until("it hangs and that is not seen", || villain.has_hung());
+        assert!(!villain.has_hung(), "once");
         // The front end that did so is gone; the next one of the device is served.
         drop(stuck);
         let line = villain.line(end.try_clone().unwrap()).unwrap();

@@ -222,8 +222,8 @@ struct Device {
     is_uplink: bool,
     places: Vec<Place>,
     port: Option<PortId>,
-    /// By pair: whether its receiveq is enabled, if it is attached. Frames are steered to those that are both.
-    receiveqs: Vec<Option<bool>>,
+    /// By queue index: whether it is enabled, if it is attached. Frames are steered to receiveqs that are both.
+    attached: Vec<Option<bool>>,
     /// What its guest does not want to receive.
     filter: Option<Arc<Filter>>,
     /// What goes before the hash where frames are steered.
@@ -240,7 +240,8 @@ impl Device {
     /// Its port of the switch as it is now: frames are spread over the pairs that receive. A driver may use fewer pairs than
     /// there are. ("Automatic receive steering in multiqueue mode")
     fn port_map(&self) -> Option<PortMap> {
-        let receiving = self.places.iter().zip(&self.receiveqs).filter(|&(_, &enabled)| enabled == Some(true));
+        let receiveqs = self.attached.iter().step_by(2);
+        let receiving = self.places.iter().zip(receiveqs).filter(|&(_, &enabled)| enabled == Some(true));
         let mut places: Vec<Place> = receiving.map(|(&place, _)| place).collect();
         if places.is_empty() {
             // Somebody must count what nobody receives.
@@ -248,6 +249,10 @@ impl Device {
         }
         let steering = Steering::over(places.len() as u16).with(self.rules.clone());
         Some(PortMap { id: self.port?, places: places.into(), steering })
+    }
+
+    fn is_attached(&self, queue_index: u16) -> bool {
+        self.attached.get(usize::from(queue_index)).is_some_and(Option::is_some)
     }
 
     /// How many virtqueues it has, attached or not.
@@ -263,6 +268,8 @@ struct Handle {
     thread: Option<JoinHandle<()>>,
     lcore: Option<usize>,
     slots_used: usize,
+    /// It was given up on, and is asked again once it has taken what it was told.
+    is_silent: bool,
     /// How busy it had been when that was last asked.
     busy_ns: u64,
 }
@@ -284,6 +291,8 @@ pub struct Engine {
     ports_used: Vec<bool>,
     next_number: u64,
     next_id: u32,
+    /// How often workers were waited for.
+    rounds: u64,
     started: Instant,
 }
 
@@ -332,6 +341,7 @@ impl Engine {
             ports_used: Vec::new(),
             next_number: 0,
             next_id: 0,
+            rounds: 0,
             started: Instant::now(),
         };
         Ok((engine, workers))
@@ -394,8 +404,9 @@ impl Engine {
     where
         S: FnOnce(QueueCounters, QueueCounters) -> Command,
     {
-        let (places, receiveqs, filter, rules, counters, measured) = Default::default();
-        let mut device = Device { is_uplink, places, port, receiveqs, filter, rules, counters, measured, node: None };
+        let (places, attached, filter, rules, counters, measured) = Default::default();
+        let mut device = Device { is_uplink, places, port, attached, filter, rules, counters, measured, node: None };
+        let mut commands = Vec::new();
         for (index, seat) in seats.enumerate() {
             let worker = match workers {
                 [] => self.least_loaded(None),
@@ -403,16 +414,26 @@ impl Engine {
             };
             let (receive, receive_reader) = QueueCounters::new();
             let (transmit, transmit_reader) = QueueCounters::new();
-            match self.place(worker, seat(receive, transmit)) {
-                Ok(place) => device.places.push(place),
-                Err(error) => {
-                    self.take_apart(&device)?;
-                    return Err(error);
-                }
-            }
-            device.receiveqs.push(None);
+            self.count_slots(worker as u16, 1);
+            commands.push((worker as u16, seat(receive, transmit)));
+            device.attached.extend([None; 2]);
             device.measured.push((0, 0));
             device.counters.extend([receive_reader, transmit_reader].map(|reader| (reader, QueueCounts::default())));
+        }
+        let workers: Vec<u16> = commands.iter().map(|(worker, _)| *worker).collect();
+        let mut failed = None;
+        for (worker, reply) in workers.into_iter().zip(self.ask_each(commands)) {
+            match reply {
+                Ok(Reply::Slot(slot)) => device.places.push(Place { worker, slot }),
+                other => {
+                    self.count_slots(worker, -1);
+                    failed = failed.or(Some(other.err().unwrap_or(EngineError::Silent { worker })));
+                }
+            }
+        }
+        if let Some(error) = failed {
+            self.take_apart(&device)?;
+            return Err(error);
         }
         if let Some(map) = device.port_map() {
             let index = usize::from(map.id.0);
@@ -433,15 +454,9 @@ impl Engine {
     /// [`EngineError::NoDevice`] and [`EngineError::Silent`].
     pub fn remove_device(&mut self, id: DeviceId) -> Result<Vec<Queue>, EngineError> {
         self.collect_events();
-        let queues = self.device(id)?.queues();
-        let mut left = Vec::new();
-        for index in 0..queues {
-            match self.detach(id, index) {
-                Ok(queue) => left.push(queue),
-                Err(EngineError::QueueState { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let device = self.device(id)?;
+        let attached: Vec<u16> = (0..device.queues()).filter(|&index| device.is_attached(index)).collect();
+        let left = attached.into_iter().map(|index| self.detach(id, index)).collect::<Result<_, _>>()?;
         if let Some(device) = self.devices.remove(&id) {
             self.take_apart(&device)?;
         }
@@ -475,10 +490,16 @@ impl Engine {
     /// [`EngineError::QueueState`] where it is not attached, and others.
     pub fn detach(&mut self, id: DeviceId, queue_index: u16) -> Result<Queue, EngineError> {
         let (place, side) = self.locate(id, queue_index)?;
+        let refused = EngineError::QueueState { index: queue_index, attached: false };
+        let Some(enabled) = self.device(id)?.attached[usize::from(queue_index)] else { return Err(refused) };
         self.steer(id, queue_index, None)?;
-        match self.ask(place.worker, Command::Detach(place.slot, side))? {
-            Reply::Detached(Some(attachment)) => Ok(attachment.into_queue()),
-            _ => Err(EngineError::QueueState { index: queue_index, attached: false }),
+        match self.ask(place.worker, Command::Detach(place.slot, side)) {
+            Ok(Reply::Detached(Some(attachment))) => Ok(attachment.into_queue()),
+            Ok(_) => Err(refused),
+            Err(error) => {
+                // The worker has it still.
+                self.steer(id, queue_index, Some(enabled)).and(Err(error))
+            }
         }
     }
 
@@ -489,10 +510,14 @@ impl Engine {
     /// [`EngineError`].
     pub fn set_enabled(&mut self, id: DeviceId, queue_index: u16, enabled: bool) -> Result<(), EngineError> {
         let (place, side) = self.locate(id, queue_index)?;
+        match self.device(id)?.attached[usize::from(queue_index)] {
+            // One that is not attached is told when it is.
+            None => return Ok(()),
+            Some(known) if known == enabled => return Ok(()),
+            Some(_) => {}
+        }
         self.ask(place.worker, Command::SetEnabled(place.slot, side, enabled))?;
-        let pair = usize::from(queue_index / 2);
-        let is_attached = self.device(id)?.receiveqs.get(pair).is_some_and(Option::is_some);
-        if is_attached { self.steer(id, queue_index, Some(enabled)) } else { Ok(()) }
+        self.steer(id, queue_index, Some(enabled))
     }
 
     /// Changes what arrives for a device's guest: all of it without a filter, as at first.
@@ -656,14 +681,13 @@ impl Engine {
         Ok(PortId(index as u16))
     }
 
-    /// A receiveq came, went, or was enabled or disabled: all workers learn where its port's frames go now.
+    /// A queue came, went, or was enabled or disabled: if it is a receiveq, all workers learn where its port's frames go now.
     fn steer(&mut self, id: DeviceId, queue_index: u16, enabled: Option<bool>) -> Result<(), EngineError> {
         let Some(device) = self.devices.get_mut(&id) else { return Err(EngineError::NoDevice) };
-        let Some(receiveq) = device.receiveqs.get_mut(usize::from(queue_index / 2)) else { return Ok(()) };
-        if !queue_index.is_multiple_of(2) || *receiveq == enabled {
+        let Some(known) = device.attached.get_mut(usize::from(queue_index)) else { return Ok(()) };
+        if std::mem::replace(known, enabled) == enabled || !queue_index.is_multiple_of(2) {
             return Ok(());
         }
-        *receiveq = enabled;
         // Pairs have other numbers among those that receive.
         device.rules.senders = device.rules.senders.is_some().then(Arc::<FlowTable>::default);
         device.port_map().map_or(Ok(()), |map| self.tell_port(map))
@@ -695,9 +719,14 @@ impl Engine {
         if let Some(port) = device.port.filter(|port| self.ports_used.get(usize::from(port.0)) == Some(&true)) {
             self.disconnect(port)?;
         }
-        for place in &device.places {
-            let remove = if device.is_uplink { Command::RemoveUplink } else { Command::RemovePair };
-            self.ask(place.worker, remove(place.slot))?;
+        let replies: Vec<_> = if device.is_uplink {
+            // Each leaves when nothing of it is out.
+            device.places.iter().map(|place| self.ask(place.worker, Command::RemoveUplink(place.slot))).collect()
+        } else {
+            self.ask_each(device.places.iter().map(|place| (place.worker, Command::RemovePair(place.slot))).collect())
+        };
+        for (place, reply) in device.places.iter().zip(replies) {
+            reply?;
             self.count_slots(place.worker, -1);
         }
         Ok(())
@@ -709,32 +738,48 @@ impl Engine {
         }
     }
 
+    /// How often workers were waited for, since the start.
+    pub fn rounds(&self) -> u64 {
+        self.rounds
+    }
+
     /// Sends a command and waits for its answer.
     fn ask(&mut self, worker: u16, command: Command) -> Result<Reply, EngineError> {
+        self.rounds += 1;
         let number = self.order(worker, command)?;
         self.answer(worker, number)
     }
 
+    /// Sends commands that are answered in their order, and waits for all answers.
+    fn ask_each(&mut self, commands: Vec<(u16, Command)>) -> Vec<Result<Reply, EngineError>> {
+        self.rounds += 1;
+        let ordered: Vec<_> =
+            commands.into_iter().map(|(worker, command)| (worker, self.order(worker, command))).collect();
+        ordered.into_iter().map(|(worker, number)| self.answer(worker, number?)).collect()
+    }
+
     /// Sends a command to every worker, and waits for all answers.
     fn ask_all(&mut self, command: impl Fn() -> Command) -> Result<Vec<Reply>, EngineError> {
-        let workers: Vec<u16> = self.workers.keys().copied().collect();
-        let numbers: Vec<_> = workers.iter().map(|&worker| self.order(worker, command())).collect();
-        let answers: Vec<_> =
-            workers.iter().zip(numbers).map(|(&worker, number)| self.answer(worker, number?)).collect();
-        answers.into_iter().collect()
+        let commands = self.workers.keys().map(|&worker| (worker, command())).collect();
+        self.ask_each(commands).into_iter().collect()
     }
 
     fn order(&mut self, worker: u16, command: Command) -> Result<u64, EngineError> {
         self.next_number += 1;
         let no_worker = || EngineError::NoWorker { worker: worker.into() };
-        let desk = &self.workers.get(&worker).ok_or_else(no_worker)?.desk;
+        let Handle { desk, is_silent, .. } = self.workers.get_mut(&worker).ok_or_else(no_worker)?;
+        *is_silent &= !desk.commands.is_empty();
+        if *is_silent {
+            return Err(EngineError::Silent { worker });
+        }
         desk.commands.push((self.next_number, command)).map_err(|_| EngineError::Silent { worker })?;
         desk.wake.call();
         Ok(self.next_number)
     }
 
-    fn answer(&self, worker: u16, number: u64) -> Result<Reply, EngineError> {
-        let desk = &self.workers.get(&worker).ok_or(EngineError::NoWorker { worker: worker.into() })?.desk;
+    fn answer(&mut self, worker: u16, number: u64) -> Result<Reply, EngineError> {
+        let handle = self.workers.get_mut(&worker).ok_or(EngineError::NoWorker { worker: worker.into() })?;
+        let Handle { desk, is_silent, .. } = handle;
         let deadline = Instant::now() + REPLY_TIMEOUT;
         let mut tries = 0;
         loop {
@@ -750,6 +795,7 @@ impl Engine {
             } else if Instant::now() < deadline {
                 std::thread::sleep(Duration::from_micros(20));
             } else {
+                *is_silent = true;
                 return Err(EngineError::Silent { worker });
             }
         }

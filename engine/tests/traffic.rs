@@ -237,3 +237,32 @@ fn a_guest_receives_a_capture_and_its_frames_are_recorded() {
         }
     }
 }
+
+#[test]
+fn what_is_not_attached_is_not_asked_for() {
+    let mut engine = Engine::start(EngineConfig { lcores: vec![None; 2], idle: IdlePolicy::Event, burst: 32 }).unwrap();
+    let device = DeviceConfig { pairs: 127, port: PortConfig::Switch, workers: Vec::new() };
+    let id = engine.add_device(device).unwrap();
+    assert_eq!(engine.rounds(), 2, "its pairs all at once, and its port");
+    for index in 0..254 {
+        engine.set_enabled(id, index, false).unwrap();
+        engine.detach(id, index).unwrap_err();
+    }
+    assert_eq!(engine.rounds(), 2);
+    assert!(engine.remove_device(id).unwrap().is_empty());
+    assert_eq!(engine.rounds(), 4);
+}
+
+#[test]
+fn a_worker_that_is_gone_is_waited_for_once() {
+    let config = EngineConfig { lcores: vec![None], idle: IdlePolicy::Event, burst: 32 };
+    let (mut engine, workers) = Engine::by_hand(&config).unwrap();
+    drop(workers);
+    let began = std::time::Instant::now();
+    for _ in 0..100 {
+        let device = DeviceConfig { pairs: 1, port: PortConfig::Loopback, workers: Vec::new() };
+        assert!(matches!(engine.add_device(device), Err(virtnet_engine::EngineError::Silent { worker: 0 })));
+    }
+    // It would be minutes.
+    assert!(began.elapsed() < std::time::Duration::from_secs(60), "each waits for itself");
+}

@@ -11,7 +11,7 @@ use crate::worker::{Desk, Worker};
 
 impl Handle {
     pub(super) fn new(desk: &Arc<Desk>, lcore: Option<usize>) -> Self {
-        Handle { desk: desk.clone(), thread: None, lcore, slots_used: 0, busy_ns: 0 }
+        Handle { desk: desk.clone(), thread: None, lcore, slots_used: 0, is_silent: false, busy_ns: 0 }
     }
 }
 
