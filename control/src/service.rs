@@ -14,9 +14,10 @@ mod tests;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use rustix::event::{Timespec, epoll};
 use rustix::fs::Mode;
 use slab::Slab;
 use virtnet_engine::counters::{DropReason, QueueCounts};
@@ -26,10 +27,17 @@ pub use host::Host;
 
 use crate::config;
 use crate::device::{Device, Served};
-use crate::function::{Function, Id, Identity};
+use crate::function::{Fault, Faults, Function, Id, Identity};
 use crate::recovery::Folder;
+use crate::vhost_user::listener::PathError;
 use crate::vhost_user::server::Endpoint;
 
+/// Events taken from epoll at a time, within a command.
+const EVENTS_MAX: usize = 64;
+/// Functions that are made, changed or removed before others' front ends are served.
+const STEPS_A_BREATH: usize = 8;
+/// How often it is looked whether the disk has done its work.
+const DISK_LOOK: Duration = Duration::from_micros(500);
 /// Violations that a device's guest may put into the log, for each session; all of them are counted.
 const VIOLATIONS_LOGGED: u32 = 16;
 
@@ -44,6 +52,19 @@ struct Entry {
     past: Vec<QueueCountsOf>,
     /// How many VFs it is to have.
     num_vfs: u16,
+    /// What has gone wrong with it, beside what its device has counted.
+    faults: Faults,
+    /// How often it went on after a failure, beside what its socket has counted.
+    recovered: u64,
+    /// Its front end waits while it is being changed.
+    is_held: bool,
+}
+
+impl Entry {
+    fn new(function: Function, live: Option<Live>) -> Self {
+        let (past, faults) = Default::default();
+        Self { function, live, past, num_vfs: 0, faults, recovered: 0, is_held: false }
+    }
 }
 
 /// A device and its socket.
@@ -142,7 +163,7 @@ impl Service {
         self.check_is_alone(&function)?;
         let key = self.entries.vacant_key();
         let live = self.live_of(&function, key)?;
-        self.entries.insert(Entry { function, live, past: Vec::new(), num_vfs: 0 });
+        self.entries.insert(Entry::new(function, live));
         Ok(key)
     }
 
@@ -164,19 +185,30 @@ impl Service {
     /// It cannot be made; it is as it was then.
     fn replace(&mut self, key: usize, function: Function) -> anyhow::Result<()> {
         self.put_counts_by(key);
-        if let Some(live) = self.entries[key].live.take() {
-            let span = self.entries[key].function.identity.span();
-            span.in_scope(|| self.take_down(key, live))?;
+        let entry = &mut self.entries[key];
+        let had_lost_it = entry.live.is_none() && entry.function.share.is_usable();
+        if let Some(live) = entry.live.take() {
+            entry.faults += live.device.faults;
+            entry.recovered += live.endpoint.counters().recoveries;
+            let span = entry.function.identity.span();
+            if let Err(error) = span.in_scope(|| self.take_down(key, live)) {
+                self.entries[key].faults.count(Fault::Port);
+                return Err(error);
+            }
         }
         match self.live_of(&function, key) {
             Ok(live) => {
                 let entry = &mut self.entries[key];
+                entry.recovered += u64::from(had_lost_it && live.is_some());
                 (entry.function, entry.live) = (function, live);
                 Ok(())
             }
             Err(error) => {
-                let before = self.entries[key].function.clone();
+                let entry = &mut self.entries[key];
+                entry.faults.count(if error.is::<PathError>() { Fault::Socket } else { Fault::Port });
+                let before = entry.function.clone();
                 self.entries[key].live = self.live_of(&before, key).context("as it was")?;
+                self.entries[key].recovered += u64::from(had_lost_it && self.entries[key].live.is_some());
                 Err(error)
             }
         }
@@ -196,14 +228,17 @@ impl Service {
             config::Mode::Server => Endpoint::listen(&spec.name, &socket.path, Mode::from_raw_mode(socket.permissions)),
             config::Mode::Client => Ok(Endpoint::connect(&spec.name, &socket.path)),
         };
+        let endpoint = endpoint.and_then(|endpoint| match endpoint.watch(&self.epoll, endpoint_token(key)) {
+            Ok(()) => Ok(endpoint),
+            Err(source) => Err(PathError::System { path: socket.path.clone(), doing: "watching the socket", source }),
+        });
         let endpoint = endpoint.map_err(anyhow::Error::from).and_then(|endpoint| {
             moderation::begin(&mut self.engine, id, pairs, *coalescing)?;
-            endpoint.watch(&self.epoll, endpoint_token(key)).context("watching the socket")?;
             Ok(endpoint)
         });
         match endpoint {
             Ok(endpoint) => {
-                let device = Device::new(spec.clone(), id);
+                let mut device = Device::new(spec.clone(), id);
                 device.steer(&mut self.engine);
                 let Identity { id, vuid, .. } = &function.identity;
                 tracing::info!(
@@ -247,7 +282,7 @@ impl Service {
     /// Does what an event asks for.
     pub fn turn(&mut self, token: u64) {
         let (key, is_controlq) = ((token / 2) as usize, token % 2 == 1);
-        let Some(Entry { function, live: Some(live), .. }) = self.entries.get_mut(key) else { return };
+        let Some(Entry { function, live: Some(live), is_held: false, .. }) = self.entries.get_mut(key) else { return };
         let _span = function.identity.span().entered();
         let Live { device, endpoint, .. } = live;
         let mut served = Served { device, engine: &mut self.engine, epoll: &self.epoll, token: controlq_token(key) };
@@ -280,6 +315,39 @@ impl Service {
         }
     }
 
+    /// Serves front ends in the middle of a command that takes long. Whoever asks for something waits for its end. Where nothing is
+    /// reported, it takes `patience`.
+    fn breathe(&mut self, patience: Duration) {
+        let mut events = Vec::with_capacity(EVENTS_MAX);
+        let timeout = Timespec { tv_sec: 0, tv_nsec: patience.subsec_nanos().into() };
+        // What fails here fails in the loop again, and is told there.
+        let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&timeout));
+        for event in &events {
+            self.turn(event.data.u64());
+        }
+        self.turn_those_due();
+    }
+
+    /// Serves front ends every few steps of a command.
+    fn breathe_at(&mut self, step: usize) {
+        if step.is_multiple_of(STEPS_A_BREATH) {
+            self.breathe(Duration::ZERO);
+        }
+    }
+
+    /// Does what waits for the disk on a thread of its own, and serves front ends meanwhile.
+    fn beside<T: Send>(&mut self, work: impl Fn() -> T + Sync) -> T {
+        std::thread::scope(|scope| match std::thread::Builder::new().name("disk".into()).spawn_scoped(scope, &work) {
+            Ok(thread) => {
+                while !thread.is_finished() {
+                    self.breathe(DISK_LOOK);
+                }
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            }
+            Err(_) => work(),
+        })
+    }
+
     /// Passes on what the workers have to say.
     pub fn watch(&mut self) {
         for ViolationEvent { device, queue_index, violation } in self.engine.watch() {
@@ -299,6 +367,7 @@ impl Service {
             }
         }
         for (key, identity, Live { device, endpoint, .. }) in lives(&mut self.entries) {
+            identity.span().in_scope(|| device.look_for_hangs());
             let Some(session) = endpoint.session() else { continue };
             let token = controlq_token(key);
             let mut served = Served { device, engine: &mut self.engine, epoll: &self.epoll, token };
@@ -317,7 +386,8 @@ impl Service {
     /// # Errors
     /// The engine's, of a worker that does not answer.
     pub fn end(mut self) -> anyhow::Result<()> {
-        self.keys().into_iter().try_for_each(|key| self.remove(key).map(drop))
+        let removed: Vec<_> = self.keys().into_iter().map(|key| self.remove(key).map(drop)).collect();
+        removed.into_iter().collect()
     }
 }
 

@@ -33,7 +33,7 @@ struct Query {
     brief: bool,
 }
 
-/// `query`: functions with their queues.
+/// `query`: functions with their queues. Of all, one that has no queue of that number shows none.
 pub fn query(service: &mut Service, mut params: Params) -> Result<Value, Refusal> {
     let selector = Selector::take(&mut params)?;
     let Query { queue_id, brief } = params::read(params)?;
@@ -41,7 +41,9 @@ pub fn query(service: &mut Service, mut params: Params) -> Result<Value, Refusal
     let mut devices = Vec::with_capacity(keys.len());
     for key in keys {
         let sight = service.sight(key);
-        check_queue(&sight.rings, queue_id)?;
+        if !selector.is_all() {
+            check_queue(&sight.rings, queue_id)?;
+        }
         devices.push(reply::queried(&sight, brief, queue_id));
     }
     Ok(json!({ "devices": devices }))
@@ -83,9 +85,9 @@ pub fn health(service: &mut Service, mut params: Params) -> Result<Value, Refusa
     let Nothing {} = params::read(params)?;
     let keys = selector.keys(service)?;
     let replies = keys.into_iter().map(|key| {
-        let (errors, is_fatal) = service.errors(key);
+        let health = service.health(key);
         let sight = service.sight(key);
-        reply::health(sight.function, sight.status, errors, is_fatal)
+        reply::health(sight.function, sight.status, health)
     });
     let mut replies: Vec<Value> = replies.collect();
     Ok(if selector.is_all() { Value::Array(replies) } else { replies.swap_remove(0) })

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use rustix::event::epoll;
 use virtnet_engine::caller::{Caller, Line};
 use virtnet_engine::filter::Filter;
-use virtnet_engine::{DeviceId, Engine};
+use virtnet_engine::{DeviceId, Engine, EngineError};
 use virtnet_rings::spec::net::{VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MTU};
 use virtnet_rings::{Notifier, Queue, Virtqueue};
 
 use crate::config::{self, Mac};
+use crate::function::{Fault, Faults};
 use crate::vhost_user::session::Backend;
 use config_space::ConfigSpace;
 use controlq::ControlQueue;
@@ -78,6 +79,8 @@ pub struct Device {
     pairs_used: Option<u16>,
     /// Rings the lines to its front end.
     caller: Caller,
+    /// What has gone wrong.
+    pub faults: Faults,
 }
 
 impl Device {
@@ -93,6 +96,7 @@ impl Device {
             enabled: vec![false; queues],
             pairs_used: None,
             caller: Caller::default(),
+            faults: Faults::default(),
         }
     }
 
@@ -133,12 +137,21 @@ impl Device {
     }
 
     /// Tells the engine what it does not have by default: how frames for its driver are filtered and steered.
-    pub fn steer(&self, engine: &mut Engine) {
+    pub fn steer(&mut self, engine: &mut Engine) {
         let Settings { rx_mode, dst_port, aarfs, .. } = self.config_space.settings();
         let filter = Filter::new(rx_mode, [self.config_space.mac().0]);
         let told = engine.set_filter(self.id, filter).and_then(|()| engine.set_steering(self.id, dst_port, aarfs));
         if let Err(error) = told {
+            self.faults.count(Fault::Announce);
             tracing::error!(device = self.spec.name, "the engine refuses: {error}");
+        }
+    }
+
+    /// Looks whether its front end keeps the thread that notifies it.
+    pub fn look_for_hangs(&mut self) {
+        if self.caller.has_hung() {
+            self.faults.hangs += 1;
+            tracing::warn!(device = self.spec.name, "used buffer notifications do not get through to the front end");
         }
     }
 
@@ -186,27 +199,32 @@ impl Served<'_> {
 
     fn use_pairs(&mut self, pairs: u16) {
         self.device.pairs_used = Some(pairs);
-        (0..self.device.enabled.len()).for_each(|index| self.tell_enabled(index));
+        (0..self.device.enabled.len()).for_each(|index| self.tell_enabled(index, Fault::Steer));
     }
 
     /// Changes settings. While the link is down, all queues are as if they were disabled.
     pub fn set(&mut self, settings: Settings) {
         self.device.config_space.set(settings);
         self.device.steer(self.engine);
-        (0..self.device.enabled.len()).for_each(|index| self.tell_enabled(index));
+        (0..self.device.enabled.len()).for_each(|index| self.tell_enabled(index, Fault::Link));
     }
 
-    fn tell_enabled(&mut self, index: usize) {
+    fn tell_enabled(&mut self, index: usize, fault: Fault) {
         let enabled = self.device.is_enabled(index);
         // A queue that is not attached yet learns it when it is.
-        let _ = self.engine.set_enabled(self.device.id, index as u16, enabled);
+        if let Err(error) = self.engine.set_enabled(self.device.id, index as u16, enabled) {
+            self.refused(fault, &error);
+        }
     }
 
     fn start_controlq(&mut self, queue: Queue) -> Result<(), &'static str> {
         if let Some(kick) = queue.kick().eventfd() {
             let data = epoll::EventData::new_u64(self.token);
             let added = epoll::add(self.epoll, kick, data, epoll::EventFlags::IN);
-            added.map_err(|_| "the control queue's kick cannot be watched")?;
+            added.map_err(|_| {
+                self.device.faults.count(Fault::Attach);
+                "the control queue's kick cannot be watched"
+            })?;
         }
         self.device.controlq = Some(ControlQueue::new(queue));
         self.use_pairs(self.device.pairs_used.unwrap_or(1));
@@ -222,7 +240,8 @@ impl Served<'_> {
         }
     }
 
-    fn refused(&self, error: &virtnet_engine::EngineError) -> &'static str {
+    fn refused(&mut self, fault: Fault, error: &EngineError) -> &'static str {
+        self.device.faults.count(fault);
         tracing::error!(device = self.device.spec.name, "the engine refuses: {error}");
         "the engine refuses it"
     }
@@ -267,7 +286,7 @@ impl Backend for Served<'_> {
         self.device.enabled[index] = enabled;
         let enabled = self.device.is_enabled(index);
         let attached = self.engine.attach(self.device.id, index as u16, queue, self.device.accepted, enabled);
-        attached.map_err(|error| self.refused(&error))
+        attached.map_err(|error| self.refused(Fault::Attach, &error))
     }
 
     fn stop_ring(&mut self, index: usize) -> u32 {
@@ -278,7 +297,8 @@ impl Backend for Served<'_> {
         match self.engine.detach(self.device.id, index as u16) {
             Ok(queue) => queue.base(),
             Err(error) => {
-                self.refused(&error);
+                self.device.faults.stalls += u64::from(matches!(error, EngineError::Silent { .. }));
+                self.refused(Fault::Attach, &error);
                 0
             }
         }
@@ -294,14 +314,14 @@ impl Backend for Served<'_> {
                 controlq.set_call(call);
             }
         } else if let Err(error) = self.engine.set_call(self.device.id, index as u16, call) {
-            self.refused(&error);
+            self.refused(Fault::Announce, &error);
         }
     }
 
     fn enable_ring(&mut self, index: usize, enabled: bool) {
         if let Some(known) = self.device.enabled.get_mut(index) {
             *known = enabled;
-            self.tell_enabled(index);
+            self.tell_enabled(index, Fault::Steer);
         }
     }
 
@@ -319,7 +339,7 @@ impl Backend for Served<'_> {
     fn announce(&mut self, mac: [u8; 6]) {
         tracing::debug!(device = self.device.spec.name, mac = %Mac(mac), "the guest is here now");
         if let Err(error) = self.engine.announce(self.device.id, mac) {
-            self.refused(&error);
+            self.refused(Fault::Announce, &error);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! PCI functions: what each is called, what it has, and how it is set.
 
 mod counting;
+mod fault;
 pub mod identity;
 mod moderation;
 pub mod pools;
@@ -8,6 +9,7 @@ pub mod pools;
 use std::path::{Path, PathBuf};
 
 pub use counting::Counting;
+pub use fault::{Fault, Faults};
 pub use identity::{Id, Identity, Seat};
 pub use moderation::{Coalescing, PeriodMode};
 pub use pools::{Pool, Share};
@@ -45,8 +47,6 @@ pub struct Function {
     pub drop_counter: Counting,
     /// How its notifications are held back.
     pub coalescing: Coalescing,
-    /// How often it was brought back after a failure.
-    pub recovered: u64,
 }
 
 impl Function {
@@ -60,6 +60,6 @@ impl Function {
     pub fn new(identity: Identity, spec: Spec, port: Port, socket: Socket) -> Self {
         let share = Share { msix: pools::msix_of(spec.queue_pairs), pairs: spec.queue_pairs };
         let (packet_counters, drop_counter, coalescing) = Default::default();
-        Self { identity, spec, share, port, socket, packet_counters, drop_counter, coalescing, recovered: 0 }
+        Self { identity, spec, share, port, socket, packet_counters, drop_counter, coalescing }
     }
 }

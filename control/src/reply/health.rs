@@ -3,11 +3,17 @@
 use serde_json::Value;
 
 use super::{Object, status};
-use crate::function::{Function, Id};
+use crate::function::{Fault, Faults, Function, Id};
 
-/// Errors of the data plane that we count.
+/// How a function is.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct DataPlane {
+pub struct Health {
+    /// Whether it cannot go on.
+    pub is_fatal: bool,
+    /// How often it was brought back from that.
+    pub recovered: u64,
+    /// What has gone wrong on its control side.
+    pub faults: Faults,
     /// Queues that were retired because their driver broke a rule.
     pub host_read_errors: u64,
     /// Frames that a port could not send or read.
@@ -15,7 +21,7 @@ pub struct DataPlane {
 }
 
 /// The reply for one function.
-pub fn health(function: &Function, device_status: u8, errors: DataPlane, fatal: bool) -> Value {
+pub fn health(function: &Function, device_status: u8, health: Health) -> Value {
     let mut object = Object::default();
     match function.identity.id {
         Id::Pf(pf) => object.put("pf_id", pf),
@@ -27,29 +33,21 @@ pub fn health(function: &Function, device_status: u8, errors: DataPlane, fatal: 
     object.put("type", function.identity.class.name());
     object.put("vuid", function.identity.vuid.as_str());
     object.put("dev_status", status(device_status));
-    object.put("health_status", if fatal { "Fatal" } else { "Good" });
-    object.put("health_recover_counter", function.recovered);
+    object.put("health_status", if health.is_fatal { "Fatal" } else { "Good" });
+    object.put("health_recover_counter", health.recovered);
     let mut details = Object::default();
     let mut control = Object::default();
-    for key in [
-        "sf_rqt_update_err",
-        "sf_drop_create_err",
-        "sf_tir_create_err",
-        "steer_rx_domain_err",
-        "steer_rx_table_err",
-        "sf_flows_apply_err",
-        "aarfs_flow_init_err",
-        "vlan_flow_init_err",
-        "drop_cnt_config_err",
-    ] {
-        control.put(key, 0);
+    for fault in Fault::ALL {
+        control.put(fault.key(), health.faults.of(fault));
     }
     let mut data = Object::default();
-    for key in ["sq_stall", "dma_q_stall", "spurious_db_invoke", "aux_not_invoked"] {
+    data.put("sq_stall", health.faults.stalls);
+    for key in ["dma_q_stall", "spurious_db_invoke"] {
         data.put(key, 0);
     }
-    data.put("dma_q_errors", errors.dma_q_errors);
-    data.put("host_read_errors", errors.host_read_errors);
+    data.put("aux_not_invoked", health.faults.hangs);
+    data.put("dma_q_errors", health.dma_q_errors);
+    data.put("host_read_errors", health.host_read_errors);
     details.put("control_plane_errors", control);
     details.put("data_plane_errors", data);
     object.put("dev_health_details", details);

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 pub use bits::{features, status};
 pub use controller::controller;
 pub use function::{Sight, capitals, listed, queried};
-pub use health::{DataPlane, health};
+pub use health::{Health, health};
 pub use queue::{Ring, stats};
 pub use rates::{Moved, Rates, Way};
 

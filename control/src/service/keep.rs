@@ -19,15 +19,17 @@ impl Service {
     ///
     /// # Errors
     /// [`Code::RecoverySave`].
-    pub(super) fn keep(&self, keys: &[usize]) -> Result<(), Refusal> {
-        let Some(folder) = &self.recovery else { return Ok(()) };
+    pub(super) fn keep(&mut self, keys: &[usize]) -> Result<(), Refusal> {
+        let Some(folder) = self.recovery.take() else { return Ok(()) };
         let record = |&key: &usize| {
             let function = &self.entries[key].function;
             Record { num_vfs: self.num_vfs(function.identity.id), ..record(function) }
         };
         let mut records: Vec<Record> = keys.iter().map(record).collect();
         records.sort_by_key(|record| record.num_vfs.is_some());
-        folder.save(&records).map_err(|error| Code::RecoverySave.because(error.to_string()))
+        let saved = self.beside(|| folder.save(&records));
+        self.recovery = Some(folder);
+        saved.map_err(|error| Code::RecoverySave.because(error.to_string()))
     }
 
     /// What VF 0's file says of its PF.
@@ -38,11 +40,12 @@ impl Service {
 
     /// Removes functions' files, a PF's VF 0's first. One that cannot be removed is told of: at the next start it says of a function
     /// that is gone.
-    pub(super) fn forget(&self, functions: impl Iterator<Item = Identity>) {
-        let mut functions: Vec<Identity> = functions.collect();
+    pub(super) fn forget(&mut self, mut functions: Vec<Identity>) {
+        let Some(folder) = self.recovery.take() else { return };
         functions.sort_by_key(|identity| identity.id.vf() != Some(0));
-        let vuids = functions.iter().map(|identity| identity.vuid.as_str());
-        if let Some(Err(error)) = self.recovery.as_ref().map(|folder| folder.remove(vuids)) {
+        let removed = self.beside(|| folder.remove(functions.iter().map(|identity| identity.vuid.as_str())));
+        self.recovery = Some(folder);
+        if let Err(error) = removed {
             tracing::error!("recovery: {error}");
         }
     }
@@ -147,7 +150,7 @@ impl Service {
         let left: Vec<Identity> = left.map(|function| function.identity).collect();
         if !left.is_empty() {
             tracing::info!("PF {pf}: {} VFs were being made or taken away", left.len());
-            self.forget(left.into_iter());
+            self.forget(left);
         }
         for record in records.iter().filter(|record| record.vf_id.is_some_and(|vf| vf >= most)) {
             tell(&record.vuid, &Code::IdOutOfRange.because(format!("PF {pf} can have {most} VFs")));

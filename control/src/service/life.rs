@@ -100,7 +100,7 @@ impl Service {
         if count == 0 {
             // Some may have a file and no function.
             let meant = std::mem::take(&mut self.entries[key].num_vfs);
-            self.forget((0..meant).map(|vf| self.host.vf(pf, vf).identity));
+            self.forget((0..meant).map(|vf| self.host.vf(pf, vf).identity).collect());
             self.take_out(&there)?;
             if !there.is_empty() {
                 tracing::info!("static PF[{pf}], Unload ({}) VFs finished", there.len());
@@ -116,6 +116,7 @@ impl Service {
         let mut made = Vec::with_capacity(planned.len());
         for function in planned {
             let id = function.identity.id;
+            self.breathe_at(made.len());
             match self.add(function) {
                 Ok(key) => made.push(key),
                 Err(error) => {
@@ -135,13 +136,17 @@ impl Service {
 
     /// Takes functions out, and their files before them.
     fn discard(&mut self, keys: &[usize]) -> Result<(), Refusal> {
-        self.forget(keys.iter().map(|&key| self.entries[key].function.identity.clone()));
+        self.forget(keys.iter().map(|&key| self.entries[key].function.identity.clone()).collect());
         self.take_out(keys)
     }
 
     /// Takes functions out, all of them, whichever makes trouble.
     fn take_out(&mut self, keys: &[usize]) -> Result<(), Refusal> {
-        let removed: Vec<_> = keys.iter().map(|&key| self.remove(key)).collect();
+        let remove = |(step, &key): (usize, &usize)| {
+            self.breathe_at(step);
+            self.remove(key)
+        };
+        let removed: Vec<_> = keys.iter().enumerate().map(remove).collect();
         let first = removed.into_iter().find_map(Result::err);
         first.map_or(Ok(()), |error| Err(Code::UnplugNotReady.because(format!("{error:#}"))))
     }

@@ -9,7 +9,7 @@ use crate::class::Class;
 use crate::config::{Mac, Port};
 use crate::device::settings::{Settings, Speed};
 use crate::device::{Served, Spec};
-use crate::function::{Coalescing, Function, Id, Share};
+use crate::function::{Coalescing, Fault, Function, Id, Share};
 use crate::refusal::{Code, Refusal};
 use crate::vhost_user::session::{Backend, STATUS_ADDABLE};
 
@@ -68,8 +68,19 @@ impl Service {
             return Err(Code::Mac.because(format!("{mac} is one function's, {} are selected", keys.len())));
         }
         let planned = self.plan_all(keys, changes)?;
-        keys.iter().zip(planned).try_for_each(|(&key, after)| self.change(key, after, changes))?;
-        self.keep(keys)
+        // No driver comes to one that is still to be changed.
+        keys.iter().for_each(|&key| self.entries[key].is_held = true);
+        let changed = keys.iter().zip(planned).enumerate().try_for_each(|(step, (&key, after))| {
+            self.breathe_at(step);
+            self.change(key, after, changes)
+        });
+        keys.iter().for_each(|&key| self.entries[key].is_held = false);
+        changed?;
+        self.keep(keys).inspect_err(|_| {
+            if changes.drop_counter.or(changes.packet_counters).is_some() {
+                keys.iter().for_each(|&key| self.entries[key].faults.count(Fault::Counters));
+            }
+        })
     }
 
     /// The functions as they are to be, if they all can be.

@@ -6,6 +6,7 @@ use virtnet_engine::{DeviceConfig, DeviceId, Engine, EngineError};
 
 use super::{Entry, Live, Service, moderation, port, start_engine};
 use crate::config::Config;
+use crate::function::Fault;
 
 impl Service {
     /// Starts another engine, with the lcores, the idle policy and the burst that the configuration has now, and hands function
@@ -34,7 +35,10 @@ impl Service {
             if let Err(error) = self.hand_over(key, &mut engine) {
                 let name = self.entries[key].function.identity.id;
                 tracing::error!("{name} is out of service: {error:#}");
+                self.entries[key].faults.count(Fault::Port);
                 if let Some(live) = self.entries[key].live.take() {
+                    self.entries[key].faults += live.device.faults;
+                    self.entries[key].recovered += live.endpoint.counters().recoveries;
                     // Its rings are gone already; its control queue is watched until now.
                     let _ = self.take_down(key, live);
                 }

@@ -7,7 +7,7 @@ use virtnet_engine::counters::DropReason;
 use super::{Entry, Live, Service};
 use crate::class::Class;
 use crate::function::{Id, Pool, Share};
-use crate::reply::{DataPlane, Ring, Sight};
+use crate::reply::{Health, Ring, Sight};
 
 impl Service {
     /// A function as it is now.
@@ -83,19 +83,25 @@ impl Service {
         self.entries[key].past = self.counts(key);
     }
 
-    /// Errors of its data plane, and whether it cannot go on: a driver has to reset it, or it has lost its device.
-    pub fn errors(&mut self, key: usize) -> (DataPlane, bool) {
+    /// What has gone wrong with it, and whether it can go on: not where a driver has to reset it, or it has lost its device.
+    pub fn health(&mut self, key: usize) -> Health {
         let counts = self.counts(key);
-        let errors = DataPlane {
+        let Entry { function, live, faults, recovered, .. } = &mut self.entries[key];
+        let mut health = Health {
+            is_fatal: match live {
+                Some(live) => live.endpoint.session().is_some_and(|session| session.needs_reset()),
+                None => function.share.is_usable(),
+            },
+            recovered: *recovered,
+            faults: *faults,
             host_read_errors: counts.iter().map(|queue| queue.counts.violations).sum(),
             dma_q_errors: counts.iter().map(|queue| queue.counts.drops[DropReason::PortError as usize]).sum(),
         };
-        let Entry { function, live, .. } = &mut self.entries[key];
-        let is_fatal = match live {
-            Some(live) => live.endpoint.session().is_some_and(|session| session.needs_reset()),
-            None => function.share.is_usable(),
-        };
-        (errors, is_fatal)
+        if let Some(live) = live {
+            health.recovered += live.endpoint.counters().recoveries;
+            health.faults += live.device.faults;
+        }
+        health
     }
 
     /// VFs of a PF that are there.

@@ -13,6 +13,9 @@ use crate::command::{self, Reload};
 use crate::config::Config;
 use crate::firmware::Store;
 use crate::vhost_user::listener::connect_to;
+use crate::vhost_user::message::{FrontendRequest, Header};
+use crate::vhost_user::session::Backend;
+use crate::vhost_user::socket::{Connection, Received};
 
 /// Room for everything, eight vectors each.
 const ROOMY: &[(&str, &str)] = &[
@@ -82,6 +85,10 @@ impl House {
 
     fn health(&mut self, pf: u16) -> Value {
         self.done("health", json!({ "pf": pf }))["health_status"].clone()
+    }
+
+    fn faults(&mut self, pf: u16) -> Value {
+        self.done("health", json!({ "pf": pf }))["dev_health_details"]["control_plane_errors"].clone()
     }
 
     fn files(&self) -> Vec<String> {
@@ -319,10 +326,14 @@ fn what_cannot_be_made_anew_is_as_it_was() {
     house.refused("modify", json!({ "pf": 0, "subcmd": "device", "mtu": 1400 }), "no socket");
     assert_eq!(house.done("list", json!({})), before);
     assert_eq!((&house.one(0)["enabled"], house.health(0)), (&json!("0"), json!("Fatal")), "and it is told");
+    assert_eq!(house.faults(0)["steer_rx_table_err"], 1);
     fs::remove_dir(&path).unwrap();
     house.done("modify", json!({ "pf": 0, "subcmd": "device", "mtu": 1400 }));
     connect_to(&path).unwrap();
     assert_eq!((&house.one(0)["enabled"], house.health(0)), (&json!("1"), json!("Good")));
+    let health = house.done("health", json!({ "pf": 0 }));
+    assert_eq!(health["health_recover_counter"], 1);
+    assert_eq!(health["dev_health_details"]["control_plane_errors"]["steer_rx_table_err"], 1, "it stays");
 }
 
 #[test]
@@ -567,4 +578,113 @@ fn steering_is_of_pfs_on_the_switch() {
     house.refused("modify", change(json!({ "pf": 0 }), json!({ "dst_port": "0x50" })), "Destination port");
     house.refused("modify", change(json!({ "pf": 0 }), json!({ "aarfs_config": "enable" })), "the switch steers");
     house.done("modify", change(json!({ "pf": 0 }), json!({ "dst_port": "0", "aarfs_config": "disable" })));
+}
+
+/// What a front end asks first.
+fn ask_features(path: &Path) -> Connection {
+    let peer = Connection::new(connect_to(path).unwrap());
+    peer.send(Header::request(FrontendRequest::GET_FEATURES.number(), 0, false), &[], &[]).unwrap();
+    peer
+}
+
+#[test]
+fn front_ends_are_served_while_a_command_takes_its_time() {
+    let mut house = House::new(ROOMY, "{}");
+    let path = house.dir.path().join("pf0.sock");
+    for (method, params) in [
+        ("sriov", json!({ "pf": 0, "num_vfs": 4 })),
+        ("modify", json!({ "pf": 0, "vf": 1, "subcmd": "device", "mtu": 1400 })),
+        ("sriov", json!({ "pf": 0, "num_vfs": 0 })),
+    ] {
+        let mut peer = ask_features(&path);
+        let key = house.service.key_of(Id::Pf(0)).unwrap();
+        house.service.turn(endpoint_token(key));
+        // Nobody turns the loop but the command itself.
+        house.done(method, params);
+        let answered = matches!(peer.receive(), Ok(Received::Message(_)));
+        assert!(answered, "{method}");
+        drop(peer);
+        house.service.turn(endpoint_token(key));
+    }
+}
+
+#[test]
+fn a_function_that_is_being_changed_lets_its_front_end_wait() {
+    let mut house = House::new(ROOMY, "{}");
+    let key = house.service.key_of(Id::Pf(0)).unwrap();
+    house.service.entries[key].is_held = true;
+    let mut peer = ask_features(&house.dir.path().join("pf0.sock"));
+    for _ in 0..3 {
+        house.service.breathe(Duration::ZERO);
+    }
+    assert!(matches!(peer.receive(), Ok(Received::NotYet)));
+    house.service.entries[key].is_held = false;
+    for _ in 0..3 {
+        house.service.breathe(Duration::ZERO);
+    }
+    assert!(matches!(peer.receive(), Ok(Received::Message(_))));
+}
+
+#[test]
+fn idle_functions_cost_few_waits_for_workers() {
+    let firmware = [("VIRTIO_NET_EMULATION_NUM_VF", "100"), ("VIRTIO_NET_EMULATION_NUM_MSIX", "64")];
+    let mut house = House::new(&[&ROOMY[..2], &firmware].concat(), "{}");
+    let mut cost = |method: &str, params: Value| {
+        let before = house.service.engine.rounds();
+        house.done(method, params);
+        house.service.engine.rounds() - before
+    };
+    assert_eq!(cost("sriov", json!({ "pf": 0, "num_vfs": 100 })), 200, "31 pairs each at once, and a port");
+    assert_eq!(cost("modify", json!({ "all": true, "subcmd": "device", "link": 0 })), 0);
+    assert_eq!(cost("modify", json!({ "all": true, "subcmd": "device", "mtu": 1400 })), 4 * 101);
+    assert_eq!(cost("sriov", json!({ "pf": 0, "num_vfs": 0 })), 200);
+}
+
+#[test]
+fn what_the_engine_refuses_is_counted_and_stays() {
+    let mut house = House::new(ROOMY, "{}");
+    let Entry { live: Some(Live { device, .. }), .. } = &mut house.service.entries[0] else {
+        panic!("it has a device")
+    };
+    // An engine that does not know the function.
+    let (mut engine, _workers) =
+        Engine::by_hand(&EngineConfig { lcores: vec![None], idle: virtnet_engine::IdlePolicy::Event, burst: 32 })
+            .unwrap();
+    let mut served = Served { device, engine: &mut engine, epoll: &house.service.epoll, token: 1 };
+    served.announce([2, 0, 0, 0, 0, 1]);
+    served.enable_ring(0, true);
+    served.set(crate::device::settings::Settings { link_up: false, ..Default::default() });
+    assert_eq!(served.stop_ring(0), 0);
+    let pairs = u64::from(house.service.entries[0].function.spec.queue_pairs);
+    let expected = json!({
+        "sf_rqt_update_err": 1,
+        "sf_drop_create_err": 2 * pairs,
+        "sf_tir_create_err": 1,
+        "steer_rx_domain_err": 0,
+        "steer_rx_table_err": 0,
+        "sf_flows_apply_err": 2,
+        "aarfs_flow_init_err": 0,
+        "vlan_flow_init_err": 0,
+        "drop_cnt_config_err": 0,
+    });
+    assert_eq!(house.faults(0), expected);
+    house.done("modify", json!({ "pf": 0, "subcmd": "device", "mtu": 1400 }));
+    assert_eq!(house.faults(0), expected, "also on another device");
+}
+
+#[test]
+fn what_cannot_be_kept_of_counters_is_counted() {
+    let mut house = House::new(ROOMY, "{}");
+    killed_after(&house, 0);
+    house.refused("modify", json!({ "pf": 0, "subcmd": "device", "drop_count": "enable" }), "Recovery file");
+    house.refused("modify", json!({ "pf": 0, "subcmd": "device", "link": 0 }), "Recovery file");
+    assert_eq!(house.faults(0)["drop_cnt_config_err"], 1);
+}
+
+#[test]
+fn of_all_functions_those_without_the_queue_show_none() {
+    let mut house = House::new(ROOMY, "{}");
+    let all = house.done("query", json!({ "all": true, "queue_id": 0 }));
+    assert_eq!(all["devices"][0]["enabled-queues-info"], json!([]));
+    house.refused("query", json!({ "pf": 0, "queue_id": 0 }), "Queue index");
 }

@@ -46,6 +46,8 @@ pub struct Endpoint {
     /// Of sessions that are over.
     past: Counters,
     sessions: u64,
+    /// Whether the last session left the device in need of a reset.
+    is_broken: bool,
 }
 
 impl Endpoint {
@@ -63,7 +65,7 @@ impl Endpoint {
     }
 
     fn new(name: &str, meeting: Meeting) -> Self {
-        Self { name: name.into(), meeting, session: None, past: Counters::default(), sessions: 0 }
+        Self { name: name.into(), meeting, session: None, past: Counters::default(), sessions: 0, is_broken: false }
     }
 
     /// Asks `epoll` to report this endpoint as `token`. To be called once, before the first [`Self::turn`].
@@ -168,12 +170,14 @@ impl Endpoint {
             entrance.shut(epoll);
         }
         self.sessions += 1;
+        self.past.recoveries += u64::from(std::mem::take(&mut self.is_broken));
         self.session = Some(Session::new(stream, device));
     }
 
     fn end(&mut self, device: &mut impl Backend, epoll: &OwnedFd, token: u64, why: Option<String>) {
         let Some(session) = self.session.take() else { return };
         let _ = epoll::delete(epoll, &session);
+        self.is_broken = session.needs_reset();
         let counters = session.close(device);
         self.past.add(&counters);
         let refused: Vec<_> = counters.by_outcome().map(|(name, count)| format!("{name} {count}")).collect();

@@ -119,6 +119,21 @@ fn a_device_looks_for_its_front_end_until_it_finds_it_and_again_when_it_is_gone(
 }
 
 #[test]
+fn a_device_that_goes_on_with_another_front_end_has_recovered() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let mut bench = Bench::new(Endpoint::listen("vm1", &path, OWNER).unwrap());
+    for recoveries in 0..3 {
+        let mut peer = knock(&path);
+        bench.run_until(|_| is_answered(&mut peer));
+        assert_eq!(bench.endpoint.counters().recoveries, recoveries);
+        bench.endpoint.session().unwrap().ring_failed(0);
+        drop(peer);
+        bench.run_until(|endpoint| endpoint.session().is_none());
+    }
+}
+
+#[test]
 fn nobody_is_let_in_while_the_system_refuses() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");

@@ -649,6 +649,7 @@ impl Session {
     }
 
     fn forget_status(&mut self, device: &mut impl Backend) {
+        self.counters.recoveries += u64::from(self.needs_reset);
         (self.status, self.needs_reset, self.is_given_up) = (0, false, false);
         device.set_status(0);
     }

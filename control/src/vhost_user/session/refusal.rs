@@ -99,6 +99,8 @@ pub const OUTCOMES: [&str; OUTCOME_COUNT] = {
 pub struct Counters {
     /// Messages taken, good or bad.
     pub messages: u64,
+    /// Times that a device went on after it had needed a reset.
+    pub recoveries: u64,
     refused: [u64; OUTCOME_COUNT],
 }
 
@@ -111,6 +113,7 @@ impl Counters {
     /// Adds what was counted elsewhere.
     pub fn add(&mut self, other: &Self) {
         self.messages += other.messages;
+        self.recoveries += other.recoveries;
         for (total, count) in self.refused.iter_mut().zip(other.refused) {
             *total += count;
         }
