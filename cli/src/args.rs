@@ -145,9 +145,9 @@ enum Level {
 /// `validate`
 #[derive(Debug, Args)]
 pub struct Validate {
-    /// The configuration file.
-    #[arg(short, long, value_name = "PATH", default_value = "/opt/mellanox/mlnx_virtnet/virtnet.conf")]
-    pub file: PathBuf,
+    /// The configuration file. Without it: /opt/mellanox/mlnx_virtnet/virtnet.conf, or, where that is not, the service's own.
+    #[arg(short, long, value_name = "PATH")]
+    pub file: Option<PathBuf>,
     /// Print the JSON Schema of configuration files instead.
     #[arg(long, conflicts_with = "file")]
     pub schema: bool,

@@ -62,8 +62,10 @@ fn run(arguments: &Arguments) -> Result<(String, Status), Failure> {
     match arguments.command.task() {
         Task::Validate(args) if args.schema => Ok((Config::schema(), Status::Done)),
         Task::Validate(args) => {
-            Config::read(&args.file).map_err(|error| failure(Status::Refused)(error.into()))?;
-            Ok((format!("{} is valid", args.file.display()), Status::Done))
+            let file = args.file.clone().map_or_else(|| Folders::of_process().config(), Ok);
+            let file = file.map_err(failure(Status::Refused))?;
+            Config::read(&file).map_err(|error| failure(Status::Refused)(error.into()))?;
+            Ok((format!("{} is valid", file.display()), Status::Done))
         }
         Task::Mlxconfig(command) => {
             let folder = Folders::of_process().state(arguments.state_dir.as_deref(), arguments.run_dir.as_deref());

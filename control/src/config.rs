@@ -218,8 +218,12 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let object = serde_json::from_str::<value::Object<Self>>(text);
-        let value::Object(mut config) = object.map_err(|error| ConfigError::Value { path: path.into(), error })?;
+        let mut json = serde_json::Deserializer::from_str(text);
+        let object = serde_path_to_error::deserialize::<_, value::Object<Self>>(&mut json)
+            .map_err(|error| (error.path().to_string(), error.into_inner()))
+            .and_then(|object| json.end().map(|()| object).map_err(|error| (String::new(), error)));
+        let value::Object(mut config) =
+            object.map_err(|(key, error)| ConfigError::Value { path: path.into(), key, error })?;
         config.settle(path)?;
         config.check_keys(path)?;
         config.check_identities(path)?;

@@ -8,6 +8,9 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 
+/// Where the product has its configuration.
+const PRODUCT_CONFIG: &str = "/opt/mellanox/mlnx_virtnet/virtnet.conf";
+
 /// Who asks, and with which environment.
 pub struct Folders {
     is_root: bool,
@@ -50,6 +53,21 @@ impl Folders {
             (None, Some(home)) => Ok(home.join(".local/state/virtnet")),
             _ => bail!("HOME is not set: say where the service's state is with --state-dir or VIRTNET_STATE_DIR"),
         }
+    }
+
+    /// The configuration: the product's where it is, otherwise the one of the service's unit.
+    ///
+    /// # Errors
+    /// Neither is known.
+    pub fn config(&self) -> Result<PathBuf> {
+        let folder = match (self.is_root, self.set("XDG_CONFIG_HOME"), self.set("HOME")) {
+            _ if Path::new(PRODUCT_CONFIG).exists() => return Ok(PRODUCT_CONFIG.into()),
+            (true, ..) => "/etc".into(),
+            (false, Some(folder), _) => folder,
+            (false, None, Some(home)) => home.join(".config"),
+            _ => bail!("HOME is not set: say where the configuration is with -f"),
+        };
+        Ok(folder.join("virtnet/virtnet.conf"))
     }
 
     fn set(&self, name: &str) -> Option<PathBuf> {
@@ -112,6 +130,16 @@ mod tests {
         let root = Folders { is_root: true, variable: |_| Some("/other".into()) };
         assert_eq!(root.run(None).unwrap(), Path::new("/run/virtnet"));
         assert_eq!(root.state(None, None).unwrap(), Path::new("/var/lib/virtnet"));
+    }
+
+    #[test]
+    fn the_configuration_is_the_products_or_the_units() {
+        let config = |is_root, variable| Folders { is_root, variable }.config().map_err(|error| error.to_string());
+        let at = |path: &str| Ok(if Path::new(PRODUCT_CONFIG).exists() { PRODUCT_CONFIG } else { path }.into());
+        assert_eq!(config(true, |_| None), at("/etc/virtnet/virtnet.conf"));
+        assert_eq!(config(false, |name| Some(format!("/{name}").into())), at("/XDG_CONFIG_HOME/virtnet/virtnet.conf"));
+        let home = |name: &str| (name == "HOME").then(|| "/home/a".into());
+        assert_eq!(config(false, home), at("/home/a/.config/virtnet/virtnet.conf"));
     }
 
     #[test]

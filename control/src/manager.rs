@@ -1,10 +1,17 @@
 //! The service manager that has started us, if one has: it is told when we are ready, that we are alive, and how many
 //! functions there are.
 
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
+/// How long after one that did not get through it is told again that we are ready.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Signs of life are no closer than this, whatever is asked for.
 const PULSE_MIN: Duration = Duration::from_millis(1);
 
@@ -17,6 +24,8 @@ pub struct Manager {
     due: Option<Instant>,
     /// The number of functions that was told.
     functions: Option<usize>,
+    /// When it is told again that we are ready, if it could not be told.
+    tells_ready_at: Option<Instant>,
 }
 
 impl Manager {
@@ -33,7 +42,8 @@ impl Manager {
 
     /// All functions are up.
     pub fn ready(&mut self, now: Instant, functions: usize) {
-        tell(&[NotifyState::Ready, NotifyState::Status(&status(functions))]);
+        let is_told = tell(&[NotifyState::Ready, NotifyState::Status(&status(functions))]);
+        self.tells_ready_at = (!is_told).then(|| now + AGAIN);
         self.functions = Some(functions);
         self.due = self.pulse.map(|pulse| now + pulse);
     }
@@ -45,6 +55,9 @@ impl Manager {
 
     /// The control loop has come round. Tells what is due.
     pub fn alive(&mut self, now: Instant, functions: usize) {
+        if self.tells_ready_at.is_some_and(|at| at <= now) {
+            self.ready(now, functions);
+        }
         if self.functions != Some(functions) {
             self.functions = Some(functions);
             tell(&[NotifyState::Status(&status(functions))]);
@@ -73,11 +86,21 @@ fn status(functions: usize) -> String {
     format!("{functions} function{}", if functions == 1 { "" } else { "s" })
 }
 
-/// Nobody is told where nobody asked.
-fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!("telling the service manager: {error}");
-    }
+/// Nobody is told where nobody asked. Whether that is done: a manager that does not read is not waited for.
+fn tell(states: &[NotifyState<'_>]) -> bool {
+    let told = std::env::var_os("NOTIFY_SOCKET").map_or(Ok(()), |socket| send(&socket, states));
+    told.inspect_err(|error| tracing::warn!("telling the service manager: {error}")).is_ok()
+}
+
+fn send(socket: &OsStr, states: &[NotifyState<'_>]) -> io::Result<()> {
+    let address = match socket.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        _ => SocketAddr::from_pathname(socket)?,
+    };
+    let lines: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let sender = UnixDatagram::unbound()?;
+    sender.set_nonblocking(true)?;
+    sender.send_to_addr(lines.as_bytes(), &address).map(drop)
 }
 
 #[cfg(test)]
@@ -120,6 +143,23 @@ mod tests {
             manager.ready(now, 0);
             assert_eq!(manager.wakes_at(), Some(now + pulse));
         }
+    }
+
+    #[test]
+    fn a_manager_that_does_not_read_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let reader = UnixDatagram::bind(&path).unwrap();
+        let mut sent = 0;
+        while send(path.as_os_str(), &[NotifyState::Ready, NotifyState::Status("1 function")]).is_ok() {
+            sent += 1;
+        }
+        let mut text = [0; 64];
+        let len = reader.recv(&mut text).unwrap();
+        assert_eq!(&text[..len], b"READY=1\nSTATUS=1 function\n");
+        assert!(sent > 0 && send(path.as_os_str(), &[NotifyState::Watchdog]).is_ok(), "there is room again");
+        let name = format!("@{}", path.display());
+        assert!(send(name.as_ref(), &[NotifyState::Ready]).is_err(), "nobody is there");
     }
 
     #[test]

@@ -17,10 +17,12 @@ pub enum ConfigError {
         error: std::io::Error,
     },
     /// A key or a value is not as it should be.
-    #[error("{}: {error}{}", path.display(), did_you_mean(error))]
+    #[error("{}: {}{error}{}", path.display(), at(key, error), did_you_mean(error))]
     Value {
         /// The file.
         path: PathBuf,
+        /// The key, with those that it is in: `devices[0].mtu`. `.` is the file's own object.
+        key: String,
         /// What, where, and what is allowed.
         error: serde_json::Error,
     },
@@ -52,6 +54,13 @@ impl ConfigError {
     pub(super) fn conflict(path: &Path, detail: impl Into<String>) -> Self {
         Self::Conflict { path: path.into(), detail: detail.into() }
     }
+}
+
+/// The key in front of an error, where there is one; an unknown one is told by the error itself.
+fn at(key: &str, error: &serde_json::Error) -> String {
+    let is_unknown = error.to_string().starts_with("unknown field");
+    let key = if is_unknown { key.rsplit_once('.').map_or("", |(parent, _)| parent) } else { key };
+    if matches!(key, "" | "." | "?") { String::new() } else { format!("{key}: ") }
 }
 
 /// What an unknown key may have been meant to be.

@@ -257,15 +257,15 @@ fn the_products_keys_are_checked_where_they_stand() {
 
 #[test]
 fn an_unknown_key_is_told_with_the_nearest_known_one() {
-    for (text, end) in [
-        (r#"{"is_lga": 1}"#, "at line 1 column 9; did you mean `is_lag`?"),
-        (r#"{"Recovery": 1}"#, "at line 1 column 11; did you mean `recovery`?"),
-        (r#"{"vf": {"vf_per_pf": 1}}"#, "at line 1 column 19; did you mean `vfs_per_pf`?"),
-        (r#"{"sf_port": {"vf": "tab"}}"#, "at line 1 column 24; did you mean `tap`?"),
-        (r#"{"allow_reboot": 1}"#, "at line 1 column 15"),
+    for (text, start, end) in [
+        (r#"{"is_lga": 1}"#, "unknown field", "at line 1 column 9; did you mean `is_lag`?"),
+        (r#"{"Recovery": 1}"#, "unknown field", "at line 1 column 11; did you mean `recovery`?"),
+        (r#"{"vf": {"vf_per_pf": 1}}"#, "vf: unknown field", "at line 1 column 19; did you mean `vfs_per_pf`?"),
+        (r#"{"sf_port": {"vf": "tab"}}"#, "sf_port.vf: unknown variant", "at line 1 column 24; did you mean `tap`?"),
+        (r#"{"allow_reboot": 1}"#, "unknown field", "at line 1 column 15"),
     ] {
         let found = parse(text).unwrap_err();
-        assert!(found.starts_with("c.json: unknown ") && found.ends_with(end), "{found}");
+        assert!(found.starts_with(&format!("c.json: {start} `")) && found.ends_with(end), "{found}");
     }
     let found = device("\"queue_pair\": 2").unwrap_err();
     assert!(found.ends_with("at line 2 column 35; did you mean `queue_pairs`?"), "{found}");
@@ -453,4 +453,18 @@ fn the_schema_knows_every_key() {
     assert_eq!(known, error.split('`').skip(3).step_by(2).collect());
     assert_eq!(schema["$defs"]["Device"]["required"], serde_json::json!(["name", "socket"]));
     assert_eq!(schema["required"], serde_json::Value::Null);
+}
+
+#[test]
+fn a_value_out_of_range_is_told_with_its_key() {
+    let told = |text: &str| Config::parse(text, Path::new("virtnet.conf")).unwrap_err().to_string();
+    for (text, key) in [
+        (r#"{"vf": {"max_queue_pairs": 500}}"#, "virtnet.conf: vf.max_queue_pairs: invalid value: integer `500`"),
+        (r#"{"burst": 0}"#, "virtnet.conf: burst: invalid value"),
+        (r#"{"devices": [{"name": "a", "socket": "a", "mtu": 1}]}"#, "virtnet.conf: devices[0].mtu: invalid value"),
+    ] {
+        let told = told(text);
+        assert!(told.starts_with(key) && told.contains("at line 1 column"), "{told}");
+    }
+    assert!(told("{").starts_with("virtnet.conf: EOF"), "{}", told("{"));
 }

@@ -191,19 +191,9 @@ impl Limits {
         }
     }
 
-    /// VFs there can be in all.
-    pub fn vfs(&self) -> u16 {
-        self.static_pfs * self.vfs_per_pf
-    }
-
     /// Whether a PF has vectors enough to be used.
     pub fn is_pf_usable(&self) -> bool {
         self.msix_pf >= MSIX_MIN
-    }
-
-    /// Whether a VF has, to begin with.
-    pub fn is_vf_usable(&self) -> bool {
-        self.msix_vf >= MSIX_MIN
     }
 }
 
@@ -231,8 +221,8 @@ mod tests {
             let values = values(&format!("VIRTNET_LIMITS={profile}"));
             assert_eq!(check(&values), Ok(()));
             let limits = Limits::of(&values);
-            assert!(!limits.emulation && !limits.is_pf_usable() && !limits.is_vf_usable());
-            assert_eq!((limits.static_pfs, limits.vfs(), limits.hotplug_pfs), (0, 0, 0));
+            assert!(!limits.emulation && !limits.is_pf_usable());
+            assert_eq!((limits.static_pfs, limits.vfs_per_pf, limits.hotplug_pfs), (0, 0, 0));
             assert_eq!(limits.pci, PciIds { vendor: 0x1af4, device: 0x1041, class: 0x02_8000 });
         }
     }
@@ -246,7 +236,6 @@ mod tests {
                 (limits.static_pfs, limits.vfs_per_pf, limits.hotplug_pfs),
                 (static_pfs as u16, vfs_per_pf as u16, 31)
             );
-            assert_eq!(u32::from(limits.vfs()), static_pfs * vfs_per_pf);
         }
         for (static_pfs, vfs_per_pf) in [(31, 33), (2, 505), (31, 1008)] {
             for profile in ["OURS", "PRODUCT"] {
@@ -311,15 +300,15 @@ mod tests {
             let limits = Limits::of(&values(&format!(
                 "VIRTIO_NET_EMULATION_NUM_MSIX={pf} VIRTIO_NET_EMULATION_NUM_VF_MSIX={vf} NUM_VF_MSIX={native_vf}"
             )));
-            (limits.msix_pf, limits.msix_vf, limits.is_pf_usable(), limits.is_vf_usable())
+            (limits.msix_pf, limits.msix_vf, limits.is_pf_usable())
         };
-        assert_eq!(vectors(64, 0, 0), (64, 64, true, true));
-        assert_eq!(vectors(10, 64, 0), (10, 64, true, true));
-        assert_eq!(vectors(64, 3, 32), (64, 3, true, false));
-        assert_eq!(vectors(3, 4, 0), (3, 4, false, true));
-        assert_eq!(vectors(64, 0, 32), (64, 32, true, true));
-        assert_eq!(vectors(16, 0, 32), (16, 16, true, true));
-        assert_eq!(vectors(2048, 2048, 2048), (2048, 2048, true, true));
+        assert_eq!(vectors(64, 0, 0), (64, 64, true));
+        assert_eq!(vectors(10, 64, 0), (10, 64, true));
+        assert_eq!(vectors(64, 3, 32), (64, 3, true));
+        assert_eq!(vectors(3, 4, 0), (3, 4, false));
+        assert_eq!(vectors(64, 0, 32), (64, 32, true));
+        assert_eq!(vectors(16, 0, 32), (16, 16, true));
+        assert_eq!(vectors(2048, 2048, 2048), (2048, 2048, true));
     }
 
     #[test]

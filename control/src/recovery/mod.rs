@@ -5,12 +5,10 @@
 
 mod error;
 mod folder;
-mod matrix;
 mod record;
 #[cfg(test)]
 mod tests;
 
 pub use error::{Fault, RecoveryError};
 pub use folder::Folder;
-pub use matrix::{Event, Outcome, recovers};
 pub use record::{DeviceType, FunctionType, Record};
