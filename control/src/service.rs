@@ -27,7 +27,7 @@ pub use host::Host;
 
 use crate::config;
 use crate::device::{Device, Served};
-use crate::function::{Fault, Faults, Function, Id, Identity};
+use crate::function::{Counting, Fault, Faults, Function, Id, Identity};
 use crate::recovery::Folder;
 use crate::vhost_user::listener::PathError;
 use crate::vhost_user::server::Endpoint;
@@ -58,12 +58,15 @@ struct Entry {
     recovered: u64,
     /// Its front end waits while it is being changed.
     is_held: bool,
+    /// What is counted for debugging, from where that was last cleared.
+    debug_counters: Counting,
 }
 
 impl Entry {
     fn new(function: Function, live: Option<Live>) -> Self {
         let (past, faults) = Default::default();
-        Self { function, live, past, num_vfs: 0, faults, recovered: 0, is_held: false }
+        let debug_counters = Counting::Enabled(Vec::new());
+        Self { function, live, past, num_vfs: 0, faults, recovered: 0, is_held: false, debug_counters }
     }
 }
 

@@ -44,6 +44,14 @@ const QUEUE: &str = "index:s, size:s, msix_vector:s, enable:s, notify_offset:s, 
     device_address:s, received_desc:s, completed_desc:s, bad_desc_errors:s, error_cqes:s, exceed_max_chain:s, invalid_buffer:s, \
     batch_number:s, dma_q_used_number:s, handler_schd_number:s, aux_handler_schd_number:s, max_post_desc_number:s, total_bytes:s, \
     rq_cq_max_count:s, rq_cq_period:s, rq_cq_period_mode:s";
+/// Only the first of them is documented.
+const DEBUG: &str = "jumbo_mtu:n, packets:n, bytes:n, descriptors:n, completed:n, kicks:n, notifications_sent:n, \
+    notifications_suppressed:n, notifications_coalesced:n, violations:n, dropped_malformed_header:n, dropped_too_short:n, \
+    dropped_too_long:n, dropped_outside_memory:n, dropped_wrong_direction:n, dropped_too_many_parts:n, dropped_offload_refused:n, \
+    dropped_no_buffers:n, dropped_port_full:n, dropped_queue_disabled:n, dropped_filtered:n, dropped_no_destination:n, \
+    dropped_port_error:n, 64_or_less_octet_packets:n, 65_to_127_octet_packets:n, 128_to_255_octet_packets:n, \
+    256_to_511_octet_packets:n, 512_to_1023_octet_packets:n, 1024_to_1522_octet_packets:n, 1523_to_2047_octet_packets:n, \
+    2048_to_4095_octet_packets:n, 4096_to_8191_octet_packets:n, 8192_to_9022_octet_packets:n, 9023_or_more_octet_packets:n";
 const STATS: &str = "pf_id:n, packet_counters:s, queues-stats:a";
 /// With a size that the documents leave out: what is longer than all of theirs.
 const RECEIVEQ_STATS: &str = "VQ Index:n, rx_64_or_less_octet_packets:n, rx_65_to_127_octet_packets:n, \
@@ -91,6 +99,8 @@ const TABLE: &[Row] = &[
     row("query -p 0", "/devices/0/enabled-queues-info/1", QUEUE),
     row("query -p 0 -q 1", "/devices/0/enabled-queues-info/0", QUEUE),
     row("query -p 0 -v 0 -q 0", "/devices/0/enabled-queues-info/0", QUEUE),
+    row("query -p 0 -v 0 --dbg_stats", "/devices/0/enabled-queues-info/0/dbg_stats", DEBUG),
+    row("query -p 0 --stats_clear", "/devices/0/enabled-queues-info/0", QUEUE),
     row("query -a", "/devices/0/enabled-queues-info/0", QUEUE),
     echoed("stats -p 0 -q 0", "{'pf': '0x0', 'queue_id': '0x0'}", "/device", STATS),
     row("stats -p 0 -q 0", "/device/queues-stats/0", RECEIVEQ_STATS),
@@ -139,9 +149,7 @@ const TABLE: &[Row] = &[
 
 /// Documented, and refused as not supported as long as this version does not do it.
 const NOT_YET: &[&str] = &[
-    "query -p 0 -v 0 --dbg_stats",
     "query -p 0 --latency_stats",
-    "query -p 0 --stats_clear",
     "modify -p 1 device -b 1",
     // Here its port is a loop.
     "modify -p 1 device -aarfs enable",

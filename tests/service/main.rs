@@ -2,6 +2,7 @@
 //! Every test has a run folder of its own. Nobody needs to be root.
 
 mod crashes;
+mod debugging;
 mod documented;
 #[allow(dead_code)] // what its own tests need of a daemon
 #[path = "../vhost_user/house.rs"]

@@ -17,13 +17,13 @@ pub struct Query {
     /// Without queues.
     #[arg(short, long)]
     brief: bool,
-    /// With counters for debugging †.
+    /// With counters for debugging.
     #[arg(long = "dbg_stats")]
     dbg_stats: bool,
     /// With latencies †.
     #[arg(long = "latency_stats")]
     latency_stats: bool,
-    /// Begin the counters for debugging again at 0 †.
+    /// Begin the counters for debugging of all queues again at 0, after this reply.
     #[arg(long = "stats_clear")]
     stats_clear: bool,
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::stats;
 use super::table::{cell, pairs, table};
 
 /// What tells devices apart, and what is most asked for.
@@ -62,10 +63,20 @@ pub fn query(reply: &Value) -> String {
     devices.collect::<Vec<_>>().join("\n\n")
 }
 
+/// Queues; what was asked for besides is in tables of its own.
 fn of_queues(queues: &Value) -> String {
-    let rows = queues.as_array().into_iter().flatten();
-    let rows = rows.map(|queue| QUEUE_COLUMNS.map(|(field, _)| cell(&queue[field])).to_vec());
-    table(QUEUE_COLUMNS.map(|(_, name)| name.to_owned()).to_vec(), rows)
+    let queues = || queues.as_array().into_iter().flatten();
+    let rows = queues().map(|queue| QUEUE_COLUMNS.map(|(field, _)| cell(&queue[field])).to_vec());
+    let mut tables = vec![table(QUEUE_COLUMNS.map(|(_, name)| name.to_owned()).to_vec(), rows)];
+    let more = |queue: &Value| {
+        let counters = queue.get("dbg_stats")?.as_object()?.clone();
+        Some([("queue".to_owned(), queue["index"].clone())].into_iter().chain(counters).collect::<Map<_, _>>())
+    };
+    let more: Vec<_> = queues().filter_map(more).collect();
+    if !more.is_empty() {
+        tables.push(stats::counters("queue", more.iter()));
+    }
+    tables.join("\n")
 }
 
 /// The devices of a reply: listed under `devices`, listed, or one alone.

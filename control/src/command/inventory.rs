@@ -31,20 +31,25 @@ struct Query {
     queue_id: Option<u16>,
     #[serde(default)]
     brief: bool,
+    #[serde(default)]
+    dbg_stats: bool,
+    #[serde(default)]
+    stats_clear: bool,
 }
 
 /// `query`: functions with their queues. Of all, one that has no queue of that number shows none.
 pub fn query(service: &mut Service, mut params: Params) -> Result<Value, Refusal> {
     let selector = Selector::take(&mut params)?;
-    let Query { queue_id, brief } = params::read(params)?;
+    let Query { queue_id, brief, dbg_stats, stats_clear } = params::read(params)?;
     let keys = selector.keys(service)?;
+    for &key in keys.iter().filter(|_| queue_id.is_some() && !selector.is_all()) {
+        check_queue(&service.sight(key).rings, queue_id)?;
+    }
     let mut devices = Vec::with_capacity(keys.len());
     for key in keys {
-        let sight = service.sight(key);
-        if !selector.is_all() {
-            check_queue(&sight.rings, queue_id)?;
-        }
-        devices.push(reply::queried(&sight, brief, queue_id));
+        let debug = if dbg_stats || stats_clear { service.debug(key, stats_clear) } else { Vec::new() };
+        let shown = if dbg_stats { &debug[..] } else { &[] };
+        devices.push(reply::queried(&service.sight(key), brief, queue_id, shown));
     }
     Ok(json!({ "devices": devices }))
 }

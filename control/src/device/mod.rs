@@ -62,6 +62,11 @@ impl Spec {
         let untold = if self.mtu.is_some() { 0 } else { 1 << VIRTIO_NET_F_MTU };
         features::consistent(self.offered & !(without_use | untold))
     }
+
+    /// Whether its frames may carry more than Ethernet's 1500 bytes.
+    pub fn is_jumbo(&self) -> bool {
+        self.mtu.is_some_and(|mtu| mtu > 1500)
+    }
 }
 
 /// A device, beside its queues, which are the engine's.

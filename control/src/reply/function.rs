@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::debug::Debug;
 use super::queue::{Ring, rings};
 use super::{Object, features, status};
 use crate::class::Class;
@@ -53,8 +54,8 @@ pub fn listed(sight: &Sight) -> Value {
     object.into()
 }
 
-/// An entry of `query`; brief without its queues.
-pub fn queried(sight: &Sight, brief: bool, queue_id: Option<u16>) -> Value {
+/// An entry of `query`; brief without its queues, of which it says more where there is something for debugging.
+pub fn queried(sight: &Sight, brief: bool, queue_id: Option<u16>, debug: &[Debug]) -> Value {
     let mut object = Object::default();
     put_identity(&mut object, sight);
     let PciIds { vendor, device, class } = sight.pci;
@@ -75,7 +76,7 @@ pub fn queried(sight: &Sight, brief: bool, queue_id: Option<u16>) -> Value {
         object.text("num_desc_drop_pkts", dropped);
     }
     if !brief {
-        object.put("enabled-queues-info", rings(&sight.rings, queue_id));
+        object.put("enabled-queues-info", rings(&sight.rings, queue_id, debug));
     }
     object.into()
 }

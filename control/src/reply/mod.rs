@@ -2,6 +2,7 @@
 
 mod bits;
 mod controller;
+mod debug;
 mod function;
 mod health;
 mod queue;
@@ -11,6 +12,7 @@ use serde_json::{Map, Value};
 
 pub use bits::{features, status};
 pub use controller::controller;
+pub use debug::Debug;
 pub use function::{Sight, capitals, listed, queried};
 pub use health::{Health, health};
 pub use queue::{Ring, stats};

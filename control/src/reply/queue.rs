@@ -5,6 +5,7 @@ use virtnet_engine::counters::{DropReason, QueueCounts, SIZE_BIN_NAMES, SIZE_BIN
 use virtnet_engine::moderation::Moderation;
 
 use super::Object;
+use super::debug::Debug;
 use super::function::put_id;
 use crate::function::Id;
 
@@ -19,16 +20,16 @@ pub struct Ring {
     pub enabled: bool,
     /// Where its descriptor, driver and device areas are, as the front end says.
     pub areas: [u64; 3],
-    /// What it has done; none of a control queue.
-    pub counts: QueueCounts,
     /// How its notifications are held back at present; none of a control queue.
     pub moderation: Option<Moderation>,
+    /// What it has done; not known of a control queue.
+    pub counts: Option<QueueCounts>,
     /// Of a receiveq: its frames by size, as the packet counters have them.
     pub size_bins: Option<[u64; SIZE_BINS]>,
 }
 
-/// A list of queues, or one of them.
-pub(super) fn rings(rings: &[Ring], queue_id: Option<u16>) -> Value {
+/// A list of queues, or one of them; with counters for debugging of those that have any.
+pub(super) fn rings(rings: &[Ring], queue_id: Option<u16>, debug: &[Debug]) -> Value {
     let chosen = rings.iter().filter(|ring| queue_id.is_none_or(|id| id == ring.index));
     let one = |ring: &Ring| {
         let mut object = Object::default();
@@ -40,8 +41,11 @@ pub(super) fn rings(rings: &[Ring], queue_id: Option<u16>) -> Value {
         for (key, address) in ["descriptor_address", "driver_address", "device_address"].into_iter().zip(ring.areas) {
             object.hex(key, address);
         }
-        put_counts(&mut object, &ring.counts);
+        put_counts(&mut object, ring);
         put_moderation(&mut object, ring.moderation);
+        if let Some(debug) = debug.iter().find(|debug| ring.counts.is_some() && debug.queue_index == ring.index) {
+            debug.put(&mut object);
+        }
         Value::from(object)
     };
     chosen.map(one).collect()
@@ -56,7 +60,7 @@ pub fn stats(id: Id, packet_counters: &str, rings: &[Ring], queue_id: Option<u16
         for (name, count) in SIZE_BIN_NAMES.iter().zip(ring.size_bins.into_iter().flatten()) {
             object.put(&format!("rx_{name}_octet_packets"), count);
         }
-        put_counts(&mut object, &ring.counts);
+        put_counts(&mut object, ring);
         object.text("err_handler_schd_num", 0);
         put_moderation(&mut object, ring.moderation);
         Value::from(object)
@@ -71,7 +75,8 @@ pub fn stats(id: Id, packet_counters: &str, rings: &[Ring], queue_id: Option<u16
     object.into()
 }
 
-fn put_counts(object: &mut Object, counts: &QueueCounts) {
+fn put_counts(object: &mut Object, ring: &Ring) {
+    let counts = ring.counts.unwrap_or_default();
     let drops = |reasons: &[DropReason]| reasons.iter().map(|&reason| counts.drops[reason as usize]).sum::<u64>();
     object.text("received_desc", counts.descriptors);
     object.text("completed_desc", counts.completed);

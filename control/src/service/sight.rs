@@ -6,8 +6,8 @@ use virtnet_engine::counters::DropReason;
 
 use super::{Entry, Live, Service};
 use crate::class::Class;
-use crate::function::{Id, Pool, Share};
-use crate::reply::{Health, Ring, Sight};
+use crate::function::{Counting, Id, Pool, Share};
+use crate::reply::{Debug, Health, Ring, Sight};
 
 impl Service {
     /// A function as it is now.
@@ -54,8 +54,8 @@ impl Service {
                     size,
                     enabled,
                     areas,
-                    counts: queue.map(|queue| queue.counts).unwrap_or_default(),
                     moderation: queue.and_then(|_| moderation.get(usize::from(index)).copied()),
+                    counts: queue.map(|queue| queue.counts),
                     size_bins: receiveq.map(|queue| function.packet_counters.of(queue).size_bins),
                 }
             };
@@ -81,6 +81,23 @@ impl Service {
     /// Keeps what has been counted, before the device of the engine goes that has counted it.
     pub(super) fn put_counts_by(&mut self, key: usize) {
         self.entries[key].past = self.counts(key);
+    }
+
+    /// What its queues have counted since that was last cleared. What is told here and cleared is neither lost nor told again.
+    pub fn debug(&mut self, key: usize, clear: bool) -> Vec<Debug> {
+        let counts = self.counts(key);
+        let Entry { function, debug_counters, .. } = &mut self.entries[key];
+        let is_jumbo = function.spec.is_jumbo();
+        let of = |queue: &QueueCountsOf| Debug {
+            queue_index: queue.queue_index,
+            is_jumbo,
+            counts: debug_counters.of(queue),
+        };
+        let debug = counts.iter().map(of).collect();
+        if clear {
+            *debug_counters = Counting::Enabled(counts);
+        }
+        debug
     }
 
     /// What has gone wrong with it, and whether it can go on: not where a driver has to reset it, or it has lost its device.
