@@ -21,6 +21,7 @@ use rustix::event::{Timespec, epoll};
 use rustix::fs::Mode;
 use slab::Slab;
 use virtnet_engine::counters::{DropReason, QueueCounts};
+use virtnet_engine::latency::Latencies;
 use virtnet_engine::{DeviceConfig, DeviceId, Engine, EngineConfig, EngineError, QueueCountsOf, ViolationEvent};
 
 pub use host::Host;
@@ -60,13 +61,15 @@ struct Entry {
     is_held: bool,
     /// What is counted for debugging, from where that was last cleared.
     debug_counters: Counting,
+    /// What latencies of its device were cleared of, by queue.
+    latencies_before: Vec<Latencies>,
 }
 
 impl Entry {
     fn new(function: Function, live: Option<Live>) -> Self {
-        let (past, faults) = Default::default();
+        let (past, num_vfs, faults, recovered, is_held, latencies_before) = Default::default();
         let debug_counters = Counting::Enabled(Vec::new());
-        Self { function, live, past, num_vfs: 0, faults, recovered: 0, is_held: false, debug_counters }
+        Self { function, live, past, num_vfs, faults, recovered, is_held, debug_counters, latencies_before }
     }
 }
 

@@ -1,5 +1,7 @@
 //! A worker's bench: room for the one burst it is working on, shared by all its queues.
 
+use std::time::Instant;
+
 use virtnet_rings::{Chain, Used};
 
 use crate::arch::Level;
@@ -24,6 +26,8 @@ pub struct Bench {
     pub now_ns: u64,
     /// When the next notification that is held back is due, of those met in this turn.
     pub due_ns: u64,
+    /// In a sampled turn: when this slot's part of it began.
+    pub sampled_at: Option<Instant>,
     /// Whose frames these are.
     pub lender: Lender,
     /// Chains of a transmitq. They hold no lists between bursts.
@@ -44,6 +48,7 @@ impl Bench {
             level: Level::highest(),
             now_ns: 0,
             due_ns: u64::MAX,
+            sampled_at: None,
             lender: Lender::default(),
             chains: (0..BURST_MAX).map(|_| Chain::default()).collect(),
             used: Vec::with_capacity(USED_MAX),

@@ -6,10 +6,11 @@
 //! the reader whether what it has read belongs together. Nothing is ever set back: a reader that wants to start at
 //! zero keeps a base and takes [`QueueCounts::since`] it.
 
+use crate::latency::{Latencies, LatencyCounters, LatencyReader};
 use crate::moderation::Moderation;
 use crate::sync::{AtomicU64, Ordering, fence, yield_now};
 use bytemuck::{Pod, Zeroable, must_cast, must_cast_mut, must_cast_ref};
-use std::{ops::AddAssign, sync::Arc};
+use std::{ops::AddAssign, sync::Arc, time::Duration};
 
 /// How many sizes of frames are told apart.
 pub const SIZE_BINS: usize = 11;
@@ -235,6 +236,16 @@ impl BurstCounts {
         self.counts.descriptors += u64::from(descriptors);
     }
 
+    /// Whether descriptors were taken.
+    pub fn has_taken(&self) -> bool {
+        self.counts.descriptors > 0
+    }
+
+    /// Whether frames went through.
+    pub fn has_moved(&self) -> bool {
+        self.counts.packets > 0
+    }
+
     /// Counts chains given back to the driver.
     #[inline(always)]
     pub fn completed(&mut self, chains: usize) {
@@ -318,13 +329,17 @@ impl<const N: usize> Sequenced<N> {
 
 /// The writing half of a queue's counters; the worker's that owns the queue.
 #[derive(Debug)]
-pub struct QueueCounters(Arc<Sequenced<WORDS>>);
+pub struct QueueCounters {
+    shared: Arc<Sequenced<WORDS>>,
+    latencies: LatencyCounters,
+}
 
 impl QueueCounters {
     /// New counters at zero, and a reader of them.
     pub fn new() -> (Self, CountersReader) {
         let shared = Arc::new(Sequenced::new());
-        (Self(shared.clone()), CountersReader(shared))
+        let (latencies, reader) = LatencyCounters::new();
+        (Self { shared: shared.clone(), latencies }, CountersReader { shared, latencies: reader })
     }
 
     /// Takes a burst's counts over; returns how many frames and chains moved in it.
@@ -334,7 +349,7 @@ impl QueueCounters {
         if moved > 0 || *seldom {
             let words = if std::mem::take(seldom) { WORDS } else { COMMON_WORDS };
             let words = &mut counts.words_mut()[..words];
-            self.0.add(words);
+            self.shared.add(words);
             words.fill(0);
         }
         moved
@@ -342,46 +357,54 @@ impl QueueCounters {
 
     /// Adds a kick.
     pub fn add_kick(&mut self) {
-        self.0.add(QueueCounts { kicks: 1, ..QueueCounts::default() }.words());
+        self.shared.add(QueueCounts { kicks: 1, ..QueueCounts::default() }.words());
     }
 
     /// Adds to what the queue has cost its worker.
     pub fn add_busy(&mut self, busy_ns: u64) {
-        let sum = self.0.busy_ns.load(Ordering::Relaxed).wrapping_add(busy_ns);
-        self.0.busy_ns.store(sum, Ordering::Relaxed);
+        let sum = self.shared.busy_ns.load(Ordering::Relaxed).wrapping_add(busy_ns);
+        self.shared.busy_ns.store(sum, Ordering::Relaxed);
     }
 
     /// What it has counted, as its writer knows it.
     pub fn counts(&self) -> QueueCounts {
-        self.0.try_read().map(must_cast).unwrap_or_default()
+        self.shared.try_read().map(must_cast).unwrap_or_default()
     }
 
     /// Lets be known how notifications are held back.
     pub fn set_moderation(&mut self, moderation: Moderation) {
-        self.0.moderation.store(moderation.to_bits(), Ordering::Relaxed);
+        self.shared.moderation.store(moderation.to_bits(), Ordering::Relaxed);
     }
 
-    /// Another reader.
-    pub fn reader(&self) -> CountersReader {
-        CountersReader(self.0.clone())
+    /// Adds a sample of how long something was in hand.
+    pub fn add_latency(&mut self, latency: Duration) {
+        self.latencies.add(latency);
     }
 }
 
 /// The reading half; as many as you like.
 #[derive(Clone, Debug)]
-pub struct CountersReader(Arc<Sequenced<WORDS>>);
+pub struct CountersReader {
+    shared: Arc<Sequenced<WORDS>>,
+    latencies: LatencyReader,
+}
 
 impl CountersReader {
     const ATTEMPTS_MAX: usize = 1000;
 
     /// What the queue has cost its worker, in nanoseconds. Of a pair's two queues one has it all.
     pub fn busy_ns(&self) -> u64 {
-        self.0.busy_ns.load(Ordering::Relaxed)
+        self.shared.busy_ns.load(Ordering::Relaxed)
+    }
+
+    /// What was sampled of how long things were in hand.
+    pub fn latencies(&self) -> Latencies {
+        self.latencies.read()
     }
 
     /// How its notifications are held back at present.
     pub fn moderation(&self) -> Moderation {
-        Moderation::from_bits(self.0.moderation.load(Ordering::Relaxed))
+        Moderation::from_bits(self.shared.moderation.load(Ordering::Relaxed))
     }
 
     /// The counts as they were between two bursts.
@@ -393,7 +416,7 @@ impl CountersReader {
             if attempt > 0 {
                 yield_now();
             }
-            self.0.try_read().map(must_cast)
+            self.shared.try_read().map(must_cast)
         })
     }
 }
@@ -474,7 +497,7 @@ mod tests {
                     prop_assert_eq!(sum.since(&base), more);
                     prop_assert_eq!(sum.size_bins.iter().sum::<u64>(), sum.packets);
                     prop_assert_eq!(sum.dropped(), bursts[..=n].iter().map(|b| b.1.len() as u64).sum::<u64>());
-                    base = counters.reader().read().unwrap();
+                    base = reader.read().unwrap();
                 }
                 let frames = || bursts.iter().flat_map(|b| &b.0);
                 prop_assert_eq!(sum.packets, frames().count() as u64);

@@ -19,6 +19,7 @@ use crate::counters::{CountersReader, QueueCounters, QueueCounts};
 use crate::filter::Filter;
 use crate::frame::steer::{FlowTable, Rules, Steering};
 use crate::idle::IdlePolicy;
+use crate::latency::Latencies;
 use crate::moderation::{Moderation, Setting};
 use crate::pair::{AnyPort, Attachment, Pair, Side};
 use crate::port::loopback::Loopback;
@@ -592,6 +593,16 @@ impl Engine {
     pub fn counters(&mut self, id: DeviceId) -> Result<Vec<QueueCountsOf>, EngineError> {
         let device = self.devices.get_mut(&id).ok_or(EngineError::NoDevice)?;
         Ok(read_counters(&mut device.counters))
+    }
+
+    /// How long each queue of a device has had chains or frames in hand: a transmitq from taking a chain to giving it back, a
+    /// receiveq from the turn that found a frame to giving back the buffer it is in. Sampled, since the device was made; uplinks
+    /// are not. Asks no worker.
+    ///
+    /// # Errors
+    /// [`EngineError::NoDevice`].
+    pub fn latencies(&self, id: DeviceId) -> Result<Vec<Latencies>, EngineError> {
+        Ok(self.device(id)?.counters.iter().map(|(reader, _)| reader.latencies()).collect())
     }
 
     /// Tells the network that a guest with this address is behind a device now: the switch learns it, and what lies

@@ -1,6 +1,7 @@
 //! What a receiveq has on hand: empty buffers taken from the driver, and frames that wait for buffers.
 
 use std::slice;
+use std::time::{Duration, Instant};
 
 use virtnet_rings::spec::net::{NET_HEADER_SIZE_BYTES, VIRTIO_NET_F_MRG_RXBUF};
 use virtnet_rings::{Access, Chain, PartStore, Parts, Used, Violation, Virtqueue};
@@ -33,6 +34,8 @@ pub struct Hand {
     pieces_done: usize,
     /// Since when the first of the others has been waiting for buffers.
     waiting_since_ns: Option<u64>,
+    /// Since when the frame waits whose latency is measured.
+    followed: Option<Instant>,
     store: PartStore,
 }
 
@@ -48,6 +51,7 @@ impl Hand {
             arrivals_done: 0,
             pieces_done: 0,
             waiting_since_ns: None,
+            followed: None,
             store: PartStore::new(PART_LISTS),
         }
     }
@@ -56,6 +60,22 @@ impl Hand {
     #[inline]
     pub fn is_waiting(&self) -> bool {
         !self.arrivals.is_empty()
+    }
+
+    /// Whether a frame is being followed.
+    #[inline(always)]
+    pub fn follows(&self) -> bool {
+        self.followed.is_some()
+    }
+
+    /// After a burst: goes on following a frame, or begins with one that was found in a turn which began at `found_at`. How long
+    /// it has waited, once one is delivered.
+    #[cold]
+    pub fn follow(&mut self, found_at: Option<Instant>, delivered: bool) -> Option<Duration> {
+        let since = self.followed.take().or(found_at)?;
+        // What was dropped has no latency.
+        self.followed = (!delivered && self.is_waiting()).then_some(since);
+        delivered.then(|| since.elapsed())
     }
 
     /// Whether there are buffers for frames to come.
@@ -403,4 +423,25 @@ enum Buffers {
     NotYet,
     /// The frame will never fit.
     TooSmall,
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_followed_until_one_is_delivered() {
+        let mut hand = Hand::new(4);
+        let found_at = Instant::now();
+        assert_eq!((hand.follow(Some(found_at), false), hand.follows()), (None, false), "there was none");
+        assert!(hand.follow(Some(found_at), true).is_some());
+        hand.arrivals.push(Frame::default());
+        assert_eq!(hand.follow(Some(found_at), false), None);
+        let least = found_at.elapsed();
+        assert_eq!(hand.follow(None, false), None);
+        assert!(hand.follow(Some(Instant::now()), true).unwrap() >= least, "since the first look");
+        assert_eq!(hand.follow(Some(found_at), false), None);
+        hand.arrivals.clear();
+        assert_eq!((hand.follow(None, false), hand.follows()), (None, false), "what was dropped has no latency");
+    }
 }

@@ -22,6 +22,7 @@ pub mod frame;
 pub mod hand;
 mod idle;
 pub mod journey;
+pub mod latency;
 pub mod meter;
 pub mod moderation;
 pub mod pair;

@@ -48,6 +48,12 @@ impl Meter {
         }
     }
 
+    /// When the last slot was done, in a sampled turn.
+    #[inline]
+    pub fn lap(&self) -> Option<Instant> {
+        self.lap
+    }
+
     /// A slot has had its turn; what that stands for, in nanoseconds, if it was sampled.
     #[inline]
     pub fn sample(&mut self, moved: usize) -> Option<u64> {

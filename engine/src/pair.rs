@@ -380,6 +380,7 @@ impl Pair {
         let features = *features;
         let slot = bench.lender.slot;
         let burst = bench.burst;
+        let first = held.next();
         if let (AnyPort::Loopback(port), true) = (&mut self.port, *leaving) {
             // The loop waits for buffers as long as it takes; a queue that goes does not.
             bench.counts.drop(DropReason::QueueDisabled, port.recall(held) as u64);
@@ -411,6 +412,10 @@ impl Pair {
             bench.counts.violation();
             turned.violation = Some((Side::Transmitq, violation));
         }
+        if bench.sampled_at.is_some() || held.follows() {
+            let taken_at = bench.sampled_at.filter(|_| bench.counts.has_taken());
+            held.follow(first, taken_at).into_iter().for_each(|latency| self.transmit_counters.add_latency(latency));
+        }
         turned.moved += self.transmit_counters.take(&mut bench.counts);
     }
 
@@ -436,6 +441,10 @@ impl Pair {
                 attached.broken = true;
                 bench.counts.violation();
                 turned.violation = Some((Side::Receiveq, violation));
+            }
+            if bench.sampled_at.is_some() || attached.held.follows() {
+                let latency = attached.held.follow(bench.sampled_at, bench.counts.has_moved());
+                latency.into_iter().for_each(|latency| self.receive_counters.add_latency(latency));
             }
         } else {
             with_port!(port, lane, slot, port => {

@@ -2,6 +2,8 @@
 //! wire finishes them in, so that the used index alone tells a successor where to go on, with `VIRTIO_F_IN_ORDER` or
 //! without.
 
+use std::time::{Duration, Instant};
+
 use virtnet_rings::{PartStore, Used};
 
 use crate::frame::{Frame, Loan};
@@ -19,6 +21,8 @@ pub struct Window {
     /// Ticket of the oldest chain, and of the next one; they run on and wrap.
     oldest: u32,
     next: u32,
+    /// The ticket of the chain whose latency is measured, and since when.
+    followed: Option<(u32, Instant)>,
     /// Room for the parts of long chains.
     pub store: PartStore,
 }
@@ -28,7 +32,7 @@ impl Window {
     pub fn new(chains: usize) -> Self {
         let room = chains.next_power_of_two();
         let (used, lent) = (vec![Used::default(); room].into(), vec![0; room].into());
-        Window { used, lent, oldest: 0, next: 0, store: PartStore::new(PART_LISTS) }
+        Window { used, lent, oldest: 0, next: 0, followed: None, store: PartStore::new(PART_LISTS) }
     }
 
     /// How many more chains it can hold.
@@ -47,6 +51,31 @@ impl Window {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.next == self.oldest
+    }
+
+    /// The ticket of the chain that is taken next.
+    #[inline(always)]
+    pub fn next(&self) -> u32 {
+        self.next
+    }
+
+    /// Whether a chain is being followed.
+    #[inline(always)]
+    pub fn follows(&self) -> bool {
+        self.followed.is_some()
+    }
+
+    /// After a burst: goes on following a chain, or begins with the one of ticket `first` that was taken at `taken_at`. How long
+    /// it was out, once it is back.
+    #[cold]
+    pub fn follow(&mut self, first: u32, taken_at: Option<Instant>) -> Option<Duration> {
+        let (ticket, since) = self.followed.take().or(taken_at.map(|since| (first, since)))?;
+        // One that was never entered is back already.
+        if (ticket.wrapping_sub(self.oldest) as usize) < self.len() {
+            self.followed = Some((ticket, since));
+            return None;
+        }
+        Some(since.elapsed())
     }
 
     #[inline(always)]
@@ -155,6 +184,32 @@ mod tests {
         window.settle(loan(tickets[2]));
         assert_eq!(closed(&mut window), [12, 13]);
         assert!(window.is_empty());
+    }
+
+    #[test]
+    fn a_chain_is_followed_until_it_is_back() {
+        let mut window = Window::new(4);
+        assert_eq!(window.follow(window.next(), None), None, "nothing was taken");
+        let taken_at = Instant::now();
+        let first = window.open([chain(1), chain(2)].into_iter());
+        assert_eq!(window.follow(first, Some(taken_at)), None);
+        let second = window.open(std::iter::once(chain(3)));
+        window.settle(Loan { count: 2, ..loan(first) });
+        assert_eq!(
+            (window.follow(second, Some(Instant::now())), window.follows()),
+            (None, true),
+            "settled, not returned"
+        );
+        closed(&mut window);
+        let least = taken_at.elapsed();
+        assert!(window.follow(second, Some(Instant::now())).unwrap() >= least, "the first chain's, not the second's");
+        assert!(!window.follows());
+        window.settle(loan(second));
+        closed(&mut window);
+        assert!(
+            window.follow(window.next(), Some(taken_at)).unwrap() >= least,
+            "a port that keeps nothing enters nothing"
+        );
     }
 
     #[test]

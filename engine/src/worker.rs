@@ -221,6 +221,7 @@ impl Worker {
     #[inline]
     fn turn_slot(&mut self, slot: u16) -> usize {
         self.bench.lender = Lender { worker: self.me, slot };
+        self.bench.sampled_at = self.meter.lap();
         let Turned { moved, violation } = match &mut self.slots[usize::from(slot)].seated {
             None => return 0,
             Some(Seated::Pair(pair)) => pair.turn(&mut self.lane, &mut self.bench),

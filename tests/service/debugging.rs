@@ -1,6 +1,6 @@
 //! What `query` tells of queues to those who look for a fault.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use virtnet_control::vhost_user::frontend::Frontend;
 
 use crate::front_end::Guest;
@@ -47,6 +47,30 @@ fn counters_for_debugging_begin_again_when_they_are_cleared_and_the_others_do_no
 }
 
 #[test]
+fn latencies_are_sampled_of_both_queues() {
+    let (service, mut guest, _frontend) = board();
+    let sampled = |index| {
+        let queue = queue(&service, index, "--latency_stats");
+        queue["latency_stats"]["count"].as_u64().filter(|&count| count > 0).map(|_| queue["latency_stats"].clone())
+    };
+    let latencies = loop {
+        guest.loop_frames(1000);
+        if let (Some(received), Some(sent)) = (sampled(0), sampled(1)) {
+            break [received, sent];
+        }
+    };
+    for latencies in latencies {
+        let ns = ["p50", "p90", "p99", "p99.9", "max"].map(|key| latencies[key].as_u64().expect("a time"));
+        assert!(ns.is_sorted() && ns[0] > 0, "{latencies}");
+    }
+    service.ok("query -p 0 --stats_clear");
+    let empty = json!({"count": 0, "p50": null, "p90": null, "p99": null, "p99.9": null, "max": null});
+    for index in [0, 1] {
+        assert_eq!(queue(&service, index, "--latency_stats")["latency_stats"], empty);
+    }
+}
+
+#[test]
 fn a_refused_query_clears_nothing() {
     let (service, mut guest, _frontend) = board();
     guest.loop_frames(3);
@@ -60,9 +84,10 @@ fn queues_of_frames_say_whether_they_may_be_long() {
     for (mtu, jumbo) in [(9216, 1), (1500, 0)] {
         service.ok(&format!("modify -p 0 device -t {mtu}"));
         let (_guest, frontend) = service.guest("pf0.sock");
-        let printed = service.virtnet("query -p 0 --dbg_stats").output;
-        let lines: Vec<_> = printed.lines().map(str::trim).filter(|line| line.contains("jumbo_mtu")).collect();
-        assert_eq!(lines, [format!("\"jumbo_mtu\": {jumbo},"); 2], "receiveq and transmitq");
+        let output = service.virtnet("query -p 0 --dbg_stats").output;
+        let lines: Vec<_> = output.lines().map(str::trim).filter(|line| line.contains("jumbo_mtu")).collect();
+        let printed = format!("\"jumbo_mtu\": {jumbo},");
+        assert_eq!(lines, [printed.as_str(); 2], "receiveq and transmitq");
         drop(frontend);
         service.wait_unbound("-p 0");
     }

@@ -20,10 +20,10 @@ pub struct Query {
     /// With counters for debugging.
     #[arg(long = "dbg_stats")]
     dbg_stats: bool,
-    /// With latencies †.
+    /// With how long each queue has had chains or frames in hand, in nanoseconds.
     #[arg(long = "latency_stats")]
     latency_stats: bool,
-    /// Begin the counters for debugging of all queues again at 0, after this reply.
+    /// Begin the counters for debugging, and latencies, of all queues again at 0 after this reply.
     #[arg(long = "stats_clear")]
     stats_clear: bool,
 }

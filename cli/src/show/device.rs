@@ -68,13 +68,15 @@ fn of_queues(queues: &Value) -> String {
     let queues = || queues.as_array().into_iter().flatten();
     let rows = queues().map(|queue| QUEUE_COLUMNS.map(|(field, _)| cell(&queue[field])).to_vec());
     let mut tables = vec![table(QUEUE_COLUMNS.map(|(_, name)| name.to_owned()).to_vec(), rows)];
-    let more = |queue: &Value| {
-        let counters = queue.get("dbg_stats")?.as_object()?.clone();
-        Some([("queue".to_owned(), queue["index"].clone())].into_iter().chain(counters).collect::<Map<_, _>>())
-    };
-    let more: Vec<_> = queues().filter_map(more).collect();
-    if !more.is_empty() {
-        tables.push(stats::counters("queue", more.iter()));
+    for details in ["dbg_stats", "latency_stats"] {
+        let of_queue = |queue: &Value| {
+            let figures = queue.get(details)?.as_object()?.clone();
+            Some([("queue".to_owned(), queue["index"].clone())].into_iter().chain(figures).collect::<Map<_, _>>())
+        };
+        let of_queues: Vec<_> = queues().filter_map(of_queue).collect();
+        if !of_queues.is_empty() {
+            tables.push(stats::counters("queue", of_queues.iter()));
+        }
     }
     tables.join("\n")
 }

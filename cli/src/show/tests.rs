@@ -121,14 +121,15 @@ fn counters_for_debugging_are_a_table_of_their_own() {
     let text = shown(
         "virtnet query -p 0 --dbg_stats --format table",
         r#"{"devices": [{"pf_id": 0, "enabled-queues-info": [
-            {"index": "0", "dbg_stats": {"jumbo_mtu": 1, "packets": 0, "dropped_no_buffers": 3, "64_or_less_octet_packets": 9}},
-            {"index": "1", "dbg_stats": {"jumbo_mtu": 1, "packets": 0, "dropped_no_buffers": 0, "64_or_less_octet_packets": 0}},
+            {"index": "0", "latency_stats": {"count": 7, "p50": 640, "max": 5120}, "dbg_stats": {"jumbo_mtu": 1, "packets": 0, "dropped_no_buffers": 3, "64_or_less_octet_packets": 9}},
+            {"index": "1", "latency_stats": {"count": 0, "p50": null, "max": null}, "dbg_stats": {"jumbo_mtu": 1, "packets": 0, "dropped_no_buffers": 0, "64_or_less_octet_packets": 0}},
             {"index": "2"}]}]}"#,
     );
     let rows = cells(&text);
     assert_eq!(rows[2..5], [["0"], ["1"], ["2"]], "all queues");
     assert_eq!(rows[5], ["queue", "jumbo mtu", "dropped no buffers", "64 or less"]);
-    assert_eq!(rows[6..], [["0", "1", "3", "9"], ["1", "1", "0", "0"]]);
+    assert_eq!(rows[6..8], [["0", "1", "3", "9"], ["1", "1", "0", "0"]]);
+    assert_eq!(rows[8..], [vec!["queue", "count", "p50", "max"], vec!["0", "7", "640", "5120"], vec!["1", "0"]]);
 }
 
 #[test]

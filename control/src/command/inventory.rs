@@ -8,7 +8,7 @@ use virtnet_rings::spec::virtq::VIRTIO_F_RING_PACKED;
 use super::params::{self, Nothing, Selector};
 use crate::device::features;
 use crate::refusal::{Code, Refusal};
-use crate::reply::{self, Moved, Rates};
+use crate::reply::{self, Details, Moved, Rates};
 use crate::rpc::Params;
 use crate::service::Service;
 
@@ -34,22 +34,25 @@ struct Query {
     #[serde(default)]
     dbg_stats: bool,
     #[serde(default)]
+    latency_stats: bool,
+    #[serde(default)]
     stats_clear: bool,
 }
 
 /// `query`: functions with their queues. Of all, one that has no queue of that number shows none.
 pub fn query(service: &mut Service, mut params: Params) -> Result<Value, Refusal> {
     let selector = Selector::take(&mut params)?;
-    let Query { queue_id, brief, dbg_stats, stats_clear } = params::read(params)?;
+    let Query { queue_id, brief, dbg_stats, latency_stats, stats_clear } = params::read(params)?;
+    let details = Details { brief, queue_id, dbg_stats, latency_stats };
     let keys = selector.keys(service)?;
     for &key in keys.iter().filter(|_| queue_id.is_some() && !selector.is_all()) {
         check_queue(&service.sight(key).rings, queue_id)?;
     }
     let mut devices = Vec::with_capacity(keys.len());
     for key in keys {
-        let debug = if dbg_stats || stats_clear { service.debug(key, stats_clear) } else { Vec::new() };
-        let shown = if dbg_stats { &debug[..] } else { &[] };
-        devices.push(reply::queried(&service.sight(key), brief, queue_id, shown));
+        let is_debug = dbg_stats || latency_stats || stats_clear;
+        let debug = if is_debug { service.debug(key, stats_clear) } else { Vec::new() };
+        devices.push(reply::queried(&service.sight(key), &details, &debug));
     }
     Ok(json!({ "devices": devices }))
 }

@@ -1,8 +1,22 @@
-//! What `query` says of queues to those who look for a fault: `--dbg_stats`.
+//! What `query` says of queues to those who look for a fault: `--dbg_stats`, `--latency_stats`.
 
 use virtnet_engine::counters::{DropReason, QueueCounts, SIZE_BIN_NAMES};
+use virtnet_engine::latency::Latencies;
 
 use super::Object;
+
+/// What is asked of queues.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Details {
+    /// Nothing.
+    pub brief: bool,
+    /// Of one only.
+    pub queue_id: Option<u16>,
+    /// Counters for debugging as well.
+    pub dbg_stats: bool,
+    /// Latencies as well.
+    pub latency_stats: bool,
+}
 
 /// A queue's counters for debugging.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,10 +27,12 @@ pub struct Debug {
     pub is_jumbo: bool,
     /// What it has done since that was last cleared.
     pub counts: QueueCounts,
+    /// How long it had chains or frames in hand, since then.
+    pub latencies: Latencies,
 }
 
 impl Debug {
-    pub(super) fn put(&self, object: &mut Object) {
+    pub(super) fn counters(&self) -> Object {
         let Self { is_jumbo, counts, .. } = self;
         let mut debug = Object::default();
         debug.put("jumbo_mtu", u8::from(*is_jumbo));
@@ -39,6 +55,16 @@ impl Debug {
         for (name, count) in SIZE_BIN_NAMES.iter().zip(counts.size_bins) {
             debug.put(&format!("{name}_octet_packets"), count);
         }
-        object.put("dbg_stats", debug);
+        debug
+    }
+
+    /// In nanoseconds.
+    pub(super) fn latencies(&self) -> Object {
+        let mut latencies = Object::default();
+        latencies.put("count", self.latencies.count());
+        for (key, part) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
+            latencies.put(key, self.latencies.quantile_ns(part));
+        }
+        latencies
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::debug::Debug;
+use super::debug::{Debug, Details};
 use super::queue::{Ring, rings};
 use super::{Object, features, status};
 use crate::class::Class;
@@ -54,8 +54,8 @@ pub fn listed(sight: &Sight) -> Value {
     object.into()
 }
 
-/// An entry of `query`; brief without its queues, of which it says more where there is something for debugging.
-pub fn queried(sight: &Sight, brief: bool, queue_id: Option<u16>, debug: &[Debug]) -> Value {
+/// An entry of `query`; `debug` is of its queues, for the details that need it.
+pub fn queried(sight: &Sight, details: &Details, debug: &[Debug]) -> Value {
     let mut object = Object::default();
     put_identity(&mut object, sight);
     let PciIds { vendor, device, class } = sight.pci;
@@ -75,8 +75,8 @@ pub fn queried(sight: &Sight, brief: bool, queue_id: Option<u16>, debug: &[Debug
     if let Some(dropped) = sight.dropped {
         object.text("num_desc_drop_pkts", dropped);
     }
-    if !brief {
-        object.put("enabled-queues-info", rings(&sight.rings, queue_id, debug));
+    if !details.brief {
+        object.put("enabled-queues-info", rings(&sight.rings, details, debug));
     }
     object.into()
 }

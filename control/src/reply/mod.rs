@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 pub use bits::{features, status};
 pub use controller::controller;
-pub use debug::Debug;
+pub use debug::{Debug, Details};
 pub use function::{Sight, capitals, listed, queried};
 pub use health::{Health, health};
 pub use queue::{Ring, stats};

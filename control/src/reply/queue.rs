@@ -5,7 +5,7 @@ use virtnet_engine::counters::{DropReason, QueueCounts, SIZE_BIN_NAMES, SIZE_BIN
 use virtnet_engine::moderation::Moderation;
 
 use super::Object;
-use super::debug::Debug;
+use super::debug::{Debug, Details};
 use super::function::put_id;
 use crate::function::Id;
 
@@ -28,9 +28,9 @@ pub struct Ring {
     pub size_bins: Option<[u64; SIZE_BINS]>,
 }
 
-/// A list of queues, or one of them; with counters for debugging of those that have any.
-pub(super) fn rings(rings: &[Ring], queue_id: Option<u16>, debug: &[Debug]) -> Value {
-    let chosen = rings.iter().filter(|ring| queue_id.is_none_or(|id| id == ring.index));
+/// A list of queues, or one of them.
+pub(super) fn rings(rings: &[Ring], details: &Details, debug: &[Debug]) -> Value {
+    let chosen = rings.iter().filter(|ring| details.queue_id.is_none_or(|id| id == ring.index));
     let one = |ring: &Ring| {
         let mut object = Object::default();
         object.text("index", ring.index);
@@ -44,7 +44,12 @@ pub(super) fn rings(rings: &[Ring], queue_id: Option<u16>, debug: &[Debug]) -> V
         put_counts(&mut object, ring);
         put_moderation(&mut object, ring.moderation);
         if let Some(debug) = debug.iter().find(|debug| ring.counts.is_some() && debug.queue_index == ring.index) {
-            debug.put(&mut object);
+            if details.dbg_stats {
+                object.put("dbg_stats", debug.counters());
+            }
+            if details.latency_stats {
+                object.put("latency_stats", debug.latencies());
+            }
         }
         Value::from(object)
     };

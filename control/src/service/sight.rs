@@ -3,6 +3,7 @@
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 use virtnet_engine::QueueCountsOf;
 use virtnet_engine::counters::DropReason;
+use virtnet_engine::latency::Latencies;
 
 use super::{Entry, Live, Service};
 use crate::class::Class;
@@ -81,21 +82,31 @@ impl Service {
     /// Keeps what has been counted, before the device of the engine goes that has counted it.
     pub(super) fn put_counts_by(&mut self, key: usize) {
         self.entries[key].past = self.counts(key);
+        self.entries[key].latencies_before.clear();
     }
 
-    /// What its queues have counted since that was last cleared. What is told here and cleared is neither lost nor told again.
+    /// What its queues have counted, and how long they have had things in hand, since that was last cleared; the latter of the
+    /// device that it has now. What is counted, told and cleared here is neither lost nor told again.
     pub fn debug(&mut self, key: usize, clear: bool) -> Vec<Debug> {
         let counts = self.counts(key);
-        let Entry { function, debug_counters, .. } = &mut self.entries[key];
+        let live = self.entries[key].live.as_ref();
+        let latencies = live.and_then(|live| self.engine.latencies(live.device.id()).ok()).unwrap_or_default();
+        let Entry { function, debug_counters, latencies_before, .. } = &mut self.entries[key];
         let is_jumbo = function.spec.is_jumbo();
-        let of = |queue: &QueueCountsOf| Debug {
-            queue_index: queue.queue_index,
-            is_jumbo,
-            counts: debug_counters.of(queue),
+        let of = |queue: &QueueCountsOf| {
+            let at =
+                |latencies: &[Latencies]| latencies.get(usize::from(queue.queue_index)).copied().unwrap_or_default();
+            Debug {
+                queue_index: queue.queue_index,
+                is_jumbo,
+                counts: debug_counters.of(queue),
+                latencies: at(&latencies).since(&at(latencies_before)),
+            }
         };
         let debug = counts.iter().map(of).collect();
         if clear {
             *debug_counters = Counting::Enabled(counts);
+            *latencies_before = latencies;
         }
         debug
     }
