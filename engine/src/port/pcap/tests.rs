@@ -241,7 +241,7 @@ fn recording(format: Format, pairs: u16, path: &Path) -> Vec<Tape> {
 #[test]
 fn what_was_recorded_is_in_the_file_when_the_last_tape_is_gone() {
     for format in [Format::Pcap, Format::PcapNg] {
-        let file = TempFile::of(b"what was there before");
+        let file = TempFile::of(b"");
         let mut tapes = recording(format, 2, file.path());
         let memory = OwnedMemory::new(1 << 20);
         let frames: Vec<_> = (0..200).map(|n| frame(n, 60 + usize::from(n) * 7)).collect();
@@ -263,6 +263,89 @@ fn what_was_recorded_is_in_the_file_when_the_last_tape_is_gone() {
         let magic: &[u8] = if format == Format::Pcap { &[0x4d, 0x3c, 0xb2, 0xa1] } else { &[0x0a, 0x0d, 0x0d, 0x0a] };
         assert!(std::fs::read(file.path()).unwrap().starts_with(magic));
     }
+}
+
+/// Records frames of these numbers, each 60 bytes and its number long.
+fn record_some(format: Format, path: &Path, numbers: std::ops::Range<u16>) {
+    let mut tape = recording(format, 1, path).remove(0);
+    let memory = OwnedMemory::new(1 << 16);
+    let frames: Vec<_> = numbers.map(|n| frame(n, 60 + usize::from(n))).collect();
+    lay(&memory, &frames).iter().for_each(|frame| tape.write(frame));
+    assert_eq!(tape.take_drops(), 0);
+}
+
+/// How long the frames of a file are.
+fn lens(file: &TempFile) -> Vec<usize> {
+    contents(&file.load().unwrap()).into_iter().map(|(_, bytes)| bytes.len()).collect()
+}
+
+#[test]
+fn a_recording_goes_on_behind_what_is_whole_of_it() {
+    for format in [Format::Pcap, Format::PcapNg] {
+        let file = TempFile::of(b"");
+        record_some(format, file.path(), 0..20);
+        record_some(format, file.path(), 20..30);
+        assert_eq!(lens(&file), (60..90).collect::<Vec<_>>(), "{format:?}");
+        // A writer that is killed leaves any part of what it was writing.
+        let whole = std::fs::read(file.path()).unwrap();
+        for len_bytes in (0..whole.len()).rev().step_by(7) {
+            std::fs::write(file.path(), &whole[..len_bytes]).unwrap();
+            record_some(format, file.path(), 30..31);
+            let found = lens(&file);
+            let before = found.len() - 1;
+            assert_eq!(found[..before], (60..60 + before).collect::<Vec<_>>(), "{format:?}, cut to {len_bytes}");
+            assert_eq!(found[before], 90);
+        }
+        std::fs::write(file.path(), &whole[..whole.len() - 1]).unwrap();
+        record_some(format, file.path(), 30..31);
+        assert_eq!(lens(&file).len(), 30, "only the last is lost");
+    }
+}
+
+#[test]
+fn what_is_no_recording_is_left_alone() {
+    for (format, other) in [(Format::Pcap, Format::PcapNg), (Format::PcapNg, Format::Pcap)] {
+        let file = TempFile::of(b"somebody's diary, which nobody wants to lose");
+        let before = std::fs::read(file.path()).unwrap();
+        let config = RecordConfig { path: file.path().into(), format };
+        let error = record(&config, 1).unwrap_err().to_string();
+        assert!(error.contains("is no recording in"), "{error}");
+        assert_eq!(std::fs::read(file.path()).unwrap(), before);
+        let file = TempFile::of(b"");
+        record_some(other, file.path(), 0..3);
+        assert!(record(&RecordConfig { path: file.path().into(), format }, 1).is_err(), "another format");
+        assert_eq!(lens(&file), [60, 61, 62]);
+    }
+}
+
+#[test]
+fn blocks_of_senseless_lengths_are_not_gone_on_with() {
+    let file = TempFile::of(b"");
+    record_some(Format::PcapNg, file.path(), 0..3);
+    let mut bytes = std::fs::read(file.path()).unwrap();
+    // Behind the section header, 28 bytes, is the interface's block; the last byte is cut off, so that all are gone through.
+    bytes[32..36].copy_from_slice(&0u32.to_ne_bytes());
+    bytes.pop();
+    std::fs::write(file.path(), &bytes).unwrap();
+    let mut tape = recording(Format::PcapNg, 1, file.path()).remove(0);
+    let memory = OwnedMemory::new(1 << 12);
+    let frames = lay(&memory, &[frame(1, 60)]);
+    while tape.take_drops() == 0 {
+        tape.write(&frames[0]);
+        std::thread::yield_now();
+    }
+    drop(tape);
+    assert_eq!(std::fs::read(file.path()).unwrap(), bytes, "it is left as it was");
+}
+
+#[test]
+fn two_do_not_record_to_one_file() {
+    let file = TempFile::of(b"");
+    let tapes = recording(Format::PcapNg, 2, file.path());
+    let config = RecordConfig { path: file.path().into(), format: Format::PcapNg };
+    assert!(matches!(record(&config, 1), Err(RecordError::Busy { .. })));
+    drop(tapes);
+    record(&config, 1).unwrap();
 }
 
 #[test]
