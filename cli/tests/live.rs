@@ -23,7 +23,7 @@ use virtnet_control::service::Host;
 
 const CONFIG: &str = r#"{"lcores": "0", "idle": "event", "sf_port": {"hotplug_pf": "loopback", "vf": "loopback"}, "devices": [
     {"name": "web", "socket": "web.sock", "port": "loopback"}, {"name": "db", "socket": "db.sock", "port": "loopback"}]}"#;
-const FIRMWARE: [(&str, &str); 7] = [
+const FIRMWARE: [(&str, &str); 8] = [
     ("VIRTIO_NET_EMULATION_ENABLE", "1"),
     ("VIRTIO_NET_EMULATION_NUM_MSIX", "8"),
     ("VIRTIO_NET_EMULATION_NUM_VF", "2"),
@@ -31,6 +31,7 @@ const FIRMWARE: [(&str, &str); 7] = [
     ("PCI_SWITCH_EMULATION_ENABLE", "1"),
     ("PCI_SWITCH_EMULATION_NUM_PORT", "2"),
     ("PER_PF_NUM_SF", "1"),
+    ("PF_TOTAL_SF", "8"),
 ];
 
 /// A service with two static PFs, a hotplug PF, and two VFs of the second.
@@ -47,8 +48,8 @@ impl Service {
         let config = Config::parse(CONFIG, &config_path).unwrap();
         let mut firmware = Store::load(folder.path()).unwrap();
         firmware.set(&FIRMWARE).unwrap();
-        let (limits, run_dir) = (firmware.next_limits(), folder.path().to_owned());
-        let host = Host { serial: "VN0".into(), run_dir, config, config_path, provider: None, limits };
+        let (serial, limits) = ("VN0".into(), firmware.next_limits());
+        let host = Host { serial, config_path, limits, ..Host::new(config, folder.path()) };
         let (stop, stopped) = UnixStream::pair().unwrap();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let served = thread::spawn(move || {

@@ -57,7 +57,8 @@ fn run(args: Arguments, reload: Reload) -> anyhow::Result<()> {
     }
     let recovery = if config.recovery { Some(recovery::Folder::open(&state_dir)?) } else { None };
     raise_descriptors().context("raising the number of descriptors")?;
-    let host = Host { config_path: args.config, provider, limits: firmware.limits(), ..Host::new(config, &run_dir) };
+    let (config_path, limits) = (args.config, firmware.limits());
+    let host = Host { config_path, state_dir, provider, limits, ..Host::new(config, &run_dir) };
     Daemon::start_on(rpc, host, recovery, reload, stop)?.run()
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use virtnet_engine::port::tap::TapError;
+
 /// A command that was refused. Nothing of it was done, except where the code says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {detail}")]
@@ -45,6 +47,7 @@ codes! {
     Hotplug = -1031, "Hotplug failed";
     Period = -1032, "Moderation period can't be updated";
     QueueSize = -1033, "Queue size is invalid";
+    SfPortAdd = -1034, "SF port can't be added";
     QueueSizePower = -1042, "Queue size must be a power of 2 above 2";
     /// It is done.
     Unusable = -1043, "Device will not be functional, do not probe it";
@@ -69,6 +72,12 @@ impl Code {
 }
 
 impl Refusal {
+    /// Why a function could not be made: its SF's netdev is not to be had, or something else.
+    pub fn of(error: anyhow::Error, else_code: Code) -> Self {
+        let code = if error.chain().any(|cause| cause.is::<TapError>()) { Code::SfPortAdd } else { else_code };
+        code.because(format!("{error:#}"))
+    }
+
     /// The number that the product prints as `errno`.
     pub fn errno(&self) -> i32 {
         self.code as i32

@@ -5,6 +5,7 @@ mod keep;
 pub mod life;
 mod moderation;
 pub mod modify;
+mod netdevs;
 mod port;
 mod restart;
 mod sight;
@@ -26,6 +27,7 @@ use virtnet_engine::{DeviceConfig, DeviceId, Engine, EngineConfig, EngineError, 
 
 pub use host::Host;
 
+use self::netdevs::Netdevs;
 use crate::config;
 use crate::device::{Device, Served};
 use crate::function::{Counting, Fault, Faults, Function, Id, Identity};
@@ -89,6 +91,7 @@ pub struct Service {
     engine: Engine,
     /// Ways out of its switch.
     uplinks: Vec<DeviceId>,
+    netdevs: Netdevs,
     entries: Slab<Entry>,
     /// Where functions' files are, if they are kept.
     recovery: Option<Folder>,
@@ -103,8 +106,10 @@ impl Service {
     pub fn start(host: Host, recovery: Option<Folder>, epoll: Arc<OwnedFd>) -> anyhow::Result<Self> {
         host.sweep();
         let mut engine = start_engine(&host).context("starting the engine")?;
-        let uplinks = port::add_uplinks(&mut engine, &host.config.switch)?;
-        let mut service = Self { host, engine, uplinks, entries: Slab::new(), recovery, epoll };
+        let destroy = host.config.sf_pool_force_destroy;
+        let mut netdevs = Netdevs::start(host.sf_pool(), destroy, &host.state_dir)?;
+        let uplinks = port::add_uplinks(&mut engine, &host.config.switch, &mut netdevs)?;
+        let mut service = Self { host, engine, uplinks, netdevs, entries: Slab::new(), recovery, epoll };
         service.recover()?;
         Ok(service)
     }
@@ -164,11 +169,13 @@ impl Service {
     /// Adds a function, and opens its socket if it has enough for a driver. Returns its key.
     ///
     /// # Errors
-    /// Another function has its address or its socket, or the engine or the system refuses; nothing is left of it.
+    /// Another function has its address or its socket, there is no SF for it, or the engine or the system refuses; nothing is left of
+    /// it.
     pub fn add(&mut self, function: Function) -> anyhow::Result<usize> {
         self.check_is_alone(&function)?;
+        self.check_sfs(1)?;
         let key = self.entries.vacant_key();
-        let live = self.live_of(&function, key)?;
+        let live = self.live_of(&function, key).inspect_err(|_| self.netdevs.give_back(&function.port))?;
         self.entries.insert(Entry::new(function, live));
         Ok(key)
     }
@@ -182,6 +189,7 @@ impl Service {
         if let Some(live) = entry.live.take() {
             entry.function.identity.span().in_scope(|| self.take_down(key, live))?;
         }
+        self.netdevs.give_back(&entry.function.port);
         Ok(entry.function)
     }
 
@@ -222,12 +230,16 @@ impl Service {
 
     /// What stands for a function, if it has enough for a driver.
     fn live_of(&mut self, function: &Function, key: usize) -> anyhow::Result<Option<Live>> {
-        function.share.is_usable().then(|| self.bring_up(function, key)).transpose()
+        if function.share.is_usable() {
+            return self.bring_up(function, key).map(Some);
+        }
+        self.netdevs.rest(&function.port);
+        Ok(None)
     }
 
     fn bring_up(&mut self, function: &Function, key: usize) -> anyhow::Result<Live> {
         let Function { spec, socket, coalescing, .. } = function;
-        let port = port::of(&function.port, spec)?;
+        let port = port::of(&function.port, spec, &mut self.netdevs)?;
         let pairs = spec.queue_pairs;
         let id = self.engine.add_device(DeviceConfig { pairs, port, workers: Vec::new() })?;
         let endpoint = match socket.mode {
@@ -279,7 +291,7 @@ impl Service {
     /// When something needs to be done that nobody reports; now, where there is work.
     pub fn wakes_at(&self) -> Option<Instant> {
         let live = || self.entries.iter().filter_map(|(_, entry)| entry.live.as_ref());
-        if live().any(|live| live.device.has_work()) {
+        if self.netdevs.is_making() || live().any(|live| live.device.has_work()) {
             return Some(Instant::now());
         }
         live().filter_map(|live| live.endpoint.wakes_at()).min()
@@ -304,6 +316,9 @@ impl Service {
 
     /// Does what is due by itself.
     pub fn turn_those_due(&mut self) {
+        if let Err(error) = self.netdevs.make_next() {
+            tracing::error!("the SF pool is smaller by one: {error:#}");
+        }
         let now = Instant::now();
         let due = |(key, entry): (usize, &Entry)| {
             let Live { device, endpoint, .. } = entry.live.as_ref()?;

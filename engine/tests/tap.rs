@@ -8,10 +8,11 @@ mod guest;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use virtnet_engine::frame::offload::TO_GUEST;
-use virtnet_engine::port::tap::TapConfig;
+use virtnet_engine::port::tap::{Interface, TapConfig, index_of};
 use virtnet_engine::{DeviceConfig, Engine, EngineConfig, IdlePolicy, PortConfig, UplinkConfig};
 use virtnet_rings::Layout;
 use virtnet_rings::guest::net::NicOptions;
@@ -68,7 +69,8 @@ fn start(idle: IdlePolicy) -> Engine {
 }
 
 fn tap(name: &str, features: u64) -> TapConfig {
-    TapConfig { name: name.into(), features, takes: TO_GUEST, mtu: None, up: true }
+    let interface = Arc::new(Interface::open(name).unwrap());
+    TapConfig { interface, features, takes: TO_GUEST, mtu: None, up: true }
 }
 
 /// The payload of the next UDP datagram from port 4000, passing over what else Linux has to say.
@@ -154,13 +156,7 @@ fn a_guest_and_the_host_exchange_datagrams_over_an_interface() {
 }
 
 fn gone(interface: &str) -> bool {
-    !Command::new("ip")
-        .args(["link", "show", interface])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .unwrap()
-        .success()
+    index_of(interface).is_none()
 }
 
 #[test]
@@ -168,17 +164,20 @@ fn what_cannot_be_had_is_refused_with_its_reason() {
     if !inside("what_cannot_be_had_is_refused_with_its_reason") {
         return;
     }
-    let mut engine = start(IdlePolicy::Adaptive);
-    let mut refusal = |config: TapConfig| {
-        let config = DeviceConfig { pairs: 1, port: PortConfig::Tap(config), workers: vec![] };
-        engine.add_device(config).unwrap_err().to_string()
-    };
-    let existing = refusal(tap("lo", 0));
-    assert!(existing.starts_with("tap: interface lo: attaching a queue: Invalid argument"), "{existing}");
+    let refused = |name| Interface::open(name).unwrap_err().to_string();
+    let existing = refused("lo");
+    assert!(existing.starts_with("interface lo: attaching a queue: Invalid argument"), "{existing}");
     assert!(existing.contains("another kind of interface"), "{existing}");
     ip("tuntap add single mode tap");
-    assert!(refusal(tap("single", 0)).contains("interface single: attaching a queue"));
-    let mtu = refusal(TapConfig { mtu: Some(20), ..tap("tap7", 0) });
+    assert!(refused("single").contains("interface single: attaching a queue"));
+    ip("tuntap add theirs mode tap multi_queue");
+    let theirs = Interface::make("theirs").unwrap_err().to_string();
+    assert!(theirs.starts_with("interface theirs: attaching a queue: ") && theirs.contains("not ours"), "{theirs}");
+    drop(Interface::open("theirs").unwrap());
+    assert!(!gone("theirs"), "it was there before");
+    let mut engine = start(IdlePolicy::Adaptive);
+    let config = PortConfig::Tap(TapConfig { mtu: Some(20), ..tap("tap7", 0) });
+    let mtu = engine.add_device(DeviceConfig { pairs: 1, port: config, workers: vec![] }).unwrap_err().to_string();
     assert!(mtu.starts_with("tap: interface tap7: setting the MTU: Invalid argument"), "{mtu}");
     assert!(gone("tap7"));
 }
@@ -191,13 +190,65 @@ fn an_interface_has_a_queue_for_each_pair_and_the_mtu_it_was_given() {
     let mut engine = start(IdlePolicy::Adaptive);
     let config = TapConfig { mtu: Some(9000), up: false, ..tap("many", TO_GUEST) };
     let device = engine.add_device(DeviceConfig { pairs: 4, port: PortConfig::Tap(config), workers: vec![] }).unwrap();
-    let show = Command::new("ip").args(["-d", "link", "show", "many"]).output().unwrap().stdout;
-    let show = String::from_utf8(show).unwrap();
+    let show = shown("many");
     for expected in ["mtu 9000", "multi_queue", "numqueues 4", "vnet_hdr on", "state DOWN"] {
         assert!(show.contains(expected), "{expected}: {show}");
     }
     engine.remove_device(device).unwrap();
     assert!(gone("many"));
+}
+
+/// What `ip` tells of an interface.
+fn shown(interface: &str) -> String {
+    let show = Command::new("ip").args(["-d", "link", "show", interface]).output().unwrap().stdout;
+    String::from_utf8(show).unwrap()
+}
+
+#[test]
+fn an_interface_outlives_devices_and_follows_their_number_of_pairs() {
+    if !inside("an_interface_outlives_devices_and_follows_their_number_of_pairs") {
+        return;
+    }
+    let interface = Arc::new(Interface::make("held").unwrap());
+    let index = index_of("held");
+    assert!(index.is_some() && shown("held").contains("numqueues 0 numdisabled 1"), "{}", shown("held"));
+    assert!(Interface::make("held").is_err(), "there is one");
+    ip("link add br0 type bridge");
+    ip("link set held master br0");
+    let mut engine = start(IdlePolicy::Event);
+    for (pairs, mtu) in [(1, None), (4, Some(9000)), (2, Some(1500))] {
+        for _ in 0..2 {
+            let port = PortConfig::Tap(TapConfig {
+                interface: interface.clone(),
+                features: TO_GUEST,
+                takes: TO_GUEST,
+                mtu,
+                up: true,
+            });
+            let device = engine.add_device(DeviceConfig { pairs, port, workers: vec![] }).unwrap();
+            for expected in [format!("numqueues {pairs} numdisabled 0"), "master br0".into(), "LOWER_UP".into()] {
+                assert!(shown("held").contains(&expected), "{expected}: {}", shown("held"));
+            }
+            engine.remove_device(device).unwrap();
+        }
+        interface.rest().unwrap();
+        assert!(shown("held").contains("numqueues 0 numdisabled 1") && shown("held").contains("LOWER_UP"));
+        assert_eq!(index_of("held"), index);
+    }
+    interface.set_persistent(true).unwrap();
+    drop(interface);
+    assert_eq!(index_of("held"), index, "it stays");
+    assert!(shown("held").contains("persist on"));
+    let again = Interface::open("held").unwrap();
+    again.set_persistent(false).unwrap();
+    assert!(again.is_there());
+    ip("link set held down");
+    ip("link set held name other");
+    assert!(!again.is_there(), "it is called otherwise");
+    ip("link del other");
+    assert!(!again.is_there(), "it is gone");
+    drop(again);
+    assert!(gone("held") && gone("other"));
 }
 
 /// A process in a network namespace of its own with one interface of ours.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::service::{SOON, Service, loopback, text};
+use crate::service::{BOARD, SOON, Service, loopback, text};
 
 const PFS: usize = 31;
 const VFS_PER_PF: usize = 32;
@@ -41,5 +41,27 @@ fn as_many_functions_as_the_firmware_allows_come_up() {
     service.kill();
     service.start();
     assert_eq!(service.list(), list);
+    service.end();
+}
+
+#[test]
+fn no_more_functions_have_sfs_than_the_firmware_has() {
+    let settings = format!("{BOARD} PER_PF_NUM_SF=1 PF_TOTAL_SF=4");
+    let mut service = Service::with(&settings, &loopback());
+    service.ok("sriov -p 0 -n 2");
+    let reply = service.virtnet("hotplug -i mlx5_0 -m 0C:C4:7A:FF:22:01 -t 1500 -qp 1 -s 256").value();
+    assert_eq!(reply["errno"], -1047);
+    assert_eq!(text(&reply, "errstr"), "SF can't be created: 1 beside 4; PF_TOTAL_SF allows 4 in all");
+    assert_eq!(service.refused("sriov -p 1 -n 1"), -1047);
+    service.ok("sriov -p 0 -n 0");
+    service.hotplug(1);
+    assert_eq!(service.refused("sriov -p 0 -n 2"), -1047, "not half of them");
+    assert_eq!(service.list().len(), 3);
+    // Static PFs that have none are not there, and the others are.
+    service.end();
+    service.ok("mlxconfig set PF_TOTAL_SF=1");
+    service.start();
+    service.wait_error(&["static PF 1", "PF_TOTAL_SF allows 1"]);
+    assert_eq!(service.list().len(), 1);
     service.end();
 }

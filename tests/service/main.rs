@@ -10,6 +10,7 @@ mod front_end;
 mod functions;
 mod limits;
 mod moderation;
+mod netdevs;
 mod peers;
 mod pools;
 #[allow(dead_code)] // what other programs are asked

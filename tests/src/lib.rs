@@ -6,6 +6,7 @@ pub mod frames;
 pub mod fuzz;
 pub mod guest;
 pub mod house;
+pub mod namespace;
 pub mod programs;
 
 pub use guest::Guest;

@@ -1,19 +1,21 @@
 //! What was asked for and is not done.
 
-use super::Config;
+use super::{Config, SfPort};
+use crate::class::Class;
 use crate::device::features::SUPPORTED;
 
 impl Config {
     /// A sentence for each key whose value asks for what this version does not do, or for what the product does not do.
     pub fn notes(&self) -> Vec<String> {
         let lag_alone = self.ib_dev_lag.is_some() && !self.is_lag;
-        let pool = "there is no pool: SFs are made when they are needed";
+        let ahead = self.sf_pool_percent > 0;
+        let taps = Class::ALL.iter().any(|&class| matches!(self.sf_port.of(class), SfPort::Tap | SfPort::TapOffload));
         let thread = "what it would speed up is done by the control thread";
         let notes = [
             (self.is_lag, "is_lag", "ports are not bonded yet; only the RDMA device's name follows it"),
             (lag_alone, "ib_dev_lag", "it is not used without is_lag"),
-            (self.sf_pool_percent > 0, "sf_pool_percent", pool),
-            (self.sf_pool_force_destroy, "sf_pool_force_destroy", pool),
+            (ahead && !taps, "sf_pool_percent", "only SFs that are TAPs are made ahead, and sf_port has none"),
+            (self.sf_pool_force_destroy && !ahead, "sf_pool_force_destroy", "without sf_pool_percent there is no pool"),
             (
                 self.lm_prov.is_some(),
                 "lm_prov",

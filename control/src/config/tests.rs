@@ -338,7 +338,12 @@ fn what_is_asked_for_and_not_done_is_noted() {
         (r#"{"eth_vq_workers": 4, "admin_cmd_workers": 4}"#, &["eth_vq_workers has no", "admin_cmd_workers has no"]),
         (
             r#"{"sf_pool_percent": 5, "sf_pool_force_destroy": 1}"#,
-            &["sf_pool_percent has no effect", "sf_pool_force_destroy has no effect"],
+            &["sf_pool_percent has no effect in this version: only SFs that are TAPs are made ahead"],
+        ),
+        (r#"{"sf_pool_percent": 5, "sf_port": {"vf": "tap"}}"#, &[]),
+        (
+            r#"{"sf_pool_force_destroy": 1}"#,
+            &["sf_pool_force_destroy has no effect in this version: without sf_pool_percent there is no pool"],
         ),
         (
             r#"{"is_lag": 1}"#,

@@ -30,6 +30,8 @@ pub struct Host {
     pub serial: String,
     /// Where sockets are.
     pub run_dir: PathBuf,
+    /// Where is kept what outlives a controller.
+    pub state_dir: PathBuf,
     /// Where virtnet.conf is.
     pub config_path: PathBuf,
     /// What it said at the start.
@@ -43,8 +45,9 @@ pub struct Host {
 impl Host {
     /// This board, with everything at its default but the configuration.
     pub fn new(config: Config, run_dir: &Path) -> Self {
-        let (serial, run_dir, config_path) = (serial(), run_dir.into(), PathBuf::new());
-        Self { serial, run_dir, config_path, config, provider: None, limits: Limits::default() }
+        let (serial, run_dir, config_path) = (serial(), PathBuf::from(run_dir), PathBuf::new());
+        let state_dir = run_dir.join("state");
+        Self { serial, run_dir, state_dir, config_path, config, provider: None, limits: Limits::default() }
     }
 
     /// Removes sockets of functions that a killed controller has left behind. Those that somebody listens on stay.
@@ -82,6 +85,30 @@ impl Host {
     /// How many VFs there can be, over all static PFs.
     pub fn vfs(&self) -> u16 {
         (self.static_pfs() * self.vfs_per_pf()).min(VFS_MAX)
+    }
+
+    /// The TAPs that are made ahead: of the first SFs that functions can have, static PFs' before hotplug PFs' before VFs', as
+    /// many as `sf_pool_percent` says of all that there can be.
+    pub fn sf_pool(&self) -> Vec<String> {
+        let (static_pfs, per_pf) = (self.static_pfs(), self.vfs_per_pf());
+        let described = self.config.devices.len();
+        let statics = (0..static_pfs).map(|n| (Id::Pf(n), Seat::Static(n), usize::from(n) >= described));
+        let plugged = (0..self.hotplug_pfs()).map(|n| (Id::Pf(static_pfs + n), Seat::Slot(n), true));
+        let vf = move |pf, vf| (Id::Vf { pf, vf }, Seat::Vf { pf, vf, per_pf }, true);
+        let vfs = (0..static_pfs).flat_map(|pf| (0..per_pf).map(move |n| vf(pf, n))).take(self.vfs().into());
+        let all: Vec<_> = statics.chain(plugged).chain(vfs).collect();
+        let most = self.limits.max_sf.map_or(all.len(), usize::from);
+        let count = most * usize::from(self.config.sf_pool_percent) / 100;
+        let name = |(id, seat, own): (Id, Seat, bool)| {
+            let parent = match seat {
+                Seat::Slot(_) => self.config.ib_devices()[0],
+                _ => self.config.ib_dev_for_static_pf.as_str(),
+            };
+            let identity = self.identity(id, seat, None, parent);
+            let is_tap = matches!(self.config.sf_port.of(identity.class), SfPort::Tap | SfPort::TapOffload);
+            (own && is_tap).then(|| identity.representor())
+        };
+        all.into_iter().take(count).filter_map(name).collect()
     }
 
     /// What each VF is meant to have.

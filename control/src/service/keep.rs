@@ -125,7 +125,7 @@ impl Service {
             return Err(Code::IdOutOfRange.because(format!("{id} is a {other} now; the file stays for when it is not")));
         }
         let function = self.restored(&function, record, self.host.limits.msix_pf)?;
-        self.add(function).map(drop).map_err(|error| Code::SfCreate.because(format!("{error:#}")))
+        self.add(function).map(drop).map_err(|error| Refusal::of(error, Code::SfCreate))
     }
 
     /// Makes as many VFs of a PF as there were: what cannot be as its file says is as new. Without VF 0's file there were none:
@@ -178,7 +178,7 @@ impl Service {
             };
             let vuid = function.identity.vuid.clone();
             if let Err(error) = self.add(function) {
-                tell(&vuid, &Code::SfCreate.because(format!("{error:#}")));
+                tell(&vuid, &Refusal::of(error, Code::SfCreate));
             }
         }
         self.entries[key].num_vfs = count;

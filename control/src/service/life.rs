@@ -46,6 +46,7 @@ impl Service {
         }
         self.check_mac_is_free(plug.mac, None)?;
         let sf_num = self.free_sf(plug.sf_num)?;
+        self.check_sfs(1)?;
         let share = Share::with_pairs(plug.queue_pairs)?;
         if !share.is_usable() || share.msix > self.host.limits.msix_pf {
             let most = pools::pairs_of(self.host.limits.msix_pf);
@@ -58,7 +59,7 @@ impl Service {
         let identity = self.host.identity(Id::Pf(pf), Seat::Slot(slot), Some(sf_num), &plug.ib_device);
         let size = check_queue_size(plug.queue_size_max)?;
         let function = self.host.function(identity, share, Some(plug.mac), size, check_mtu(plug.mtu)?, offered);
-        let key = self.add(function).map_err(|error| Code::Hotplug.because(format!("{error:#}")))?;
+        let key = self.add(function).map_err(|error| Refusal::of(error, Code::Hotplug))?;
         self.keep_or_discard(&[key])?;
         Ok(key)
     }
@@ -109,6 +110,7 @@ impl Service {
         }
         let planned: Vec<Function> = (0..count).map(|vf| self.host.vf(pf, vf)).collect();
         planned.iter().try_for_each(|function| self.check_is_alone(function))?;
+        self.check_sfs(planned.len())?;
         let addresses = self.host.config.vf.mac_base.and(self.host.config.vf.vfs_per_pf);
         if let Some(addresses) = addresses.filter(|addresses| *addresses < count) {
             tracing::warn!("PF {pf}: vf.vfs_per_pf is {addresses}: {count} VFs have addresses of one another");
@@ -121,7 +123,7 @@ impl Service {
                 Ok(key) => made.push(key),
                 Err(error) => {
                     self.discard(&made)?;
-                    return Err(Code::SfCreate.because(format!("{id}: {error:#}")));
+                    return Err(Refusal::of(error.context(id.to_string()), Code::SfCreate));
                 }
             }
         }
@@ -158,6 +160,20 @@ impl Service {
     /// VFs that are there, of all PFs.
     pub(super) fn vfs(&self) -> usize {
         self.identities().filter(|one| one.class == Class::Vf).count()
+    }
+
+    /// Refuses where so many more functions would have more SFs than the firmware has.
+    ///
+    /// # Errors
+    /// [`Code::SfCreate`].
+    pub(super) fn check_sfs(&self, more: usize) -> Result<(), Refusal> {
+        let there = self.entries.len();
+        match self.host.limits.max_sf {
+            Some(most) if there + more > most.into() => {
+                Err(Code::SfCreate.because(format!("{more} beside {there}; PF_TOTAL_SF allows {most} in all")))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn free_sf(&self, wanted: Option<u32>) -> Result<u32, Refusal> {

@@ -112,7 +112,7 @@ impl Service {
 
     fn change(&mut self, key: usize, after: Function, changes: &Changes) -> Result<(), Refusal> {
         if self.needs_unbound(key, &after) {
-            self.replace(key, after).map_err(|error| Code::SfCreate.because(format!("{error:#}")))?;
+            self.replace(key, after).map_err(|error| Refusal::of(error, Code::SfCreate))?;
         } else if self.entries[key].function.spec.settings != after.spec.settings {
             self.set(key, after.spec.settings);
         }

@@ -9,6 +9,7 @@ use virtnet_engine::port::source::SourceConfig;
 use virtnet_engine::port::tap::TapConfig;
 use virtnet_engine::{DeviceId, Engine, PortConfig, UplinkConfig};
 
+use super::netdevs::Netdevs;
 use crate::config::{self, Pcap, Port, Source, Switch, Uplink};
 use crate::device::Spec;
 
@@ -19,8 +20,8 @@ const DESTINATION_MAC: [u8; 6] = [0xff; 6];
 /// The engine's port for a device.
 ///
 /// # Errors
-/// A capture cannot be read.
-pub fn of(port: &Port, spec: &Spec) -> anyhow::Result<PortConfig> {
+/// A capture cannot be read, a netdev cannot be had.
+pub fn of(port: &Port, spec: &Spec, netdevs: &mut Netdevs) -> anyhow::Result<PortConfig> {
     Ok(match port {
         Port::Switch => PortConfig::Switch,
         Port::Loopback => PortConfig::Loopback,
@@ -28,8 +29,9 @@ pub fn of(port: &Port, spec: &Spec) -> anyhow::Result<PortConfig> {
         Port::Source(source) => PortConfig::Source(source_config(source)),
         Port::Pcap(pcap) => PortConfig::Pcap(pcap_config(pcap)?),
         Port::Tap(tap) => {
-            let (name, features, takes) = (tap.name.clone(), spec.features(), takes(tap.offload));
-            PortConfig::Tap(TapConfig { name, features, takes, mtu: spec.mtu, up: true })
+            let interface = netdevs.take(&tap.name)?;
+            let (features, takes) = (spec.features(), takes(tap.offload));
+            PortConfig::Tap(TapConfig { interface, features, takes, mtu: spec.mtu, up: true })
         }
     })
 }
@@ -38,10 +40,10 @@ pub fn of(port: &Port, spec: &Spec) -> anyhow::Result<PortConfig> {
 ///
 /// # Errors
 /// One of them cannot be had.
-pub fn add_uplinks(engine: &mut Engine, switch: &Switch) -> anyhow::Result<Vec<DeviceId>> {
+pub fn add_uplinks(engine: &mut Engine, switch: &Switch, netdevs: &mut Netdevs) -> anyhow::Result<Vec<DeviceId>> {
     let add = |uplink: &Uplink| {
-        let (name, takes) = (uplink.tap.clone(), takes(uplink.offload));
-        let tap = TapConfig { name, features: offload::TO_GUEST, takes, mtu: None, up: true };
+        let (interface, takes) = (netdevs.take(&uplink.tap)?, takes(uplink.offload));
+        let tap = TapConfig { interface, features: offload::TO_GUEST, takes, mtu: None, up: true };
         Ok(engine.add_uplink(UplinkConfig { tap, queues: 1, workers: Vec::new() })?)
     };
     switch.uplinks.iter().map(add).collect()

@@ -1,4 +1,4 @@
-//! A restart of what moves frames, under the feet of front ends: sockets, sessions and rings stay.
+//! A restart of what moves frames, under the feet of front ends: sockets, sessions, rings and netdevs stay.
 
 use std::time::Instant;
 
@@ -25,9 +25,9 @@ impl Service {
         self.host = host;
         // What its workers have to say of rings is told while these are still theirs.
         self.watch();
-        // An interface is let go before it is asked for again.
+        // Netdevs stay; their queues have one engine at a time.
         self.uplinks.drain(..).for_each(|id| leave(&mut self.engine, id));
-        match port::add_uplinks(&mut engine, &self.host.config.switch) {
+        match port::add_uplinks(&mut engine, &self.host.config.switch, &mut self.netdevs) {
             Ok(uplinks) => self.uplinks = uplinks,
             Err(error) => tracing::error!("the switch has no way out any more: {error:#}"),
         }
@@ -57,7 +57,7 @@ impl Service {
         let detach = |index| Some((index, self.engine.detach(before, index).ok()?));
         let rings: Vec<_> = (0..2 * pairs).filter_map(detach).collect();
         leave(&mut self.engine, before);
-        let port = port::of(&function.port, &function.spec)?;
+        let port = port::of(&function.port, &function.spec, &mut self.netdevs)?;
         let id = engine.add_device(DeviceConfig { pairs, port, workers: Vec::new() })?;
         let begun = moderation::begin(engine, id, pairs, function.coalescing);
         let attached = begun.and_then(|()| {

@@ -1,9 +1,9 @@
 //! Functions as they are now, for replies. Nothing here waits for a worker.
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 use virtnet_engine::QueueCountsOf;
 use virtnet_engine::counters::DropReason;
 use virtnet_engine::latency::Latencies;
+use virtnet_engine::port::tap;
 
 use super::{Entry, Live, Service};
 use crate::class::Class;
@@ -38,7 +38,7 @@ impl Service {
             }),
         };
         let Some(Live { device, endpoint, .. }) = &mut entry.live else { return sight };
-        sight.ifindex = interface_index(&function.identity.representor());
+        sight.ifindex = tap::index_of(&function.identity.representor()).unwrap_or(0);
         if let Some(session) = endpoint.session() {
             sight.accepted = device.accepted();
             sight.status = session.status();
@@ -149,10 +149,4 @@ impl Service {
     pub fn even_share(&self) -> Share {
         self.host.vf_share()
     }
-}
-
-/// By a socket: /sys may be another network namespace's. 0 where there is none of that name.
-fn interface_index(name: &str) -> u32 {
-    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
-    socket.and_then(|socket| netdevice::name_to_index(socket, name)).unwrap_or(0)
 }

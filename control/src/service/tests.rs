@@ -45,7 +45,7 @@ impl House {
         store.apply().unwrap();
         let config = Config::parse(config, Path::new("virtnet.conf")).unwrap();
         let (serial, limits) = ("VN0123456789".into(), store.limits());
-        let host = Host { serial, limits, ..Host::new(config, dir.path()) };
+        let host = Host { serial, limits, state_dir: dir.path().into(), ..Host::new(config, dir.path()) };
         let folder = Folder::open(dir.path()).unwrap();
         let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC).unwrap());
         let service = Service::start(host, Some(folder), epoll).unwrap();
@@ -687,4 +687,27 @@ fn of_all_functions_those_without_the_queue_show_none() {
     let all = house.done("query", json!({ "all": true, "queue_id": 0 }));
     assert_eq!(all["devices"][0]["enabled-queues-info"], json!([]));
     house.refused("query", json!({ "pf": 0, "queue_id": 0 }), "Queue index");
+}
+
+#[test]
+fn a_recording_outlives_what_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("guest.pcapng");
+    let devices = json!([{ "name": "web", "socket": "web.sock", "port": { "pcap": { "record": file } } }]);
+    let config = json!({ "idle": "event", "devices": devices }).to_string();
+    // A section without frames each time, when its device goes.
+    let sections = || {
+        let bytes = fs::read(&file).unwrap();
+        bytes.chunks(4).filter(|word| *word == [0x0a, 0x0d, 0x0d, 0x0a]).count()
+    };
+    let mut house = House::at(dir, ROOMY, &config);
+    house.service.restart(house.service.host.config.clone()).unwrap();
+    assert_eq!(sections(), 1);
+    house.done("modify", json!({ "subcmd": "device", "pf": 0, "mtu": 1400 }));
+    assert_eq!(sections(), 2);
+    let house = house.again(ROOMY, &config);
+    assert_eq!(sections(), 3);
+    let House { service, dir: _dir, .. } = house;
+    service.end().unwrap();
+    assert_eq!(sections(), 4);
 }

@@ -7,21 +7,20 @@
 //!
 //! There is a system call a frame, so this is not the way for millions of them.
 
+mod interface;
 mod sys;
 
-use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+pub use interface::{Interface, index_of};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use thiserror::Error;
 use virtnet_rings::Parts;
 use virtnet_rings::memory::OwnedMemory;
 use virtnet_rings::spec::net::*;
 
-use self::sys::InterfaceName;
 use super::{Arrival, Copier, Port};
 use crate::counters::{BurstCounts, DropReason};
 use crate::frame::offload::{Refusal, Work, Workshop};
@@ -33,11 +32,11 @@ const HEADER: usize = NET_HEADER_SIZE_BYTES;
 /// An interface that had nothing is not asked again for so long: asking is a system call.
 const LOOK_AGAIN_NS: u64 = 5_000;
 
-/// What an interface is made with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How an interface is used.
+#[derive(Clone, Debug)]
 pub struct TapConfig {
-    /// Its name, 1 to 15 characters. A multi-queue TAP device that is there already is used; others are refused.
-    pub name: String,
+    /// Which.
+    pub interface: Arc<Interface>,
     /// Feature bits the device offers: by `VIRTIO_NET_F_GUEST_*` the kernel may leave checksums and cutting undone.
     pub features: u64,
     /// `VIRTIO_NET_F_GUEST_*` of those who read frames at the interface: what they do not take unfinished is finished.
@@ -76,9 +75,11 @@ pub enum TapError {
 
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => " (it takes CAP_NET_ADMIN)",
+        io::ErrorKind::PermissionDenied => {
+            " (it takes CAP_NET_ADMIN, or a multi-queue TAP of this user's that is up and has its MTU)"
+        }
         io::ErrorKind::InvalidInput => " (is there another kind of interface of that name?)",
-        io::ErrorKind::ResourceBusy => " (another process has it)",
+        io::ErrorKind::ResourceBusy => " (there is one of that name that is not ours, or another process has it)",
         _ => "",
     }
 }
@@ -122,37 +123,14 @@ impl Tap {
     /// How many frames from the interface can be lent at once.
     pub const SLOTS: usize = 64;
 
-    /// An interface with a queue for each of `pairs` queue pairs. It is gone when the last queue is, unless it was
-    /// there before.
+    /// A queue of the interface for each of `pairs` queue pairs, and the interface as it is to be.
     ///
     /// # Errors
     /// [`TapError`].
     pub fn open(config: &TapConfig, pairs: u16) -> Result<Vec<Self>, TapError> {
-        let bad_name = || TapError::Name { name: config.name.clone() };
-        let name = InterfaceName::new(&config.name).ok_or_else(bad_name)?;
-        let failed = |step| move |source| TapError::Setup { name: config.name.clone(), step, source };
-        let open = |_| {
-            let tun = OpenOptions::new().read(true).write(true).open("/dev/net/tun").map_err(TapError::Open)?;
-            let queue = OwnedFd::from(tun);
-            sys::attach_queue(&queue, &name).map_err(failed("attaching a queue"))?;
-            sys::set_header_size(&queue, HEADER as i32).map_err(failed("setting the header's size"))?;
-            sys::set_little_endian(&queue).map_err(failed("setting the header's byte order"))?;
-            set_offload(&queue, config.features).map_err(failed("setting offloads"))?;
-            let flags = fcntl_getfl(&queue).map_err(io::Error::from).map_err(failed("reading flags"))?;
-            let set = fcntl_setfl(&queue, flags | OFlags::NONBLOCK);
-            set.map_err(io::Error::from).map_err(failed("setting flags"))?;
-            Ok(Self::on(queue, config.takes))
-        };
-        let taps = (0..pairs).map(open).collect::<Result<Vec<_>, TapError>>()?;
-        let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
-        let socket = socket.map_err(io::Error::from).map_err(failed("opening a socket"))?;
-        if let Some(mtu) = config.mtu {
-            sys::set_mtu(&socket, &name, mtu).map_err(failed("setting the MTU"))?;
-        }
-        if config.up {
-            sys::set_up(&socket, &name).map_err(failed("bringing it up"))?;
-        }
-        Ok(taps)
+        let queues = config.interface.queues(pairs, config.features)?;
+        config.interface.set(config.mtu, config.up)?;
+        Ok(queues.into_iter().map(|queue| Self::on(queue, config.takes)).collect())
     }
 
     fn on(queue: OwnedFd, takes: u64) -> Self {
@@ -277,28 +255,6 @@ fn write(queue: &OwnedFd, bytes: &[u8]) -> Result<(), DropReason> {
     }
 }
 
-/// Tells the kernel what it may leave undone. Older ones do not know UDP segmentation.
-fn set_offload(queue: &OwnedFd, features: u64) -> io::Result<()> {
-    let has = |bit: u32| features & 1 << bit != 0;
-    if !has(VIRTIO_NET_F_GUEST_CSUM) {
-        // The others rest on this one.
-        return sys::set_offload(queue, 0);
-    }
-    let flags = [
-        (VIRTIO_NET_F_GUEST_TSO4, libc::TUN_F_TSO4),
-        (VIRTIO_NET_F_GUEST_TSO6, libc::TUN_F_TSO6),
-        (VIRTIO_NET_F_GUEST_ECN, libc::TUN_F_TSO_ECN),
-    ];
-    let flags = flags.iter().filter(|(bit, _)| has(*bit)).fold(libc::TUN_F_CSUM, |flags, (_, flag)| flags | flag);
-    if has(VIRTIO_NET_F_GUEST_USO4) && has(VIRTIO_NET_F_GUEST_USO6) {
-        let with_uso = sys::set_offload(queue, flags | libc::TUN_F_USO4 | libc::TUN_F_USO6);
-        if with_uso.is_ok() {
-            return with_uso;
-        }
-    }
-    sys::set_offload(queue, flags)
-}
-
 impl Port for Tap {
     const KEEPS: bool = false;
 
@@ -348,7 +304,7 @@ impl Port for Tap {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use rustix::net::socketpair;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
     use super::*;
     use crate::frame::offload::TO_GUEST;
@@ -391,14 +347,5 @@ mod tests {
         let (whole, header) = sent(TO_GUEST);
         assert_eq!((whole, header.gso_size), (vec![292], 100));
         assert_eq!(sent(0), (vec![142, 142, 92], NetHeader::default()));
-    }
-
-    #[test]
-    fn names_the_kernel_would_not_take_are_refused() {
-        for name in ["", ".", "..", "sixteen-letters.", "a b", "a/b", "eth%d", "eth0:1", "\u{e9}t\u{e9}"] {
-            let config = TapConfig { name: name.into(), features: 0, takes: 0, mtu: None, up: false };
-            assert!(matches!(Tap::open(&config, 1), Err(TapError::Name { .. })), "{name:?}");
-        }
-        assert!(InterfaceName::new("en3f0pf0sf65535").is_some());
     }
 }
