@@ -45,8 +45,8 @@ pub fn query(service: &mut Service, mut params: Params) -> Result<Value, Refusal
     let Query { queue_id, brief, dbg_stats, latency_stats, stats_clear } = params::read(params)?;
     let details = Details { brief, queue_id, dbg_stats, latency_stats };
     let keys = selector.keys(service)?;
-    for &key in keys.iter().filter(|_| queue_id.is_some() && !selector.is_all()) {
-        check_queue(&service.sight(key).rings, queue_id)?;
+    if let (false, [key]) = (selector.is_all(), &keys[..]) {
+        check_queue(&service.sight(*key).rings, queue_id)?;
     }
     let mut devices = Vec::with_capacity(keys.len());
     for key in keys {
