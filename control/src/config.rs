@@ -14,6 +14,7 @@ mod schema;
 mod template;
 #[cfg(test)]
 mod tests;
+mod uplink;
 pub(crate) mod value;
 
 use std::fs::File;
@@ -29,6 +30,7 @@ pub use error::ConfigError;
 pub use function::{ByClass, SfPort, Socket, StaticPf, Vf};
 pub use port::{Pace, Pcap, Port, Sizes, Source, Tap};
 pub use template::Template;
+pub use uplink::{Switch, Uplink, Wire};
 pub use value::{Hex, Lcores, Mac};
 
 use providers::Provider;
@@ -144,32 +146,6 @@ pub struct Config {
     pub sf_port: ByClass<SfPort>,
 }
 
-/// The in-process switch.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Switch {
-    /// Netdevs that are ports of the switch, too.
-    #[serde(default, deserialize_with = "value::objects")]
-    pub uplinks: Vec<Uplink>,
-}
-
-/// A way out of the switch.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Uplink {
-    /// The name of a TAP, made if it is not there.
-    #[serde(deserialize_with = "value::netdev")]
-    #[schemars(with = "schema::Netdev")]
-    pub tap: String,
-    /// Whether checksums and cutting are left to those who take frames there.
-    #[serde(default = "value::yes")]
-    pub offload: bool,
-    /// The RDMA device whose port it is; without it, the first uplink is the first port's and so on.
-    #[serde(default, deserialize_with = "value::ib_device")]
-    #[schemars(with = "schema::IbDevice")]
-    pub ib_dev: String,
-}
-
 /// See [`IdlePolicy`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -236,8 +212,12 @@ impl Config {
             return vec![self.ib_dev_lag.as_deref().unwrap_or(IB_DEV_LAG)];
         }
         let first = self.ib_dev_p0.as_deref().unwrap_or(IB_DEV_P0);
-        let second = self.ib_dev_p1.as_deref().unwrap_or(IB_DEV_P1);
-        if self.single_port { vec![first] } else { vec![first, second] }
+        if self.single_port { vec![first] } else { vec![first, self.second_ib_device()] }
+    }
+
+    /// The RDMA device of port 1, whether there is one or not.
+    fn second_ib_device(&self) -> &str {
+        self.ib_dev_p1.as_deref().unwrap_or(IB_DEV_P1)
     }
 
     /// What workers do when there is nothing to do: what the file says, else what the chosen provider stands for, else

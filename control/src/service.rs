@@ -11,6 +11,7 @@ mod restart;
 mod sight;
 #[cfg(test)]
 mod tests;
+mod uplink;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -34,6 +35,7 @@ use crate::function::{Counting, Fault, Faults, Function, Id, Identity};
 use crate::recovery::Folder;
 use crate::vhost_user::listener::PathError;
 use crate::vhost_user::server::Endpoint;
+use uplink::Uplink;
 
 /// Events taken from epoll at a time, within a command.
 const EVENTS_MAX: usize = 64;
@@ -90,7 +92,7 @@ pub struct Service {
     host: Host,
     engine: Engine,
     /// Ways out of its switch.
-    uplinks: Vec<DeviceId>,
+    uplinks: Vec<Uplink>,
     netdevs: Netdevs,
     entries: Slab<Entry>,
     /// Where functions' files are, if they are kept.
@@ -108,7 +110,7 @@ impl Service {
         let mut engine = start_engine(&host).context("starting the engine")?;
         let destroy = host.config.sf_pool_force_destroy;
         let mut netdevs = Netdevs::start(host.sf_pool(), destroy, &host.state_dir)?;
-        let uplinks = port::add_uplinks(&mut engine, &host.config.switch, &mut netdevs)?;
+        let uplinks = uplink::add_all(&mut engine, &host.config, &mut netdevs)?;
         let mut service = Self { host, engine, uplinks, netdevs, entries: Slab::new(), recovery, epoll };
         service.recover()?;
         Ok(service)
@@ -160,10 +162,11 @@ impl Service {
         &self.entries[key].function
     }
 
-    /// What devices of the engine are called; ways out of its switch are not among them.
+    /// What devices of the engine are called, and ways out of its switch.
     pub fn names(&self) -> HashMap<DeviceId, &str> {
         let devices = self.entries.iter().filter_map(|(_, entry)| entry.live.as_ref().map(|live| &live.device));
-        devices.map(|device| (device.id(), device.name())).collect()
+        let uplinks = self.uplinks.iter().map(|uplink| (uplink.id, uplink.name()));
+        devices.map(|device| (device.id(), device.name())).chain(uplinks).collect()
     }
 
     /// Adds a function, and opens its socket if it has enough for a driver. Returns its key.
@@ -369,8 +372,9 @@ impl Service {
         })
     }
 
-    /// Passes on what the workers have to say.
+    /// Passes on what the workers have to say, and what has become of the uplinks.
     pub fn watch(&mut self) {
+        self.watch_links();
         for ViolationEvent { device, queue_index, violation } in self.engine.watch() {
             let of_device = |(.., live): &(usize, &Identity, &mut Live)| live.device.id() == device;
             let Some((_, identity, live)) = lives(&mut self.entries).find(of_device) else { continue };

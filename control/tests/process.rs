@@ -191,7 +191,7 @@ fn wait_ready(folder: &Path) {
 
 #[test]
 fn the_packages_configurations_are_good() {
-    for file in ["package/virtnet.conf", "package/examples/virtnet.conf"] {
+    for file in ["package/virtnet.conf", "package/examples/virtnet.conf", "package/examples/virtnet-lag.conf"] {
         let config = Config::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
         assert!(config.notes().is_empty(), "{file}: {:?}", config.notes());
     }

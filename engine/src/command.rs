@@ -24,6 +24,9 @@ pub enum Command {
     AddUplink(Box<Uplink>),
     /// Gives it back, when the switch has nothing of it; answered by [`Reply::Uplink`].
     RemoveUplink(u16),
+    /// Says whether the interface of the uplink there has a link; answered by [`Reply::Done`], or by [`Reply::Refused`] where there
+    /// is none.
+    SetLink(u16, bool),
     /// Starts a queue; answered by [`Reply::Done`] or [`Reply::Refused`].
     Attach(u16, Attachment),
     /// Stops a queue; answered by [`Reply::Detached`], when nothing of it is out.

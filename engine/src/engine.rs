@@ -3,6 +3,7 @@
 
 mod crew;
 mod relocation;
+mod uplinks;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 pub use relocation::{LcoreLoad, LoadReport};
 use thiserror::Error;
+pub use uplinks::{Member, UplinkConfig};
 use virtnet_rings::{Notifier, Queue, Violation};
 
 use crate::announcement;
@@ -23,6 +25,7 @@ use crate::latency::Latencies;
 use crate::moderation::{Moderation, Setting};
 use crate::pair::{AnyPort, Attachment, Pair, Side};
 use crate::port::loopback::Loopback;
+use crate::port::netdev::NetdevError;
 use crate::port::pcap::{self, Pcap, PcapConfig, RecordError, Replay, ReplayError};
 use crate::port::sink::Sink;
 use crate::port::source::{Source, SourceConfig, SourceError};
@@ -30,7 +33,7 @@ use crate::port::switch::fdb::{Entry, Fdb, PortId, TICK_SECONDS};
 use crate::port::switch::{Lane, Link, Place, PortMap, WORKERS_MAX};
 use crate::port::tap::{Tap, TapConfig, TapError};
 use crate::topology::Topology;
-use crate::uplink::Uplink;
+use crate::uplink::wire::{LinkState, Probe};
 use crate::worker::{Desk, Worker};
 
 /// How long a worker may take to answer. A turn takes microseconds; a queue that leaves waits for what is out of it.
@@ -79,17 +82,6 @@ pub struct DeviceConfig {
     pub workers: Vec<usize>,
 }
 
-/// A network interface of the host as a port of the switch.
-#[derive(Clone, Debug)]
-pub struct UplinkConfig {
-    /// The interface.
-    pub tap: TapConfig,
-    /// Its queues, 1 to 128.
-    pub queues: u16,
-    /// Which workers serve them, in turn; empty is whichever has least to do.
-    pub workers: Vec<usize>,
-}
-
 /// Names a device or an uplink for as long as the engine runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeviceId(u32);
@@ -125,6 +117,12 @@ pub enum EngineError {
     /// Too few or too many pairs.
     #[error("{found} queue pairs; allowed are 1 to {PAIRS_MAX}")]
     Pairs {
+        /// How many were asked for.
+        found: u16,
+    },
+    /// More queues than interfaces of the kind have.
+    #[error("{found} queues; an interface of this kind has one")]
+    Queues {
         /// How many were asked for.
         found: u16,
     },
@@ -176,6 +174,9 @@ pub enum EngineError {
     /// The network interface.
     #[error("tap: {0}")]
     Tap(#[from] TapError),
+    /// The same, of one that was there already.
+    #[error("netdev: {0}")]
+    Netdev(#[from] NetdevError),
     /// A worker did not answer.
     #[error("worker {worker} has not answered for {} s", REPLY_TIMEOUT.as_secs())]
     Silent {
@@ -219,11 +220,12 @@ pub struct ViolationEvent {
 
 #[derive(Debug)]
 struct Device {
-    /// It has interfaces of the host where others have queue pairs.
-    is_uplink: bool,
+    /// It has interfaces of the host where others have queue pairs, as many queues of each: what tells of them.
+    members: Vec<(Probe, LinkState)>,
     places: Vec<Place>,
     port: Option<PortId>,
-    /// By queue index: whether it is enabled, if it is attached. Frames are steered to receiveqs that are both.
+    /// By queue index: whether it is enabled, if it is attached; of an uplink, whether its interface has a link, at receiveqs' places.
+    /// Frames are steered to receiveqs that are both.
     attached: Vec<Option<bool>>,
     /// What its guest does not want to receive.
     filter: Option<Arc<Filter>>,
@@ -248,7 +250,9 @@ impl Device {
             // Somebody must count what nobody receives.
             places.clone_from(&self.places);
         }
-        let steering = Steering::over(places.len() as u16).with(self.rules.clone());
+        let count = places.len() as u16;
+        let steering = if self.members.len() > 1 { Steering::over_members(count) } else { Steering::over(count) };
+        let steering = steering.with(self.rules.clone());
         Some(PortMap { id: self.port?, places: places.into(), steering })
     }
 
@@ -258,7 +262,11 @@ impl Device {
 
     /// How many virtqueues it has, attached or not.
     fn queues(&self) -> u16 {
-        if self.is_uplink { 0 } else { 2 * self.places.len() as u16 }
+        if self.is_uplink() { 0 } else { 2 * self.places.len() as u16 }
+    }
+
+    fn is_uplink(&self) -> bool {
+        !self.members.is_empty()
     }
 }
 
@@ -366,21 +374,7 @@ impl Engine {
         let seats = any_ports(&config, port)?.into_iter().map(|any_port| {
             move |receive, transmit| Command::AddPair(Box::new(Pair::new(any_port, receive, transmit)))
         });
-        self.seat(false, port, seats, &config.workers)
-    }
-
-    /// Connects a network interface of the host to the switch. Its counters are those of a device: what went out to the
-    /// interface has even indices, what came in odd ones. [`Self::remove_device`] removes it.
-    ///
-    /// # Errors
-    /// Whatever its configuration, the interface or a worker objects to; nothing is left of it then.
-    pub fn add_uplink(&mut self, config: UplinkConfig) -> Result<DeviceId, EngineError> {
-        self.check_placement(config.queues, &config.workers)?;
-        let port = self.free_port()?;
-        let seats = Tap::open(&config.tap, config.queues)?.into_iter().map(|tap| {
-            move |to_wire, from_wire| Command::AddUplink(Box::new(Uplink::new(tap, port, from_wire, to_wire)))
-        });
-        self.seat(true, Some(port), seats, &config.workers)
+        self.seat(Vec::new(), port, seats, &config.workers)
     }
 
     fn check_placement(&self, pairs: u16, workers: &[usize]) -> Result<(), EngineError> {
@@ -397,7 +391,7 @@ impl Engine {
     /// those of what comes in.
     fn seat<S>(
         &mut self,
-        is_uplink: bool,
+        members: Vec<(Probe, LinkState)>,
         port: Option<PortId>,
         seats: impl Iterator<Item = S>,
         workers: &[usize],
@@ -406,7 +400,7 @@ impl Engine {
         S: FnOnce(QueueCounters, QueueCounters) -> Command,
     {
         let (places, attached, filter, rules, counters, measured) = Default::default();
-        let mut device = Device { is_uplink, places, port, attached, filter, rules, counters, measured, node: None };
+        let mut device = Device { members, places, port, attached, filter, rules, counters, measured, node: None };
         let mut commands = Vec::new();
         for (index, seat) in seats.enumerate() {
             let worker = match workers {
@@ -417,7 +411,7 @@ impl Engine {
             let (transmit, transmit_reader) = QueueCounters::new();
             self.count_slots(worker as u16, 1);
             commands.push((worker as u16, seat(receive, transmit)));
-            device.attached.extend([None; 2]);
+            device.attached.extend([device.is_uplink().then_some(true), None]);
             device.measured.push((0, 0));
             device.counters.extend([receive_reader, transmit_reader].map(|reader| (reader, QueueCounts::default())));
         }
@@ -615,8 +609,8 @@ impl Engine {
         let places: Vec<_> = match device.port {
             Some(port) => {
                 self.fdb.learn(mac, 0, port, self.tick());
-                let uplinks = self.devices.values().filter(|device| device.is_uplink);
-                uplinks.filter_map(|uplink| uplink.places.first()).copied().collect()
+                let uplinks = self.devices.values().filter(|device| device.is_uplink());
+                uplinks.filter_map(|uplink| uplink.port_map()?.places.first().copied()).collect()
             }
             None => device.places.first().copied().into_iter().collect(),
         };
@@ -701,7 +695,15 @@ impl Engine {
         }
         // Pairs have other numbers among those that receive.
         device.rules.senders = device.rules.senders.is_some().then(Arc::<FlowTable>::default);
-        device.port_map().map_or(Ok(()), |map| self.tell_port(map))
+        let is_deserted = device.attached.iter().step_by(2).all(Option::is_none);
+        let Some(map) = device.port_map() else { return Ok(()) };
+        let port = map.id;
+        self.tell_port(map)?;
+        if is_deserted {
+            // Its stations may be heard at another port from now on.
+            self.fdb.forget_port(port);
+        }
+        Ok(())
     }
 
     fn tell_port(&mut self, map: PortMap) -> Result<(), EngineError> {
@@ -730,7 +732,7 @@ impl Engine {
         if let Some(port) = device.port.filter(|port| self.ports_used.get(usize::from(port.0)) == Some(&true)) {
             self.disconnect(port)?;
         }
-        let replies: Vec<_> = if device.is_uplink {
+        let replies: Vec<_> = if device.is_uplink() {
             // Each leaves when nothing of it is out.
             device.places.iter().map(|place| self.ask(place.worker, Command::RemoveUplink(place.slot))).collect()
         } else {

@@ -37,8 +37,8 @@ pub mod window;
 pub mod worker;
 
 pub use engine::{
-    DeviceConfig, DeviceId, Engine, EngineConfig, EngineError, LearnedAddress, PAIRS_MAX, PortConfig, QueueCountsOf,
-    REPLY_TIMEOUT, UplinkConfig, ViolationEvent, allowed_lcores,
+    DeviceConfig, DeviceId, Engine, EngineConfig, EngineError, LearnedAddress, Member, PAIRS_MAX, PortConfig,
+    QueueCountsOf, REPLY_TIMEOUT, UplinkConfig, ViolationEvent, allowed_lcores,
 };
 pub use engine::{LcoreLoad, LoadReport};
 pub use idle::IdlePolicy;

@@ -385,6 +385,10 @@ impl Worker {
                 self.waiting.push(Waiting::RemoveUplink(number, slot));
                 return None;
             }
+            Command::SetLink(slot, has_link) => self.uplink(slot).map_or(Reply::Refused(None), |uplink| {
+                uplink.set_link(has_link);
+                Reply::Done
+            }),
             Command::Attach(slot, attachment) => match self.roused_pair(slot) {
                 None => Reply::Refused(Some(attachment)),
                 Some(pair) => match pair.attach(attachment) {

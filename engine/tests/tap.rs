@@ -4,65 +4,26 @@
 //! allowed. Where they are not, or where there is no /dev/net/tun, it says so and passes.
 
 mod guest;
+mod namespace;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use virtnet_engine::frame::offload::TO_GUEST;
 use virtnet_engine::port::tap::{Interface, TapConfig, index_of};
+use virtnet_engine::uplink::wire::WireConfig;
 use virtnet_engine::{DeviceConfig, Engine, EngineConfig, IdlePolicy, PortConfig, UplinkConfig};
 use virtnet_rings::Layout;
 use virtnet_rings::guest::net::NicOptions;
 
 use guest::Guest;
+use namespace::{INSIDE, inside, ip};
 
-const INSIDE: &str = "VIRTNET_TEST_NAMESPACE";
 const PATIENCE: Duration = Duration::from_secs(20);
 const GUEST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
-
-/// Whether this is the inner run of the test. The outer one starts it, and passes on its outcome.
-fn inside(test: &str) -> bool {
-    if std::env::var(INSIDE).is_ok() {
-        return true;
-    }
-    let missing = if !std::path::Path::new("/dev/net/tun").exists() {
-        Some("there is no /dev/net/tun")
-    } else if !namespace(["true"]).stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
-        Some("a network namespace cannot be made here")
-    } else if !Command::new("ip").arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
-        Some("there is no ip command")
-    } else {
-        None
-    };
-    if let Some(missing) = missing {
-        let line = format!("{test}: {missing}");
-        eprintln!("SKIPPED {line}");
-        // The test command collects these lines, and repeats them at its end.
-        if let Ok(list) = std::env::var("VIRTNET_SKIPPED") {
-            let mut list = std::fs::OpenOptions::new().append(true).create(true).open(list).unwrap();
-            writeln!(list, "{line}").unwrap();
-        }
-        return false;
-    }
-    let me = std::env::current_exe().unwrap();
-    let status = namespace([me.to_str().unwrap(), test, "--exact", "--nocapture"]).env(INSIDE, "1").status().unwrap();
-    assert!(status.success(), "the run inside the namespace failed");
-    false
-}
-
-fn namespace<'a>(command: impl IntoIterator<Item = &'a str>) -> Command {
-    let mut unshare = Command::new("unshare");
-    unshare.args(["--user", "--map-root-user", "--net"]).args(command);
-    unshare
-}
-
-fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
-    assert!(status.success(), "ip {arguments}");
-}
 
 fn start(idle: IdlePolicy) -> Engine {
     Engine::start(EngineConfig { lcores: vec![None], idle, burst: 32 }).unwrap()
@@ -105,7 +66,7 @@ fn payload(number: usize, len_bytes: usize) -> Vec<u8> {
 
 #[test]
 fn a_guest_and_the_host_exchange_datagrams_over_an_interface() {
-    if !inside("a_guest_and_the_host_exchange_datagrams_over_an_interface") {
+    if !inside(&["/dev/net/tun"], "a_guest_and_the_host_exchange_datagrams_over_an_interface") {
         return;
     }
     for (idle, layout) in [(IdlePolicy::Adaptive, Layout::Split), (IdlePolicy::Poll, Layout::Packed)] {
@@ -161,7 +122,7 @@ fn gone(interface: &str) -> bool {
 
 #[test]
 fn what_cannot_be_had_is_refused_with_its_reason() {
-    if !inside("what_cannot_be_had_is_refused_with_its_reason") {
+    if !inside(&["/dev/net/tun"], "what_cannot_be_had_is_refused_with_its_reason") {
         return;
     }
     let refused = |name| Interface::open(name).unwrap_err().to_string();
@@ -184,7 +145,7 @@ fn what_cannot_be_had_is_refused_with_its_reason() {
 
 #[test]
 fn an_interface_has_a_queue_for_each_pair_and_the_mtu_it_was_given() {
-    if !inside("an_interface_has_a_queue_for_each_pair_and_the_mtu_it_was_given") {
+    if !inside(&["/dev/net/tun"], "an_interface_has_a_queue_for_each_pair_and_the_mtu_it_was_given") {
         return;
     }
     let mut engine = start(IdlePolicy::Adaptive);
@@ -206,7 +167,7 @@ fn shown(interface: &str) -> String {
 
 #[test]
 fn an_interface_outlives_devices_and_follows_their_number_of_pairs() {
-    if !inside("an_interface_outlives_devices_and_follows_their_number_of_pairs") {
+    if !inside(&["/dev/net/tun"], "an_interface_outlives_devices_and_follows_their_number_of_pairs") {
         return;
     }
     let interface = Arc::new(Interface::make("held").unwrap());
@@ -287,16 +248,28 @@ fn tcp_goes_through_the_switch_between_two_interfaces_in_long_frames() {
     if std::env::var(INSIDE).is_ok_and(|role| role == "far") {
         return serve();
     }
-    if !inside(NAME) {
+    if !inside(&["/dev/net/tun"], NAME) {
         return;
     }
+    tcp_goes_through("tap", NAME, |name| (WireConfig::Tap(tap(name, TO_GUEST)), 2));
+    tcp_goes_through("veth", NAME, |name| {
+        ip(&format!("link add {name} type veth peer name to-{name}"));
+        ip(&format!("link set to-{name} up"));
+        ip(&format!("link set {name} up"));
+        (WireConfig::Netdev(format!("to-{name}")), 1)
+    });
+}
+
+fn tcp_goes_through(kind: &str, test: &str, wire: impl Fn(&str) -> (WireConfig, u16)) {
     let mut engine = start(IdlePolicy::Event);
-    let uplink = |name, features| UplinkConfig { tap: tap(name, features), queues: 2, workers: vec![] };
-    let near = engine.add_uplink(uplink("near", TO_GUEST)).unwrap();
-    let far = engine.add_uplink(uplink("far", TO_GUEST)).unwrap();
+    let mut uplink = |name| {
+        let (wire, queues) = wire(name);
+        engine.add_uplink(UplinkConfig { members: vec![wire], queues, workers: vec![] }).unwrap()
+    };
+    let [near, far] = ["near", "far"].map(&mut uplink);
     let me = std::env::current_exe().unwrap();
     let mut server = Command::new("unshare");
-    server.arg("--net").arg(me).args([NAME, "--exact", "--nocapture"]).env(INSIDE, "far");
+    server.arg("--net").arg(me).args([test, "--exact", "--nocapture"]).env(INSIDE, "far");
     let peer = Peer(server.spawn().unwrap());
     let pid = peer.0.id();
     let here = std::fs::read_link("/proc/self/ns/net").unwrap();
@@ -333,9 +306,12 @@ fn tcp_goes_through_the_switch_between_two_interfaces_in_long_frames() {
 
     let counts = [near, far].map(|id| engine.counters(id).unwrap());
     let long: u64 = counts.iter().flatten().map(|queue| queue.counts.size_bins[10]).sum();
-    assert!(long > 100, "frames were cut on their way: {counts:?}");
+    assert!(long > 100, "{kind}: frames were cut on their way: {counts:?}");
     for id in [near, far] {
         assert!(engine.remove_device(id).unwrap().is_empty());
+    }
+    if kind == "veth" {
+        ip("link del near");
     }
     assert!(gone("near"));
 }

@@ -19,3 +19,4 @@ mod process;
 mod recovery;
 mod service;
 mod settings;
+mod uplinks;

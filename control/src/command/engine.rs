@@ -95,7 +95,7 @@ fn loads(service: &mut Service, brief: bool) -> Value {
     json!({ "seconds": report.seconds, "lcores": lcores })
 }
 
-/// What a device is called; the switch's ways out have no function.
+/// What a device is called.
 fn name<'n>(names: &HashMap<DeviceId, &'n str>, id: DeviceId) -> &'n str {
     names.get(&id).copied().unwrap_or("uplink")
 }
@@ -129,8 +129,9 @@ pub fn switch(service: &mut Service, params: Params) -> Result<Value, Refusal> {
                 )
             };
             let functions = service.functions().into_iter().filter_map(of);
-            let uplinks = service.host().config.switch.uplinks.iter().map(|uplink| json!({ "port": uplink.tap }));
-            Ok(json!({ "ports": functions.chain(uplinks).collect::<Vec<_>>() }))
+            let mut ports: Vec<Value> = functions.collect();
+            ports.extend(service.uplinks().into_iter().map(|uplink| json!(uplink)));
+            Ok(json!({ "ports": ports }))
         }
         Switch { show: Show::Fdb } => {
             let addresses = service.engine().addresses();

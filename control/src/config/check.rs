@@ -7,6 +7,9 @@ use super::{Config, ConfigError, Port};
 use crate::class::Class;
 use crate::function::identity::PFS_MAX;
 
+/// A board has so many.
+const PORTS: usize = 2;
+
 impl Config {
     /// Puts what was given under older names where it belongs now, and names what was left out.
     ///
@@ -29,10 +32,45 @@ impl Config {
         {
             return both("vf.qp_num", "vf.max_queue_pairs");
         }
-        let devices: Vec<String> = self.ib_devices().into_iter().map(str::to_owned).collect();
+        let mut devices: Vec<String> = self.ib_devices().into_iter().map(str::to_owned).collect();
+        if self.is_lag {
+            devices = vec![devices[0].clone(); PORTS];
+        } else if self.single_port {
+            devices.push(self.second_ib_device().to_owned());
+        }
         for (index, uplink) in self.switch.uplinks.iter_mut().enumerate().filter(|(_, uplink)| uplink.ib_dev.is_empty())
         {
             uplink.ib_dev = devices.get(index).cloned().unwrap_or_else(|| format!("mlx5_{index}"));
+        }
+        Ok(())
+    }
+
+    /// Both ports are one, or there is only the first.
+    fn check_ports(&self) -> Result<(), String> {
+        let bond = self.ib_devices()[0];
+        let uplinks = || self.switch.uplinks.iter();
+        let members: Vec<_> =
+            uplinks().filter(|uplink| uplink.ib_dev == bond).map(|uplink| uplink.wire.name()).collect();
+        if self.is_lag && members.len() > PORTS {
+            return Err(format!(
+                "is_lag is 1, and {bond} has the uplinks {}: up to {PORTS} are allowed",
+                members.join(", ")
+            ));
+        }
+        let second = self.second_ib_device();
+        if !self.single_port || second == bond {
+            return Ok(());
+        }
+        if let Some(uplink) = uplinks().find(|uplink| uplink.ib_dev == second) {
+            let name = uplink.wire.name();
+            return Err(format!(
+                "single_port is 1, and the uplink {name} is port 1's ({second}): there is only {bond}"
+            ));
+        }
+        if self.ib_dev_for_static_pf == second {
+            return Err(format!(
+                "single_port is 1, and ib_dev_for_static_pf is port 1's ({second}): there is only {bond}"
+            ));
         }
         Ok(())
     }
@@ -49,6 +87,9 @@ impl Config {
             if let (Some(port), Some(lag)) = (given, &self.ib_dev_lag) {
                 return refuse(format!("{key} ({port}) and ib_dev_lag ({lag}) are both given: ports or LAG, not both"));
             }
+        }
+        if let Err(detail) = self.check_ports() {
+            return refuse(detail);
         }
         if self.vf.mac_base.is_some() && self.vf.vfs_per_pf.is_none() {
             return refuse(
@@ -90,12 +131,15 @@ impl Config {
             claim("socket", device.socket.display().to_string(), &device.name)?;
             claim("mac", device.mac().to_string(), &device.name)?;
             if let Port::Tap(tap) = &device.port {
-                claim("tap", tap.name.clone(), &device.name)?;
+                claim("netdev", tap.name.clone(), &device.name)?;
             }
         }
         for uplink in &self.switch.uplinks {
-            claim("tap", uplink.tap.clone(), "switch")?;
-            claim("ib_dev", uplink.ib_dev.clone(), &uplink.tap)?;
+            let name = uplink.wire.name();
+            claim("netdev", name.into(), "switch")?;
+            if !self.is_lag || uplink.ib_dev != self.ib_devices()[0] {
+                claim("ib_dev", uplink.ib_dev.clone(), name)?;
+            }
         }
         Ok(())
     }

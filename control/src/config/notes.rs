@@ -12,8 +12,8 @@ impl Config {
         let taps = Class::ALL.iter().any(|&class| matches!(self.sf_port.of(class), SfPort::Tap | SfPort::TapOffload));
         let thread = "what it would speed up is done by the control thread";
         let notes = [
-            (self.is_lag, "is_lag", "ports are not bonded yet; only the RDMA device's name follows it"),
             (lag_alone, "ib_dev_lag", "it is not used without is_lag"),
+            (self.single_port && self.ib_dev_p1.is_some(), "ib_dev_p1", "single_port leaves port 0 only"),
             (ahead && !taps, "sf_pool_percent", "only SFs that are TAPs are made ahead, and sf_port has none"),
             (self.sf_pool_force_destroy && !ahead, "sf_pool_force_destroy", "without sf_pool_percent there is no pool"),
             (

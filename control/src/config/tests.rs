@@ -33,7 +33,7 @@ fn everything_has_a_default_but_name_and_socket() {
 fn everything_can_be_said() {
     let config = parse(
         r#"{"lcores": "2-4,8", "idle": "event", "burst": 64,
-            "switch": {"uplinks": [{"tap": "vn0"}, {"tap": "vn1"}]},
+            "switch": {"uplinks": [{"tap": "vn0", "offload": false}, {"netdev": "eth1"}]},
             "devices": [
               {"name": "vm1", "socket": "/run/vm1.sock", "mode": "client", "socket_mode": "0660",
                "queue_pairs": 4, "queue_size_max": 1024, "port": {"tap": {"name": "en3f0pf0sf2000"}},
@@ -47,6 +47,8 @@ fn everything_can_be_said() {
     )
     .unwrap();
     assert_eq!(config.lcores, Lcores(vec![2, 3, 4, 8]));
+    let wires: Vec<_> = config.switch.uplinks.iter().map(|uplink| uplink.wire.clone()).collect();
+    assert_eq!(wires, [Wire::Tap { name: "vn0".into(), offload: false }, Wire::Netdev("eth1".into())]);
     let first = &config.devices[0];
     assert_eq!(first.mac().to_string(), "02:00:00:00:00:0a");
     assert_eq!((first.socket_mode, first.mtu), (0o660, Some(1500)));
@@ -124,8 +126,8 @@ fn devices_are_told_apart() {
         ("name (a)", r#""name": "a", "socket": "b.sock""#),
         ("socket (a.sock)", r#""name": "b", "socket": "a.sock""#),
         ("mac (02:00:00:00:00:01)", r#""name": "b", "socket": "b.sock", "mac": "02:00:00:00:00:01""#),
-        ("tap (t)", r#""name": "b", "socket": "b.sock", "port": {"tap": {"name": "t"}}"#),
-        ("tap (up)", r#""name": "b", "socket": "b.sock", "port": {"tap": {"name": "up"}}"#),
+        ("netdev (t)", r#""name": "b", "socket": "b.sock", "port": {"tap": {"name": "t"}}"#),
+        ("netdev (up)", r#""name": "b", "socket": "b.sock", "port": {"tap": {"name": "up"}}"#),
     ] {
         let error = two(first, second).unwrap_err();
         assert!(error.contains(&format!("have the same {key}; each needs its own")), "{error}");
@@ -242,6 +244,16 @@ fn the_products_keys_are_checked_where_they_stand() {
         ),
         (r#""sf_port": "tap""#, "expected an object"),
         (r#""switch": {"uplinks": [{"tap": "vn0", "ib_dev": ""}]}"#, "an RDMA device's name"),
+        (r#""switch": {"uplinks": [{"netdev": "a/b"}]}"#, "a netdev's name"),
+        (r#""switch": {"uplinks": [{"ib_dev": "mlx5_0"}]}"#, "an uplink without an interface: one of tap, netdev"),
+        (
+            r#""switch": {"uplinks": [{"tap": "a", "netdev": "b"}]}"#,
+            "tap \"a\" and netdev \"b\" are one uplink: one of them",
+        ),
+        (
+            r#""switch": {"uplinks": [{"netdev": "b", "offload": true}]}"#,
+            "offload is given for netdev \"b\": it is for a tap",
+        ),
         (r#""switch": {"uplinks": [["vn0"]]}"#, "invalid type: sequence, expected an object"),
         (r#""devices": [["vm1", "vm1.sock"]]"#, "invalid type: sequence, expected an object"),
         (r#""recovery": 1, "recovery": 1"#, "duplicate field `recovery`"),
@@ -297,6 +309,18 @@ fn keys_that_do_not_go_together_are_refused() {
             r#"{"switch": {"uplinks": [{"tap": "a", "ib_dev": "mlx5_1"}, {"tap": "b"}]}}"#,
             "devices \"a\" and \"b\" have the same ib_dev (mlx5_1); each needs its own",
         ),
+        (
+            r#"{"is_lag": 1, "switch": {"uplinks": [{"tap": "a"}, {"netdev": "b"}, {"tap": "c", "ib_dev": "mlx5_bond_0"}]}}"#,
+            "is_lag is 1, and mlx5_bond_0 has the uplinks a, b, c: up to 2 are allowed",
+        ),
+        (
+            r#"{"single_port": 1, "switch": {"uplinks": [{"tap": "a"}, {"tap": "b"}]}}"#,
+            "single_port is 1, and the uplink b is port 1's (mlx5_1): there is only mlx5_0",
+        ),
+        (
+            r#"{"single_port": 1, "ib_dev_for_static_pf": "mlx5_1"}"#,
+            "single_port is 1, and ib_dev_for_static_pf is port 1's (mlx5_1): there is only mlx5_0",
+        ),
     ] {
         let found = parse(text).unwrap_err();
         assert!(found.starts_with("c.json: ") && found.contains(error), "{text}: {found}");
@@ -312,7 +336,9 @@ fn uplinks_are_the_ports_in_turn() {
     };
     assert_eq!(uplinks(""), ["mlx5_0", "mlx5_1", "mlx5_2"]);
     assert_eq!(uplinks(r#""ib_dev_p0": "left", "ib_dev_p1": "right","#), ["left", "right", "mlx5_2"]);
-    assert_eq!(uplinks(r#""is_lag": 1,"#), ["mlx5_bond_0", "mlx5_1", "mlx5_2"]);
+    assert_eq!(uplinks(r#""is_lag": 1,"#), ["mlx5_bond_0", "mlx5_bond_0", "mlx5_2"]);
+    let single = r#"{"single_port": 1, "ib_dev_p0": "mlx5_1", "switch": {"uplinks": [{"tap": "a"}]}}"#;
+    assert_eq!(parse(single).unwrap().switch.uplinks[0].ib_dev, "mlx5_1", "port 0 may have that name");
 }
 
 #[test]
@@ -345,14 +371,12 @@ fn what_is_asked_for_and_not_done_is_noted() {
             r#"{"sf_pool_force_destroy": 1}"#,
             &["sf_pool_force_destroy has no effect in this version: without sf_pool_percent there is no pool"],
         ),
-        (
-            r#"{"is_lag": 1}"#,
-            &["is_lag has no effect", "ib_dev_for_static_pf is mlx5_0, which is none of the ports (mlx5_bond_0)"],
-        ),
+        (r#"{"is_lag": 1}"#, &["ib_dev_for_static_pf is mlx5_0, which is none of the ports (mlx5_bond_0)"]),
         (
             r#"{"ib_dev_lag": "mlx5_bond_0"}"#,
             &["ib_dev_lag has no effect in this version: it is not used without is_lag"],
         ),
+        (r#"{"single_port": 1, "ib_dev_p1": "mlx5_3"}"#, &["ib_dev_p1 has no effect in this version: single_port"]),
         (r#"{"vf": {"vfs_per_pf": 5}}"#, &["vf.vfs_per_pf has no effect"]),
         (
             r#"{"packed_vq": 1, "mrg_rxbuf": 1}"#,

@@ -123,6 +123,11 @@ pub fn netdev<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
     Err(D::Error::invalid_value(Unexpected::Str(&found), &"a netdev's name: 1 to 15 letters, digits, '-', '_', '.'"))
 }
 
+/// The same, for a key that may be left out.
+pub fn optional_netdev<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    netdev(deserializer).map(Some)
+}
+
 /// The name of an RDMA device.
 pub fn ib_device<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let found = String::deserialize(deserializer)?;

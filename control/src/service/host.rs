@@ -158,7 +158,7 @@ impl Host {
     /// A hotplug PF as its file has it.
     ///
     /// # Errors
-    /// There is no slot for it.
+    /// There is no slot for it, or no such port any more.
     pub fn plugged(&self, record: &Record) -> Result<Function, Refusal> {
         let (pf, slot, slots) = (record.pf_id, record.pf_num, self.hotplug_pfs());
         if slot >= slots {
@@ -166,8 +166,21 @@ impl Host {
         }
         let seat = Seat::Slot(slot);
         let identity = self.identity(Id::Pf(pf), seat, Some(record.sf_num), &record.port_ib_dev);
+        self.check_port(&record.port_ib_dev)?;
         let share = Share::with_pairs(record.mq)?;
         Ok(self.function(identity, share, Some(record.mac), QUEUE_SIZE, MTU, self.features_default()))
+    }
+
+    /// Whether SFs can be made on an RDMA device.
+    ///
+    /// # Errors
+    /// It is none of the ports.
+    pub fn check_port(&self, ib_device: &str) -> Result<(), Refusal> {
+        let ports = self.config.ib_devices();
+        if ports.contains(&ib_device) {
+            return Ok(());
+        }
+        Err(Code::InvalidArgument.because(format!("ib_device is {ib_device:.64}; {} are allowed", ports.join(", "))))
     }
 
     /// A function with all its names.

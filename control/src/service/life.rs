@@ -37,13 +37,7 @@ impl Service {
         let Some(slot) = (0..slots).find(is_free) else {
             return Err(Code::Hotplug.because(format!("{slots} are allowed, and there are as many")));
         };
-        let ports = self.host.config.ib_devices();
-        if !ports.contains(&plug.ib_device.as_str()) {
-            let found = &plug.ib_device;
-            return Err(
-                Code::InvalidArgument.because(format!("ib_device is {found:.64}; {} are allowed", ports.join(", ")))
-            );
-        }
+        self.host.check_port(&plug.ib_device)?;
         self.check_mac_is_free(plug.mac, None)?;
         let sf_num = self.free_sf(plug.sf_num)?;
         self.check_sfs(1)?;

@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use virtnet_engine::PortConfig;
 use virtnet_engine::frame::offload;
 use virtnet_engine::port::pcap::{Capture, Format, Pace, PcapConfig, RecordConfig, ReplayConfig};
 use virtnet_engine::port::source::SourceConfig;
 use virtnet_engine::port::tap::TapConfig;
-use virtnet_engine::{DeviceId, Engine, PortConfig, UplinkConfig};
 
 use super::netdevs::Netdevs;
-use crate::config::{self, Pcap, Port, Source, Switch, Uplink};
+use crate::config::{self, Pcap, Port, Source};
 use crate::device::Spec;
 
 /// Where a source's frames say they come from and go to.
@@ -36,21 +36,8 @@ pub fn of(port: &Port, spec: &Spec, netdevs: &mut Netdevs) -> anyhow::Result<Por
     })
 }
 
-/// Connects the switch to netdevs.
-///
-/// # Errors
-/// One of them cannot be had.
-pub fn add_uplinks(engine: &mut Engine, switch: &Switch, netdevs: &mut Netdevs) -> anyhow::Result<Vec<DeviceId>> {
-    let add = |uplink: &Uplink| {
-        let (interface, takes) = (netdevs.take(&uplink.tap)?, takes(uplink.offload));
-        let tap = TapConfig { interface, features: offload::TO_GUEST, takes, mtu: None, up: true };
-        Ok(engine.add_uplink(UplinkConfig { tap, queues: 1, workers: Vec::new() })?)
-    };
-    switch.uplinks.iter().map(add).collect()
-}
-
 /// What those at a TAP take unfinished.
-fn takes(offload: bool) -> u64 {
+pub fn takes(offload: bool) -> u64 {
     if offload { offload::TO_GUEST } else { 0 }
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use virtnet_engine::{DeviceConfig, DeviceId, Engine, EngineError};
 
-use super::{Entry, Live, Service, moderation, port, start_engine};
+use super::{Entry, Live, Service, moderation, port, start_engine, uplink};
 use crate::config::Config;
 use crate::function::Fault;
 
@@ -26,8 +26,8 @@ impl Service {
         // What its workers have to say of rings is told while these are still theirs.
         self.watch();
         // Netdevs stay; their queues have one engine at a time.
-        self.uplinks.drain(..).for_each(|id| leave(&mut self.engine, id));
-        match port::add_uplinks(&mut engine, &self.host.config.switch, &mut self.netdevs) {
+        self.uplinks.drain(..).for_each(|uplink| leave(&mut self.engine, uplink.id));
+        match uplink::add_all(&mut engine, &self.host.config, &mut self.netdevs) {
             Ok(uplinks) => self.uplinks = uplinks,
             Err(error) => tracing::error!("the switch has no way out any more: {error:#}"),
         }

@@ -218,6 +218,17 @@ impl Toeplitz {
     }
 }
 
+/// A hash of both MAC addresses.
+fn station_hash(head: &[u8]) -> u32 {
+    // The golden ratio's fraction: every bit of the product's upper half depends on all below it.
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let stations = head.first_chunk::<12>().map_or(0, |bytes| {
+        let [low, high] = [0, 6].map(|at| bytes[at..at + 6].iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte)));
+        low.wrapping_mul(ODD).rotate_left(32) ^ high
+    });
+    (stations.wrapping_mul(ODD) >> 32) as u32
+}
+
 /// The tables of [`DEFAULT_KEY`], made once and shared by all devices.
 static DEFAULT: LazyLock<Arc<Toeplitz>> = LazyLock::new(|| Arc::from(Toeplitz::new(&DEFAULT_KEY)));
 
@@ -289,6 +300,8 @@ pub struct Steering {
     indirection: Box<[u16; INDIRECTION_ENTRIES]>,
     /// Mostly there are none, which is one look a frame.
     rules: Option<Box<Rules>>,
+    /// Both MAC addresses count, too.
+    by_station: bool,
 }
 
 impl Steering {
@@ -296,13 +309,24 @@ impl Steering {
     pub fn over(pairs: u16) -> Self {
         let pairs = pairs.max(1);
         let entry = |n| (n % usize::from(pairs)) as u16;
-        Self { toeplitz: DEFAULT.clone(), indirection: Box::new(std::array::from_fn(entry)), rules: None }
+        Self {
+            toeplitz: DEFAULT.clone(),
+            indirection: Box::new(std::array::from_fn(entry)),
+            rules: None,
+            by_station: false,
+        }
+    }
+
+    /// The same for members of a bond: frames that belong to no flow are spread as well, by their MAC addresses, which count for
+    /// the others, too.
+    pub fn over_members(members: u16) -> Self {
+        Self { by_station: true, ..Self::over(members) }
     }
 
     /// Spreads as a driver has it, by its own key and table. Whoever parsed the command has checked that the entries
     /// name pairs.
     pub fn by(key: &[u8; KEY_BYTES], indirection: [u16; INDIRECTION_ENTRIES]) -> Self {
-        Self { toeplitz: Toeplitz::new(key).into(), indirection: Box::new(indirection), rules: None }
+        Self { toeplitz: Toeplitz::new(key).into(), indirection: Box::new(indirection), rules: None, by_station: false }
     }
 
     /// The same with rules before the hash.
@@ -314,6 +338,9 @@ impl Steering {
     /// The pair for a frame, by its first bytes from the destination MAC on.
     #[inline]
     pub fn pair(&self, head: &[u8]) -> u16 {
+        if self.by_station {
+            return self.member(head);
+        }
         let Some(flow) = Flow::parse(head) else { return self.indirection[0] };
         let hash = self.toeplitz.hash(flow.bytes());
         let ruled = self.rules.as_ref().and_then(|rules| rules.pair(&flow, hash));
@@ -334,6 +361,11 @@ impl Steering {
         {
             senders.learn(self.toeplitz.hash(flow.reversed().bytes()), pair);
         }
+    }
+
+    fn member(&self, head: &[u8]) -> u16 {
+        let hash = self.hash(head).unwrap_or(0) ^ station_hash(head);
+        self.indirection[hash as usize % INDIRECTION_ENTRIES]
     }
 
     /// The frame's hash, if it belongs to a flow.
@@ -489,6 +521,30 @@ mod tests {
             let even = 8192 / i32::from(pairs);
             assert!(frames.iter().all(|&count: &i32| (count - even).abs() < even / 5), "{pairs} pairs: {frames:?}");
         }
+    }
+
+    #[test]
+    fn members_of_a_bond_share_flows_and_stations_alike() {
+        let bond = Steering::over_members(2);
+        let stations = |n: u16, frame: &mut Vec<u8>| frame[10..12].copy_from_slice(&n.to_be_bytes());
+        let other = |n: u16| {
+            let mut frame = ethernet(&[], 0x88cc, &[0; 46]);
+            stations(n, &mut frame);
+            frame
+        };
+        let same_flow = |n: u16| {
+            let mut frame = ipv4([10, 0, 0, 1], [10, 0, 0, 2], 0, 0, 6, &ports(1, 80));
+            stations(n, &mut frame);
+            frame
+        };
+        let flow = |n: u16| ipv4([10, 0, 0, 1], [10, 0, 0, 2], 0, 0, 17, &ports(n, 80));
+        for frame in [&flow as &dyn Fn(u16) -> Vec<u8>, &same_flow, &other] {
+            let first = (0..4096).filter(|&n| bond.pair(&frame(n)) == 0).count();
+            assert!((1700..2400).contains(&first), "{first} of 4096");
+            assert!((0..4096).all(|n| bond.pair(&frame(n)) == bond.pair(&frame(n))));
+        }
+        let fragments = [0x2000, 0x20b9, 0x0172].map(|f| ipv4([10, 0, 0, 1], [10, 0, 0, 2], 0, f, 17, &ports(f, f)));
+        assert!(fragments.iter().all(|fragment| bond.pair(fragment) == bond.pair(&fragments[0])));
     }
 
     #[test]

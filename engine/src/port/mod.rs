@@ -1,8 +1,10 @@
 //! A port: the wire's end of a queue pair, the SF's two queues.
 
 pub mod loopback;
+pub mod netdev;
 pub mod pcap;
 pub mod sink;
+pub mod slots;
 pub mod source;
 pub mod switch;
 pub mod tap;

@@ -197,6 +197,12 @@ impl Fdb {
         self.locate(mac, vlan).map(|found| self.port(found))
     }
 
+    /// The port where the station was heard in this tick or the one before.
+    pub fn heard_lately(&self, mac: Mac, vlan: u16, tick: u64) -> Option<PortId> {
+        let found = self.locate(mac, vlan)?;
+        (age_ticks(found.word, tick) < STALE_TICKS).then(|| self.port(found))
+    }
+
     /// Where the station stands in the table, and what is said of it there.
     #[inline]
     pub fn locate(&self, mac: Mac, vlan: u16) -> Option<Sighting> {

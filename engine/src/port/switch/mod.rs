@@ -701,6 +701,18 @@ impl Drop for End<'_> {
 }
 
 impl End<'_> {
+    /// Whether a frame from a member of a bond is one that has left by another and came back: whoever sent it was heard at another
+    /// port a moment ago, and it is not for a station that is known to be at one.
+    pub fn is_echo(&self, frame: &Frame) -> bool {
+        let mut head = [0; _];
+        frame.parts.read(&mut head);
+        let Addresses { destination, source, vlan } = Addresses::of(head);
+        let Lane { fdb, tick, .. } = &*self.lane;
+        let elsewhere = |port| port != self.port;
+        fdb.heard_lately(source, vlan, *tick).is_some_and(elsewhere)
+            && !fdb.lookup(destination, vlan).is_some_and(elsewhere)
+    }
+
     /// A plain frame that does not go the way of the one before it, or finds no room there. Its parts come one by one, in
     /// registers: together they would be laid on the stack for every frame, whether it comes here or not.
     #[inline(never)]

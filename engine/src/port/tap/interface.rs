@@ -6,12 +6,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 use virtnet_rings::spec::net::*;
 
 use super::sys::{self, InterfaceName};
 use super::{HEADER, TapError};
+use crate::uplink::wire::LinkState;
 
 /// A netdev that goes with this, unless it is persistent.
 #[derive(Debug)]
@@ -68,6 +70,16 @@ impl Interface {
     /// Whether it is still there under its name: anyone may have deleted or renamed it.
     pub fn is_there(&self) -> bool {
         self.lock().files.first().is_some_and(|queue| sys::name_of(queue).is_ok_and(|name| name == self.raw))
+    }
+
+    /// What tells about its link.
+    ///
+    /// # Errors
+    /// There is no descriptor to be had.
+    pub fn probe(&self) -> Result<Probe, TapError> {
+        let failed = self.failed("watching its link");
+        let queue = self.lock().files[0].try_clone().map_err(&failed)?;
+        Ok(Probe { queue, socket: inet_socket().map_err(failed)?, name: self.raw })
     }
 
     /// Whether the netdev stays when this is gone.
@@ -154,6 +166,30 @@ impl Interface {
 
     fn lock(&self) -> MutexGuard<'_, Queues> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells about an interface's link, for as long as it is there: the interface stays with it.
+#[derive(Debug)]
+pub struct Probe {
+    queue: OwnedFd,
+    socket: OwnedFd,
+    name: InterfaceName,
+}
+
+impl Probe {
+    /// How it is now. An interface that was moved to another network namespace, or has another name now, has a link while it is up.
+    pub fn look(&self) -> LinkState {
+        let mut queue = [PollFd::new(&self.queue, PollFlags::OUT)];
+        let polled = poll(&mut queue, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        match (polled, queue[0].revents()) {
+            (Ok(_), events) if events.contains(PollFlags::ERR) => LinkState::Gone,
+            (Ok(_), events) if !events.contains(PollFlags::OUT) => LinkState::Down,
+            _ if sys::flags(&self.socket, &self.name).is_ok_and(|flags| flags & libc::IFF_RUNNING == 0) => {
+                LinkState::Down
+            }
+            _ => LinkState::Up,
+        }
     }
 }
 

@@ -8,26 +8,24 @@
 //! There is a system call a frame, so this is not the way for millions of them.
 
 mod interface;
-mod sys;
+pub(super) mod sys;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-pub use interface::{Interface, index_of};
+pub use interface::{Interface, Probe, index_of};
 use rustix::io::Errno;
 use thiserror::Error;
-use virtnet_rings::Parts;
-use virtnet_rings::memory::OwnedMemory;
 use virtnet_rings::spec::net::*;
 
+use super::slots::Slots;
 use super::{Arrival, Copier, Port};
 use crate::counters::{BurstCounts, DropReason};
 use crate::frame::offload::{Refusal, Work, Workshop};
 use crate::frame::{FRAME_LEN_MAX, FRAME_LEN_MIN, Frame};
 use crate::window::Window;
 
-const SLOT_SIZE_BYTES: usize = (FRAME_LEN_MAX as usize).next_multiple_of(64);
 const HEADER: usize = NET_HEADER_SIZE_BYTES;
 /// An interface that had nothing is not asked again for so long: asking is a system call.
 const LOOK_AGAIN_NS: u64 = 5_000;
@@ -90,9 +88,7 @@ pub struct Tap {
     queue: OwnedFd,
     /// One frame with its header, on its way to or from the kernel.
     buffer: Box<[u8]>,
-    /// Where frames from the kernel lie until they are released.
-    slots: OwnedMemory,
-    free: Vec<u16>,
+    slots: Slots,
     quiet_until_ns: u64,
     takes: u64,
     workshop: Workshop,
@@ -120,9 +116,6 @@ impl TapDrops {
 }
 
 impl Tap {
-    /// How many frames from the interface can be lent at once.
-    pub const SLOTS: usize = 64;
-
     /// A queue of the interface for each of `pairs` queue pairs, and the interface as it is to be.
     ///
     /// # Errors
@@ -137,10 +130,7 @@ impl Tap {
         Self {
             queue,
             buffer: vec![0; HEADER + FRAME_LEN_MAX as usize].into(),
-            slots: OwnedMemory::new(Self::SLOTS * SLOT_SIZE_BYTES),
-            // The slot used last is the next to be used again: its lines are warm, and those never needed stay
-            // untouched.
-            free: (0..Self::SLOTS as u16).rev().collect(),
+            slots: Slots::default(),
             quiet_until_ns: 0,
             takes,
             workshop: Workshop::default(),
@@ -197,7 +187,7 @@ impl Tap {
     /// How many frames can be taken: what the interface has is known when it is read.
     #[inline]
     pub fn waiting(&self, now_ns: u64) -> usize {
-        if now_ns < self.quiet_until_ns || self.gone { 0 } else { self.free.len() }
+        if now_ns < self.quiet_until_ns || self.gone { 0 } else { self.slots.free() }
     }
 
     /// The next frame that waits at the interface, with its slot as its ticket.
@@ -217,16 +207,7 @@ impl Tap {
             if bytes.len() < FRAME_LEN_MIN as usize {
                 continue;
             }
-            let slot = self.free.pop()?;
-            let span = self.slots.span(usize::from(slot) * SLOT_SIZE_BYTES, bytes.len());
-            span.write(bytes);
-            return Some(Frame {
-                parts: Parts::one(span),
-                len_bytes: bytes.len() as u32,
-                header: *header,
-                ticket: u32::from(slot),
-                ..Frame::default()
-            });
+            return self.slots.lay(*header, &[bytes]);
         }
         None
     }
@@ -239,8 +220,7 @@ impl Tap {
     /// Takes back a slot that [`Tap::take_frame`] lent.
     #[inline]
     pub fn take_back(&mut self, slot: u16) {
-        debug_assert!(!self.free.contains(&slot));
-        self.free.push(slot);
+        self.slots.take_back(slot);
     }
 }
 
@@ -305,6 +285,8 @@ impl Port for Tap {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    use virtnet_rings::Parts;
+    use virtnet_rings::memory::OwnedMemory;
 
     use super::*;
     use crate::frame::offload::TO_GUEST;

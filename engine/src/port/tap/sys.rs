@@ -110,16 +110,21 @@ pub fn set_offload(tun: &OwnedFd, flags: u32) -> io::Result<()> {
     Ok(unsafe { ioctl(tun, IntegerSetter::<TUNSETOFFLOAD>::new_usize(flags as usize)) }?)
 }
 
-/// Brings an interface up; any socket will do. One that is up is left alone: others may not set what they may use.
-pub fn set_up(socket: impl AsFd, name: &InterfaceName) -> io::Result<()> {
+/// An interface's flags: `IFF_*`; any socket will do.
+pub fn flags(socket: impl AsFd, name: &InterfaceName) -> io::Result<i32> {
     let mut request = InterfaceRequest::new(name);
     // SAFETY: SIOCGIFFLAGS reads and writes a `struct ifreq`.
-    unsafe { ioctl(&socket, Updater::<SIOCGIFFLAGS, _>::new(&mut request)) }?;
-    let flags = i16::from_ne_bytes([request.value[0], request.value[1]]);
-    if flags & libc::IFF_UP as i16 != 0 {
+    unsafe { ioctl(socket, Updater::<SIOCGIFFLAGS, _>::new(&mut request)) }?;
+    Ok(u16::from_ne_bytes([request.value[0], request.value[1]]).into())
+}
+
+/// Brings an interface up; any socket will do. One that is up is left alone: others may not set what they may use.
+pub fn set_up(socket: impl AsFd, name: &InterfaceName) -> io::Result<()> {
+    let flags = flags(&socket, name)?;
+    if flags & libc::IFF_UP != 0 {
         return Ok(());
     }
-    let request = InterfaceRequest::new(name).with(&(flags | libc::IFF_UP as i16).to_ne_bytes());
+    let request = InterfaceRequest::new(name).with(&((flags | libc::IFF_UP) as u16).to_ne_bytes());
     // SAFETY: SIOCSIFFLAGS reads a `struct ifreq`.
     Ok(unsafe { ioctl(&socket, Setter::<SIOCSIFFLAGS, _>::new(request)) }?)
 }

@@ -1,0 +1,103 @@
+//! The switch, and its ways out.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{schema, value};
+
+/// The in-process switch.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Switch {
+    /// Interfaces that are ports of the switch, too.
+    #[serde(default, deserialize_with = "value::objects")]
+    pub uplinks: Vec<Uplink>,
+}
+
+/// A way out of the switch.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "Keys")]
+pub struct Uplink {
+    /// What it is.
+    pub wire: Wire,
+    /// The RDMA device whose port it is; empty until the configuration is settled.
+    pub ib_dev: String,
+}
+
+/// An interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// A TAP netdev of ours.
+    Tap {
+        /// Its name.
+        name: String,
+        /// Whether checksums and cutting are left to those who take frames there.
+        offload: bool,
+    },
+    /// A netdev that is there.
+    Netdev(String),
+}
+
+impl Wire {
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Tap { name, .. } | Self::Netdev(name) => name,
+        }
+    }
+}
+
+/// A way out of the switch, as it is written: one of `tap` and `netdev`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Keys {
+    /// The name of a TAP, made if it is not there.
+    #[serde(default, deserialize_with = "value::optional_netdev")]
+    #[schemars(with = "schema::Netdev")]
+    tap: Option<String>,
+    /// The name of a netdev that is there.
+    #[serde(default, deserialize_with = "value::optional_netdev")]
+    #[schemars(with = "schema::Netdev")]
+    netdev: Option<String>,
+    /// Whether checksums and cutting are left to those who take frames at the TAP.
+    #[serde(default, deserialize_with = "value::given")]
+    #[schemars(with = "bool")]
+    offload: Option<bool>,
+    /// The RDMA device whose port it is; without it, the first uplink is the first port's and so on, under LAG the first two are
+    /// both ports'.
+    #[serde(default, deserialize_with = "value::ib_device")]
+    #[schemars(with = "schema::IbDevice")]
+    ib_dev: String,
+}
+
+impl JsonSchema for Uplink {
+    fn schema_name() -> Cow<'static, str> {
+        "Uplink".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = Keys::json_schema(generator);
+        schema.insert("oneOf".into(), json!([{ "required": ["tap"] }, { "required": ["netdev"] }]));
+        schema
+    }
+}
+
+impl TryFrom<Keys> for Uplink {
+    type Error = String;
+
+    fn try_from(Keys { tap, netdev, offload, ib_dev }: Keys) -> Result<Self, String> {
+        let wire = match (tap, netdev) {
+            (Some(name), None) => Wire::Tap { name, offload: offload.unwrap_or(true) },
+            (None, Some(name)) if offload.is_none() => Wire::Netdev(name),
+            (None, Some(name)) => return Err(format!("offload is given for netdev {name:?}: it is for a tap")),
+            (None, None) => return Err("an uplink without an interface: one of tap, netdev is needed".into()),
+            (Some(tap), Some(netdev)) => {
+                return Err(format!("tap {tap:?} and netdev {netdev:?} are one uplink: one of them is allowed"));
+            }
+        };
+        Ok(Self { wire, ib_dev })
+    }
+}

@@ -1,0 +1,149 @@
+//! What an uplink is made of: a queue of an interface of the host, of whichever kind, and what tells control about its link.
+
+use std::os::fd::BorrowedFd;
+
+use crate::counters::{BurstCounts, DropReason};
+use crate::engine::EngineError;
+use crate::frame::Frame;
+use crate::port::netdev::{self, Netdev};
+use crate::port::slots::Slots;
+use crate::port::tap::{self, Tap, TapConfig};
+
+/// An interface to be opened.
+#[derive(Clone, Debug)]
+pub enum WireConfig {
+    /// [`crate::port::tap`].
+    Tap(TapConfig),
+    /// [`crate::port::netdev`]: one of this name that is there already. It has one queue.
+    Netdev(String),
+}
+
+/// One queue of an interface.
+#[derive(Debug)]
+pub enum Wire {
+    /// [`crate::port::tap`].
+    Tap(Tap),
+    /// [`crate::port::netdev`].
+    Netdev(Box<Netdev>),
+}
+
+/// What tells about an interface's link.
+#[derive(Debug)]
+pub enum Probe {
+    /// [`crate::port::tap`].
+    Tap(tap::Probe),
+    /// [`crate::port::netdev`].
+    Netdev(netdev::Probe),
+}
+
+/// What an interface is good for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// What is sent leaves.
+    Up,
+    /// It is set down, or has no carrier.
+    Down,
+    /// Somebody has deleted it.
+    Gone,
+}
+
+impl WireConfig {
+    /// Its queues, and what tells about its link.
+    ///
+    /// # Errors
+    /// What the system objects to.
+    pub fn open(&self, queues: u16) -> Result<(Vec<Wire>, Probe), EngineError> {
+        Ok(match self {
+            Self::Tap(config) => {
+                let taps = Tap::open(config, queues)?.into_iter().map(Wire::Tap).collect();
+                (taps, Probe::Tap(config.interface.probe()?))
+            }
+            Self::Netdev(_) if queues != 1 => return Err(EngineError::Queues { found: queues }),
+            Self::Netdev(name) => {
+                let (netdev, probe) = Netdev::open(name)?;
+                (vec![Wire::Netdev(netdev.into())], Probe::Netdev(probe))
+            }
+        })
+    }
+}
+
+impl Wire {
+    /// How many frames from the interface can be lent at once.
+    pub const SLOTS: usize = Slots::COUNT;
+
+    /// The next frame that waits at the interface, with its slot as its ticket.
+    #[inline]
+    pub fn take_frame(&mut self, now_ns: u64, counts: &mut BurstCounts) -> Option<Frame> {
+        match self {
+            Self::Tap(tap) => tap.take_frame(now_ns),
+            Self::Netdev(netdev) => netdev.take_frame(now_ns, counts),
+        }
+    }
+
+    /// Whether frames that nobody will call for wait to be taken.
+    pub fn has_taken(&self) -> bool {
+        match self {
+            Self::Tap(_) => false,
+            Self::Netdev(netdev) => netdev.has_taken(),
+        }
+    }
+
+    /// Takes back a slot that [`Self::take_frame`] lent.
+    #[inline]
+    pub fn take_back(&mut self, slot: u16) {
+        match self {
+            Self::Tap(tap) => tap.take_back(slot),
+            Self::Netdev(netdev) => netdev.take_back(slot),
+        }
+    }
+
+    /// Sends a frame, at the latest with [`Self::flush`], and counts what becomes of it.
+    #[inline]
+    pub fn transmit(&mut self, frame: &Frame, counts: &mut BurstCounts) {
+        match self {
+            Self::Tap(tap) => match tap.transmit(frame) {
+                Ok(()) => counts.frame(frame.len_bytes),
+                Err(reason) => counts.drop(reason, 1),
+            },
+            Self::Netdev(netdev) => netdev.transmit(frame, counts),
+        }
+    }
+
+    /// The end of a burst.
+    #[inline]
+    pub fn flush(&mut self, counts: &mut BurstCounts) {
+        match self {
+            Self::Tap(_) => {}
+            Self::Netdev(netdev) => netdev.flush(counts),
+        }
+    }
+
+    /// Sends a frame that asks for nothing and is no longer than frames are, at once and uncounted.
+    ///
+    /// # Errors
+    /// Why it was not taken.
+    pub fn transmit_bytes(&mut self, frame: &[u8]) -> Result<(), DropReason> {
+        match self {
+            Self::Tap(tap) => tap.transmit_bytes(frame),
+            Self::Netdev(netdev) => netdev.transmit_bytes(frame),
+        }
+    }
+
+    /// Readable when frames wait; `None` when none will come any more.
+    pub fn door(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Tap(tap) => tap.door(),
+            Self::Netdev(netdev) => Some(netdev.door()),
+        }
+    }
+}
+
+impl Probe {
+    /// How it is now: a few system calls.
+    pub fn look(&mut self) -> LinkState {
+        match self {
+            Self::Tap(probe) => probe.look(),
+            Self::Netdev(probe) => probe.look(),
+        }
+    }
+}
