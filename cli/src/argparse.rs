@@ -2,6 +2,7 @@
 //!
 //! `-qp` is one option, not `-q` and `p`, where there is an option of that name; whole words only, `-qp=4` included. What
 //! an option before it takes as its value is left as it is. Long options may be abbreviated while that means only one.
+//! Lines copied from the product's guides have dashes that a typesetter has made of hyphens.
 
 use std::ffi::OsString;
 
@@ -38,11 +39,12 @@ pub fn read(command: &Command, words: impl IntoIterator<Item = OsString>) -> Rea
     let mut is_over = false;
     let mut rewritten = Vec::new();
     for word in words {
-        let text = word.to_str().unwrap_or_default();
         if std::mem::take(&mut is_value) || is_over {
             rewritten.push(word);
             continue;
         }
+        let word = hyphenated(word);
+        let text = word.to_str().unwrap_or_default();
         let option = text.strip_prefix('-').filter(|option| !option.is_empty());
         let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
         match (option, long_named(level, name)) {
@@ -77,6 +79,14 @@ impl<'a> Reading<'a> {
             letter.and_then(|letter| arguments.find(|arg| arg.get_short().is_some_and(|it| letter == it.to_string())));
         options.splice(0..0, alone.map(|arg| (begin.to_owned(), arg)));
         options
+    }
+}
+
+/// The word with a hyphen where it begins with an en dash.
+fn hyphenated(word: OsString) -> OsString {
+    match word.to_str().and_then(|text| text.strip_prefix('\u{2013}')) {
+        Some(rest) => format!("-{rest}").into(),
+        None => word,
     }
 }
 
@@ -153,6 +163,15 @@ mod tests {
         assert_eq!(rewritten(&["modify", "device", "--spe", "-dim"])[2..], ["--speed", "-dim"]);
         assert_eq!(rewritten(&["--echo", "hotplug", "-l", "-qp"])[3], "--max_queue_pairs");
         assert_eq!(rewritten(&["--run-dir", "-qp", "hotplug", "-qp"])[1..], ["-qp", "hotplug", "--max_queue_pairs"]);
+    }
+
+    #[test]
+    fn a_dash_of_a_typesetters_is_a_hyphen_where_an_option_begins() {
+        assert_eq!(rewritten(&["query", "–p", "0", "–dc"])[1], "-p");
+        assert_eq!(
+            rewritten(&["modify", "–p", "–1", "device", "–qp", "2"])[1..],
+            ["-p", "–1", "device", "--max_queue_pairs", "2"]
+        );
     }
 
     fn offered(words: &[&str], begin: &str) -> Vec<String> {
