@@ -10,11 +10,20 @@ use crate::refusal::{Code, Refusal};
 use crate::rpc::Params;
 use crate::service::Service;
 
+/// Options of the product's that mean nothing here, and why.
+const MEANINGLESS: [(&str, &str); 2] = [
+    ("rx_dma_q_num", "there are no DMA queues, the worker of a queue pair copies its frames"),
+    ("host_awareness", "no host enumerates PCI, a front end is there or is not"),
+];
+
 /// Reads parameters.
 ///
 /// # Errors
 /// [`Code::NotSupported`] for a key that is not known, [`Code::InvalidArgument`] for a value: what was found, what is allowed.
 pub fn read<T: DeserializeOwned>(params: Params) -> Result<T, Refusal> {
+    if let Some((key, why)) = MEANINGLESS.iter().find(|(key, _)| params.contains_key(*key)) {
+        return Err(Code::NotSupported.because(format!("{key}: {why}")));
+    }
     serde_json::from_value(Value::Object(params)).map_err(|error| {
         let text = error.to_string();
         let code = if text.starts_with("unknown field") { Code::NotSupported } else { Code::InvalidArgument };
