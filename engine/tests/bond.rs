@@ -5,6 +5,7 @@
 mod guest;
 mod namespace;
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use virtnet_engine::counters::{BurstCounts, DropReason};
@@ -38,6 +39,8 @@ impl Cable {
             }
             ip(&format!("link set {end} up"));
         }
+        wait_until_ready(name);
+        wait_until_ready(&format!("to-{name}"));
         Cable { end: Netdev::open(&format!("to-{name}")).unwrap().0, now_ns: 0 }
     }
 
@@ -52,6 +55,19 @@ impl Cable {
         frame.parts.read(&mut bytes);
         self.end.take_back(frame.ticket as u16);
         Some(bytes)
+    }
+}
+
+/// Until the kernel has noticed that the other end is up, it drops what is sent.
+fn wait_until_ready(interface: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    let is_ready = || {
+        let shown = Command::new("ip").args(["-o", "link", "show", interface]).output().unwrap().stdout;
+        let shown = String::from_utf8(shown).unwrap();
+        shown.contains("state UP") && shown.contains("qdisc noqueue")
+    };
+    while !is_ready() {
+        assert!(Instant::now() < deadline, "{interface} is not ready");
     }
 }
 
@@ -185,6 +201,7 @@ fn flows_share_the_members_and_follow_the_links() {
         }
         ip(&format!("link set {interface} up"));
         site.wait_for(member, LinkState::Up);
+        wait_until_ready(["m0", "m1"][member]);
         assert_eq!(site.members_of(STATION, number + 100), spread, "back where it was");
     }
 }
@@ -214,6 +231,7 @@ fn what_finds_no_link_is_counted_and_an_interface_that_returns_is_used_again() {
     ip("link set m1 up");
     site.wait_for(0, LinkState::Up);
     site.wait_for(1, LinkState::Up);
+    wait_until_ready("m1");
     assert_eq!(site.members_of(STATION, 3), spread);
     assert_eq!(site.drops(false, DropReason::PortError).iter().sum::<u64>(), FLOWS.into(), "and no more than that");
 }
