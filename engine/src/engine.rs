@@ -177,6 +177,10 @@ pub enum EngineError {
     /// The same, of one that was there already.
     #[error("netdev: {0}")]
     Netdev(#[from] NetdevError),
+    /// A port of DPDK's could not be opened.
+    #[cfg(feature = "dpdk")]
+    #[error("dpdk: {0}")]
+    Dpdk(#[from] dpdk_sys::Error),
     /// A worker did not answer.
     #[error("worker {worker} has not answered for {} s", REPLY_TIMEOUT.as_secs())]
     Silent {

@@ -118,7 +118,7 @@ impl Uplink {
     /// What it waits for, since it moves nothing.
     pub fn arm(&self) -> Wait {
         let is_quiet = self.window.is_empty() && !self.wire.has_taken();
-        if self.leaving || !is_quiet { Wait::Nothing } else { Wait::Call }
+        if self.leaving || !is_quiet { Wait::Nothing } else { self.wire.wait() }
     }
 
     /// The interface's door.

@@ -5,11 +5,14 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
+#include <rte_bus.h>
 #include <rte_cycles.h>
 #include <rte_dev.h>
+#include <rte_devargs.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
@@ -22,6 +25,7 @@
 static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
 static char log_text[64 * 1024];
 static size_t log_len;
+static bool log_aloud;
 
 static ssize_t log_write(void *cookie, const char *text, size_t len)
 {
@@ -37,6 +41,8 @@ static ssize_t log_write(void *cookie, const char *text, size_t len)
 	}
 	memcpy(log_text + log_len, text + len - kept, kept);
 	log_len += kept;
+	if (log_aloud)
+		fwrite(text, 1, len, stderr);
 	pthread_mutex_unlock(&log_lock);
 	return len;
 }
@@ -53,8 +59,10 @@ size_t shim_log_take(char *into, size_t room)
 
 /* The environment. */
 
-int shim_eal_start(int argc, char **argv)
+/* Says aloud what it logs, too, if it is to. */
+int shim_eal_start(int argc, char **argv, bool aloud)
 {
+	log_aloud = aloud;
 	cookie_io_functions_t functions = { .write = log_write };
 	FILE *stream = fopencookie(NULL, "w", functions);
 	if (stream == NULL)
@@ -90,6 +98,13 @@ int shim_pool_new(const char *name, unsigned int count, unsigned int cache, uint
 	return *pool == NULL ? -rte_errno : 0;
 }
 
+/* Where all of its buffers are home; otherwise it stays, for who still has some. */
+void shim_pool_free(struct rte_mempool *pool)
+{
+	if (rte_mempool_full(pool))
+		rte_mempool_free(pool);
+}
+
 unsigned int shim_pool_available(const struct rte_mempool *pool)
 {
 	return rte_mempool_avail_count(pool);
@@ -120,6 +135,19 @@ int shim_frame_set_len(struct rte_mbuf *frame, uint16_t len)
 	frame->data_len = len;
 	frame->pkt_len = len;
 	return 0;
+}
+
+/* The same, and where it lies then; NULL where it does not fit. */
+void *shim_frame_lay(struct rte_mbuf *frame, uint16_t len)
+{
+	return shim_frame_set_len(frame, len) == 0 ? rte_pktmbuf_mtod(frame, void *) : NULL;
+}
+
+/* Where a frame lies: as it is, or where it has several segments as a copy in `room`, NULL where that is too short. */
+const void *shim_frame_bytes(const struct rte_mbuf *frame, void *room, uint32_t room_len, uint32_t *len)
+{
+	*len = rte_pktmbuf_pkt_len(frame);
+	return *len <= room_len ? rte_pktmbuf_read(frame, 0, *len, room) : NULL;
 }
 
 /* Within the first segment. */
@@ -153,28 +181,57 @@ void shim_frames_copy(struct rte_mbuf **into, struct rte_mbuf **from, unsigned i
 
 /* Ports. */
 
-int shim_vdev_add(const char *name, const char *arguments, uint16_t *port)
+/* How many ports a device has; the last of them. */
+static unsigned int find_ports(const char *device, uint16_t *port)
 {
-	int error = rte_eal_hotplug_add("vdev", name, arguments);
+	uint16_t each;
+	unsigned int found = 0;
+	RTE_ETH_FOREACH_DEV(each) {
+		struct rte_eth_dev_info info;
+		if (rte_eth_dev_info_get(each, &info) == 0 && strcmp(rte_dev_name(info.device), device) == 0) {
+			*port = each;
+			found++;
+		}
+	}
+	return found;
+}
+
+/* A device of any bus that there is a driver for, by its devargs. */
+int shim_device_add(const char *devargs, uint16_t *port)
+{
+	struct rte_devargs parsed;
+	int error = rte_devargs_parse(&parsed, devargs);
 	if (error != 0)
-		return error < 0 ? error : -EINVAL;
-	error = rte_eth_dev_get_port_by_name(name, port);
+		return error;
+	/* DPDK says so, too, but not without harm to the device. */
+	error = find_ports(parsed.name, port) > 0 ? -EEXIST : rte_dev_probe(devargs);
+	if (error == 0 && find_ports(parsed.name, port) != 1) {
+		rte_eal_hotplug_remove(rte_bus_name(parsed.bus), parsed.name);
+		error = -ENODEV;
+	}
+	rte_devargs_reset(&parsed);
+	return error <= 0 ? error : -ENODEV;
+}
+
+int shim_device_remove(const char *devargs)
+{
+	struct rte_devargs parsed;
+	int error = rte_devargs_parse(&parsed, devargs);
 	if (error != 0)
-		rte_eal_hotplug_remove("vdev", name);
+		return error;
+	error = rte_eal_hotplug_remove(rte_bus_name(parsed.bus), parsed.name);
+	rte_devargs_reset(&parsed);
 	return error;
 }
 
-int shim_vdev_remove(const char *name)
-{
-	return rte_eal_hotplug_remove("vdev", name);
-}
-
-/* One queue each way. */
+/* One queue each way, of these sizes as far as the driver has them. */
 int shim_port_start(uint16_t port, uint16_t receive_size, uint16_t transmit_size, struct rte_mempool *pool)
 {
 	struct rte_eth_conf conf;
 	memset(&conf, 0, sizeof(conf));
 	int error = rte_eth_dev_configure(port, 1, 1, &conf);
+	if (error == 0)
+		error = rte_eth_dev_adjust_nb_rx_tx_desc(port, &receive_size, &transmit_size);
 	if (error == 0)
 		error = rte_eth_rx_queue_setup(port, 0, receive_size, SOCKET_ID_ANY, NULL, pool);
 	if (error == 0)
@@ -182,6 +239,19 @@ int shim_port_start(uint16_t port, uint16_t receive_size, uint16_t transmit_size
 	if (error == 0)
 		error = rte_eth_dev_start(port);
 	return error;
+}
+
+/* Whatever its address. A driver that cannot say so has nothing to choose from. */
+int shim_port_take_all(uint16_t port)
+{
+	int error = rte_eth_promiscuous_enable(port);
+	return error == -ENOTSUP ? 0 : error;
+}
+
+/* Whether the device has been taken out. */
+int shim_port_is_removed(uint16_t port)
+{
+	return rte_eth_dev_is_removed(port);
 }
 
 int shim_port_stop(uint16_t port)

@@ -23,6 +23,9 @@ pub struct Burst {
     frames: Vec<*mut Mbuf>,
 }
 
+// SAFETY: the frames are this one's alone, and their pools take them back from any thread.
+unsafe impl Send for Burst {}
+
 impl Burst {
     /// An empty one, for up to `room` frames.
     pub fn new(room: usize) -> Self {
@@ -84,6 +87,29 @@ impl Burst {
         if code == 0 { Ok(()) } else { Err(RoomError { offset: 0, len_bytes: len_bytes.into() }) }
     }
 
+    /// Gives a frame this length, and its bytes, of whatever content, to be written; `None` if it does not fit its buffer.
+    #[inline]
+    pub fn lay(&mut self, index: usize, len_bytes: usize) -> Option<&mut [u8]> {
+        let len = u16::try_from(len_bytes).ok()?;
+        // SAFETY: it is ours, and as long as that where the shim says where it lies.
+        unsafe {
+            let bytes = shim::shim_frame_lay(self.frames[index], len);
+            (!bytes.is_null()).then(|| std::slice::from_raw_parts_mut(bytes, len_bytes))
+        }
+    }
+
+    /// A frame's bytes where they lie, or put together in `room` where it lies in several buffers; `None` if it is longer than
+    /// that.
+    #[inline]
+    pub fn bytes<'a>(&'a self, index: usize, room: &'a mut [u8]) -> Option<&'a [u8]> {
+        let mut len = 0;
+        // SAFETY: it is ours as long as this is borrowed, and as long as the shim says. `room` is as long as is said.
+        unsafe {
+            let bytes = shim::shim_frame_bytes(self.frames[index], room.as_mut_ptr(), room.len() as u32, &mut len);
+            (!bytes.is_null()).then(|| std::slice::from_raw_parts(bytes, len as usize))
+        }
+    }
+
     /// Writes part of a frame.
     ///
     /// # Errors
@@ -131,13 +157,13 @@ impl Burst {
         }
     }
 
-    /// Has `transmit(frames, count)` take as many of the first as it returns. Returns how many that were.
+    /// Has `transmit(frames, count)` take as many of the first `count` as it returns. Returns how many that were.
     ///
     /// # Safety
     /// What it returns is how many it has taken: those are its own from then on.
     #[inline]
-    pub(crate) unsafe fn transmit(&mut self, transmit: impl FnOnce(*mut *mut Mbuf, u16) -> u16) -> usize {
-        let count = self.frames.len().min(u16::MAX.into());
+    pub(crate) unsafe fn transmit(&mut self, count: usize, transmit: impl FnOnce(*mut *mut Mbuf, u16) -> u16) -> usize {
+        let count = count.min(self.frames.len()).min(u16::MAX.into());
         let taken = usize::from(transmit(self.frames.as_mut_ptr(), count as u16)).min(count);
         self.frames.drain(..taken);
         taken

@@ -9,6 +9,9 @@ pub enum Error {
     /// It starts once in a process, and cannot be started again, even if it failed.
     #[error("DPDK has been started in this process before; it can be only once")]
     Started,
+    /// It did not start, and cannot be started again.
+    #[error("DPDK did not start before, and starts only once in a process")]
+    Failed,
     /// A name or an argument holds a zero.
     #[error("a text for DPDK with a zero in it: {0}")]
     Text(#[from] NulError),

@@ -1,5 +1,5 @@
-//! DPDK, as much of it as is used here: the environment, pools, frames (mbufs) in bursts, and Ethernet ports that are virtual
-//! devices. The only crate that calls it; what is public here is safe.
+//! DPDK, as much of it as is used here: the environment, pools, frames (mbufs) in bursts, and Ethernet ports.
+//! The only crate that calls it; what is public here is safe.
 //!
 //! A C shim stands between: no struct of DPDK's is touched from Rust, nothing is generated, and the same source serves every
 //! version from 22.11 on. Without the feature `dpdk` the crate is empty.
@@ -8,6 +8,7 @@
 mod burst;
 mod eal;
 mod error;
+mod interface;
 mod pool;
 mod port;
 mod shim;
@@ -15,5 +16,6 @@ mod shim;
 pub use burst::{Burst, RoomError};
 pub use eal::Eal;
 pub use error::Error;
+pub use interface::{Interface, Link};
 pub use pool::{Pool, PoolOptions};
 pub use port::{Counters, Port, PortOptions};

@@ -35,6 +35,11 @@ impl Pool {
     /// # Errors
     /// There is no memory, or the name is taken.
     pub fn new(_eal: &Eal, name: &str, options: PoolOptions) -> Result<Self, Error> {
+        Self::make(name, options)
+    }
+
+    /// The same; DPDK is started.
+    pub(crate) fn make(name: &str, options: PoolOptions) -> Result<Self, Error> {
         let text = CString::new(name)?;
         let PoolOptions { buffers, cache, room_bytes } = options;
         let mut mempool = std::ptr::null_mut();
@@ -50,6 +55,15 @@ impl Pool {
     pub fn available(&self) -> u32 {
         // SAFETY: pools stay.
         unsafe { shim::shim_pool_available(self.mempool.as_ptr()) }
+    }
+
+    /// Ends it, if all its buffers are home; otherwise it stays.
+    ///
+    /// # Safety
+    /// Nobody uses it any more but for giving back what is not.
+    pub(crate) unsafe fn end(self) {
+        // SAFETY: it is there, and nobody's any more where it goes.
+        unsafe { shim::shim_pool_free(self.as_ptr()) }
     }
 
     pub(crate) fn as_ptr(self) -> *mut Mempool {

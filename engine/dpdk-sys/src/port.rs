@@ -1,4 +1,5 @@
-//! Ethernet ports that are virtual devices: `net_virtio_user`, `net_vhost`, and whatever else needs no hardware.
+//! Ethernet ports, and those of them that are virtual devices of one thread: `net_virtio_user`, `net_vhost`, and whatever else needs
+//! no hardware.
 
 // UNSAFETY: calls of the shim.
 #![expect(unsafe_code)]
@@ -38,11 +39,72 @@ pub struct Counters {
     pub errors: u64,
 }
 
-/// A virtual device with a queue each way, started. It is taken away when this is dropped.
+/// A device with a queue each way, started. It is taken away when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Device {
+    devargs: CString,
+    port: u16,
+}
+
+impl Device {
+    /// Makes or takes the device and starts it; DPDK is started.
+    pub(crate) fn open(devargs: &str, queue_size: u16, pool: Pool) -> Result<Self, Error> {
+        let text = CString::new(devargs)?;
+        let mut port = 0;
+        // SAFETY: a text that ends with a zero, a place for the number, and DPDK is started.
+        match unsafe { shim::shim_device_add(text.as_ptr(), &mut port) } {
+            0 => {}
+            code => return Err(Error::refused(format!("making {devargs}"), code)),
+        }
+        let device = Device { devargs: text, port };
+        // SAFETY: the port is there, and its pool stays as long as it has buffers of it.
+        match unsafe { shim::shim_port_start(port, queue_size, queue_size, pool.as_ptr()) } {
+            0 => Ok(device),
+            code => Err(Error::refused(format!("starting {devargs}"), code)),
+        }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        // SAFETY: the port is there as long as this is.
+        unsafe { shim::shim_port_link_is_up(self.port) == 1 }
+    }
+
+    /// # Safety
+    /// Nobody else uses its receive queue at the same time.
+    #[inline]
+    pub(crate) unsafe fn receive(&self, burst: &mut Burst) -> usize {
+        // SAFETY: the port is started, only the caller uses its queue, and it hands over what it says it does.
+        unsafe { burst.receive(|frames, room| shim::shim_port_receive(self.port, frames, room)) }
+    }
+
+    /// # Safety
+    /// Nobody else uses its transmit queue at the same time.
+    #[inline]
+    pub(crate) unsafe fn transmit(&self, burst: &mut Burst, count: usize) -> usize {
+        // SAFETY: the port is started, only the caller uses its queue, and it takes over what it says it does.
+        unsafe { burst.transmit(count, |frames, count| shim::shim_port_transmit(self.port, frames, count)) }
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // Nobody can be told. A port that does not stop is not used any more, either.
+        // SAFETY: the port is there, and nobody uses it after this.
+        unsafe {
+            shim::shim_port_stop(self.port);
+            shim::shim_device_remove(self.devargs.as_ptr());
+        }
+    }
+}
+
+/// A virtual device of the thread that made it. It is taken away when this is dropped.
 #[derive(Debug)]
 pub struct Port {
-    name: CString,
-    number: u16,
+    device: Device,
     _of_this_thread: PhantomData<*const ()>,
 }
 
@@ -52,26 +114,13 @@ impl Port {
     /// # Errors
     /// What DPDK objects to; nothing is left of it then.
     pub fn new(_eal: &Eal, name: &str, arguments: &str, options: PortOptions) -> Result<Self, Error> {
-        let PortOptions { queue_size, pool } = options;
-        let (text, list) = (CString::new(name)?, CString::new(arguments)?);
-        let mut number = 0;
-        // SAFETY: two texts that end with a zero, a place for the number, and DPDK is started.
-        match unsafe { shim::shim_vdev_add(text.as_ptr(), list.as_ptr(), &mut number) } {
-            0 => {}
-            code => return Err(Error::refused(format!("making {name},{arguments}"), code)),
-        }
-        let port = Port { name: text, number, _of_this_thread: PhantomData };
-        // SAFETY: the port is there, and pools stay.
-        match unsafe { shim::shim_port_start(number, queue_size, queue_size, pool.as_ptr()) } {
-            0 => Ok(port),
-            code => Err(Error::refused(format!("starting {name},{arguments}"), code)),
-        }
+        let device = Device::open(&format!("{name},{arguments}"), options.queue_size, options.pool)?;
+        Ok(Port { device, _of_this_thread: PhantomData })
     }
 
     /// Whether its link is up: whether there is somebody at its other end.
     pub fn is_up(&self) -> bool {
-        // SAFETY: the port is there as long as this is.
-        unsafe { shim::shim_port_link_is_up(self.number) == 1 }
+        self.device.is_up()
     }
 
     /// What it has counted.
@@ -81,9 +130,9 @@ impl Port {
     pub fn counters(&self) -> Result<Counters, Error> {
         let mut found = [0; 6];
         // SAFETY: the port is there, and so is room for six numbers.
-        match unsafe { shim::shim_port_counters(self.number, found.as_mut_ptr()) } {
+        match unsafe { shim::shim_port_counters(self.device.port, found.as_mut_ptr()) } {
             0 => {}
-            code => return Err(Error::refused(format!("counters of {}", self.name.to_string_lossy()), code)),
+            code => return Err(Error::refused(format!("counters of {}", self.device.devargs.to_string_lossy()), code)),
         }
         let [received, received_bytes, transmitted, transmitted_bytes, missed, errors] = found;
         Ok(Counters { received, received_bytes, transmitted, transmitted_bytes, missed, errors })
@@ -92,25 +141,15 @@ impl Port {
     /// Receives as many frames as have come and there is room for. Returns how many that were.
     #[inline]
     pub fn receive(&mut self, burst: &mut Burst) -> usize {
-        // SAFETY: the port is started, only we use its queue, and it hands over what it says it does.
-        unsafe { burst.receive(|frames, room| shim::shim_port_receive(self.number, frames, room)) }
+        // SAFETY: the device is ours alone.
+        unsafe { self.device.receive(burst) }
     }
 
     /// Transmits the first frames of a burst, as many as there is room for now; the others stay. Returns how many went.
     #[inline]
     pub fn transmit(&mut self, burst: &mut Burst) -> usize {
-        // SAFETY: the port is started, only we use its queue, and it takes over what it says it does.
-        unsafe { burst.transmit(|frames, count| shim::shim_port_transmit(self.number, frames, count)) }
-    }
-}
-
-impl Drop for Port {
-    fn drop(&mut self) {
-        // Nobody can be told. A port that does not stop is not used any more, either.
-        // SAFETY: the port is there, and nobody uses it after this.
-        unsafe {
-            shim::shim_port_stop(self.number);
-            shim::shim_vdev_remove(self.name.as_ptr());
-        }
+        let count = burst.len();
+        // SAFETY: the device is ours alone.
+        unsafe { self.device.transmit(burst, count) }
     }
 }

@@ -22,7 +22,7 @@ pub struct Mempool {
 
 unsafe extern "C" {
     pub fn shim_log_take(into: *mut u8, room: usize) -> usize;
-    pub fn shim_eal_start(argc: c_int, argv: *mut *mut c_char) -> c_int;
+    pub fn shim_eal_start(argc: c_int, argv: *mut *mut c_char, aloud: bool) -> c_int;
     pub safe fn shim_version() -> *const c_char;
     pub safe fn shim_cycles() -> u64;
     pub safe fn shim_cycles_per_second() -> u64;
@@ -34,6 +34,7 @@ unsafe extern "C" {
         room: u16,
         pool: *mut *mut Mempool,
     ) -> c_int;
+    pub fn shim_pool_free(pool: *mut Mempool);
     pub fn shim_pool_available(pool: *const Mempool) -> c_uint;
 
     pub fn shim_frames_alloc(pool: *mut Mempool, frames: *mut *mut Mbuf, count: c_uint) -> c_int;
@@ -41,12 +42,16 @@ unsafe extern "C" {
     pub fn shim_frames_copy(into: *mut *mut Mbuf, from: *mut *mut Mbuf, count: c_uint);
     pub fn shim_frame_len(frame: *const Mbuf) -> u32;
     pub fn shim_frame_set_len(frame: *mut Mbuf, len: u16) -> c_int;
+    pub fn shim_frame_lay(frame: *mut Mbuf, len: u16) -> *mut u8;
+    pub fn shim_frame_bytes(frame: *const Mbuf, room: *mut u8, room_len: u32, len: *mut u32) -> *const u8;
     pub fn shim_frame_write(frame: *mut Mbuf, offset: u16, from: *const c_void, len: u16) -> c_int;
     pub fn shim_frame_read(frame: *const Mbuf, offset: u32, into: *mut c_void, len: u32) -> c_int;
 
-    pub fn shim_vdev_add(name: *const c_char, arguments: *const c_char, port: *mut u16) -> c_int;
-    pub fn shim_vdev_remove(name: *const c_char) -> c_int;
+    pub fn shim_device_add(devargs: *const c_char, port: *mut u16) -> c_int;
+    pub fn shim_device_remove(devargs: *const c_char) -> c_int;
     pub fn shim_port_start(port: u16, receive_size: u16, transmit_size: u16, pool: *mut Mempool) -> c_int;
+    pub fn shim_port_take_all(port: u16) -> c_int;
+    pub fn shim_port_is_removed(port: u16) -> c_int;
     pub fn shim_port_stop(port: u16) -> c_int;
     pub fn shim_port_link_is_up(port: u16) -> c_int;
     pub fn shim_port_counters(port: u16, counters: *mut u64) -> c_int;

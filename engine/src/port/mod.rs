@@ -1,5 +1,7 @@
 //! A port: the wire's end of a queue pair, the SF's two queues.
 
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 pub mod loopback;
 pub mod netdev;
 pub mod pcap;

@@ -5,9 +5,12 @@ use std::os::fd::BorrowedFd;
 use crate::counters::{BurstCounts, DropReason};
 use crate::engine::EngineError;
 use crate::frame::Frame;
+#[cfg(feature = "dpdk")]
+use crate::port::dpdk::{self, Dpdk};
 use crate::port::netdev::{self, Netdev};
 use crate::port::slots::Slots;
 use crate::port::tap::{self, Tap, TapConfig};
+use crate::roster::Wait;
 
 /// An interface to be opened.
 #[derive(Clone, Debug)]
@@ -16,6 +19,9 @@ pub enum WireConfig {
     Tap(TapConfig),
     /// [`crate::port::netdev`]: one of this name that is there already. It has one queue.
     Netdev(String),
+    /// [`crate::port::dpdk`]: the port of the device with these devargs. It has one queue.
+    #[cfg(feature = "dpdk")]
+    Dpdk(String),
 }
 
 /// One queue of an interface.
@@ -25,6 +31,9 @@ pub enum Wire {
     Tap(Tap),
     /// [`crate::port::netdev`].
     Netdev(Box<Netdev>),
+    /// [`crate::port::dpdk`].
+    #[cfg(feature = "dpdk")]
+    Dpdk(Box<Dpdk>),
 }
 
 /// What tells about an interface's link.
@@ -34,6 +43,9 @@ pub enum Probe {
     Tap(tap::Probe),
     /// [`crate::port::netdev`].
     Netdev(netdev::Probe),
+    /// [`crate::port::dpdk`].
+    #[cfg(feature = "dpdk")]
+    Dpdk(dpdk::Probe),
 }
 
 /// What an interface is good for now.
@@ -58,10 +70,15 @@ impl WireConfig {
                 let taps = Tap::open(config, queues)?.into_iter().map(Wire::Tap).collect();
                 (taps, Probe::Tap(config.interface.probe()?))
             }
-            Self::Netdev(_) if queues != 1 => return Err(EngineError::Queues { found: queues }),
+            _ if queues != 1 => return Err(EngineError::Queues { found: queues }),
             Self::Netdev(name) => {
                 let (netdev, probe) = Netdev::open(name)?;
                 (vec![Wire::Netdev(netdev.into())], Probe::Netdev(probe))
+            }
+            #[cfg(feature = "dpdk")]
+            Self::Dpdk(devargs) => {
+                let (dpdk, probe) = Dpdk::open(devargs)?;
+                (vec![Wire::Dpdk(dpdk.into())], Probe::Dpdk(probe))
             }
         })
     }
@@ -77,6 +94,8 @@ impl Wire {
         match self {
             Self::Tap(tap) => tap.take_frame(now_ns),
             Self::Netdev(netdev) => netdev.take_frame(now_ns, counts),
+            #[cfg(feature = "dpdk")]
+            Self::Dpdk(dpdk) => dpdk.take_frame(counts),
         }
     }
 
@@ -85,6 +104,8 @@ impl Wire {
         match self {
             Self::Tap(_) => false,
             Self::Netdev(netdev) => netdev.has_taken(),
+            #[cfg(feature = "dpdk")]
+            Self::Dpdk(dpdk) => dpdk.has_taken(),
         }
     }
 
@@ -94,6 +115,8 @@ impl Wire {
         match self {
             Self::Tap(tap) => tap.take_back(slot),
             Self::Netdev(netdev) => netdev.take_back(slot),
+            #[cfg(feature = "dpdk")]
+            Self::Dpdk(dpdk) => dpdk.take_back(slot),
         }
     }
 
@@ -106,6 +129,8 @@ impl Wire {
                 Err(reason) => counts.drop(reason, 1),
             },
             Self::Netdev(netdev) => netdev.transmit(frame, counts),
+            #[cfg(feature = "dpdk")]
+            Self::Dpdk(dpdk) => dpdk.transmit(frame, counts),
         }
     }
 
@@ -115,6 +140,8 @@ impl Wire {
         match self {
             Self::Tap(_) => {}
             Self::Netdev(netdev) => netdev.flush(counts),
+            #[cfg(feature = "dpdk")]
+            Self::Dpdk(dpdk) => dpdk.flush(counts),
         }
     }
 
@@ -126,14 +153,27 @@ impl Wire {
         match self {
             Self::Tap(tap) => tap.transmit_bytes(frame),
             Self::Netdev(netdev) => netdev.transmit_bytes(frame),
+            #[cfg(feature = "dpdk")]
+            Self::Dpdk(dpdk) => dpdk.transmit_bytes(frame),
         }
     }
 
-    /// Readable when frames wait; `None` when none will come any more.
+    /// What tells that frames wait.
+    pub fn wait(&self) -> Wait {
+        match self {
+            Self::Tap(_) | Self::Netdev(_) => Wait::Call,
+            #[cfg(feature = "dpdk")]
+            Self::Dpdk(_) => Wait::Look,
+        }
+    }
+
+    /// Readable when frames wait; `None` when nobody calls for them, or none will come any more.
     pub fn door(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Tap(tap) => tap.door(),
             Self::Netdev(netdev) => Some(netdev.door()),
+            #[cfg(feature = "dpdk")]
+            Self::Dpdk(_) => None,
         }
     }
 }
@@ -144,6 +184,8 @@ impl Probe {
         match self {
             Self::Tap(probe) => probe.look(),
             Self::Netdev(probe) => probe.look(),
+            #[cfg(feature = "dpdk")]
+            Self::Dpdk(probe) => probe.look(),
         }
     }
 }
