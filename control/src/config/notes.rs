@@ -1,6 +1,6 @@
 //! What was asked for and is not done.
 
-use super::{Config, SfPort};
+use super::{Config, SfPort, Wire};
 use crate::class::Class;
 use crate::device::features::SUPPORTED;
 
@@ -44,6 +44,10 @@ impl Config {
             notes.push(
                 "packed_vq and mrg_rxbuf are both 1: the product does not allow this, here both are offered".into(),
             );
+        }
+        if cfg!(not(feature = "dpdk")) && self.switch.uplinks.iter().any(|uplink| matches!(uplink.wire, Wire::Dpdk(_)))
+        {
+            notes.push(format!("switch.uplinks has dpdk, and {}", Wire::WITHOUT_DPDK));
         }
         let (device, allowed) = (&self.ib_dev_for_static_pf, self.ib_devices());
         if !allowed.contains(&device.as_str()) {

@@ -45,6 +45,8 @@ pub struct QueueSize;
 pub struct IbDevice;
 /// The name of a netdev.
 pub struct Netdev;
+/// A DPDK device and its arguments.
+pub struct Devargs;
 /// The name of a device.
 pub struct Name;
 /// A path.
@@ -82,6 +84,7 @@ schemas! {
     QueueSize {"enum": [4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768]}
     IbDevice {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,63}$"}
     Netdev {"type": "string", "pattern": "^[!-$&-.0-9;-~]{1,15}$"}
+    Devargs {"type": "string", "pattern": "^[!-+--~]{1,63}(,[!-~]*)?$", "maxLength": 1023}
     Name {"type": "string", "minLength": 1, "maxLength": 64}
     FilePath {"type": "string", "minLength": 1}
     Octal {"type": "string", "pattern": "^0*[67][0-7]{2}$"}

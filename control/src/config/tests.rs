@@ -33,7 +33,8 @@ fn everything_has_a_default_but_name_and_socket() {
 fn everything_can_be_said() {
     let config = parse(
         r#"{"lcores": "2-4,8", "idle": "event", "burst": 64,
-            "switch": {"uplinks": [{"tap": "vn0", "offload": false}, {"netdev": "eth1"}]},
+            "switch": {"uplinks": [{"tap": "vn0", "offload": false}, {"netdev": "eth1"},
+                                    {"dpdk": "net_tap0,iface=t0"}, {"dpdk": "0000:08:00.0"}]},
             "devices": [
               {"name": "vm1", "socket": "/run/vm1.sock", "mode": "client", "socket_mode": "0660",
                "queue_pairs": 4, "queue_size_max": 1024, "port": {"tap": {"name": "en3f0pf0sf2000"}},
@@ -48,7 +49,11 @@ fn everything_can_be_said() {
     .unwrap();
     assert_eq!(config.lcores, Lcores(vec![2, 3, 4, 8]));
     let wires: Vec<_> = config.switch.uplinks.iter().map(|uplink| uplink.wire.clone()).collect();
-    assert_eq!(wires, [Wire::Tap { name: "vn0".into(), offload: false }, Wire::Netdev("eth1".into())]);
+    let dpdk = ["net_tap0,iface=t0", "0000:08:00.0"].map(|devargs| Wire::Dpdk(devargs.into()));
+    assert_eq!(wires[..2], [Wire::Tap { name: "vn0".into(), offload: false }, Wire::Netdev("eth1".into())]);
+    assert_eq!((&wires[2..], dpdk.each_ref().map(Wire::name)), (&dpdk[..], ["net_tap0", "0000:08:00.0"]));
+    let without = config.notes().iter().any(|note| note.contains("`--features dpdk`, which needs libdpdk"));
+    assert_eq!(without, cfg!(not(feature = "dpdk")));
     let first = &config.devices[0];
     assert_eq!(first.mac().to_string(), "02:00:00:00:00:0a");
     assert_eq!((first.socket_mode, first.mtu), (0o660, Some(1500)));
@@ -245,7 +250,10 @@ fn the_products_keys_are_checked_where_they_stand() {
         (r#""sf_port": "tap""#, "expected an object"),
         (r#""switch": {"uplinks": [{"tap": "vn0", "ib_dev": ""}]}"#, "an RDMA device's name"),
         (r#""switch": {"uplinks": [{"netdev": "a/b"}]}"#, "a netdev's name"),
-        (r#""switch": {"uplinks": [{"ib_dev": "mlx5_0"}]}"#, "an uplink without an interface: one of tap, netdev"),
+        (
+            r#""switch": {"uplinks": [{"ib_dev": "mlx5_0"}]}"#,
+            "an uplink without an interface: one of tap, netdev, dpdk",
+        ),
         (
             r#""switch": {"uplinks": [{"tap": "a", "netdev": "b"}]}"#,
             "tap \"a\" and netdev \"b\" are one uplink: one of them",
@@ -254,6 +262,12 @@ fn the_products_keys_are_checked_where_they_stand() {
             r#""switch": {"uplinks": [{"netdev": "b", "offload": true}]}"#,
             "offload is given for netdev \"b\": it is for a tap",
         ),
+        (
+            r#""switch": {"uplinks": [{"netdev": "b", "dpdk": "net_tap0,iface=c"}]}"#,
+            "netdev \"b\" and dpdk \"net_tap0\" are one uplink: one of them",
+        ),
+        (r#""switch": {"uplinks": [{"dpdk": ",iface=c"}]}"#, "a DPDK device and its arguments"),
+        (r#""switch": {"uplinks": [{"dpdk": "net_tap0 net_tap1"}]}"#, "a DPDK device and its arguments"),
         (r#""switch": {"uplinks": [["vn0"]]}"#, "invalid type: sequence, expected an object"),
         (r#""devices": [["vm1", "vm1.sock"]]"#, "invalid type: sequence, expected an object"),
         (r#""recovery": 1, "recovery": 1"#, "duplicate field `recovery`"),

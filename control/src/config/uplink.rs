@@ -39,18 +39,26 @@ pub enum Wire {
     },
     /// A netdev that is there.
     Netdev(String),
+    /// A port of DPDK's, by the devargs of its device.
+    Dpdk(String),
 }
 
 impl Wire {
+    /// What is to be said where there is one of DPDK's, and no DPDK.
+    pub const WITHOUT_DPDK: &str =
+        "this build is without DPDK: build with `--features dpdk`, which needs libdpdk 22.11 or later (libdpdk-dev)";
+
     /// What it is called.
     pub fn name(&self) -> &str {
         match self {
             Self::Tap { name, .. } | Self::Netdev(name) => name,
+            // Then its arguments.
+            Self::Dpdk(devargs) => devargs.split_once(',').map_or(devargs, |(device, _)| device),
         }
     }
 }
 
-/// A way out of the switch, as it is written: one of `tap` and `netdev`.
+/// A way out of the switch, as it is written: one of `tap`, `netdev` and `dpdk`.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Keys {
@@ -62,6 +70,10 @@ struct Keys {
     #[serde(default, deserialize_with = "value::optional_netdev")]
     #[schemars(with = "schema::Netdev")]
     netdev: Option<String>,
+    /// The devargs of a device that DPDK has a driver for. Needs a controller built with the feature `dpdk`.
+    #[serde(default, deserialize_with = "value::optional_devargs")]
+    #[schemars(with = "schema::Devargs")]
+    dpdk: Option<String>,
     /// Whether checksums and cutting are left to those who take frames at the TAP.
     #[serde(default, deserialize_with = "value::given")]
     #[schemars(with = "bool")]
@@ -80,7 +92,7 @@ impl JsonSchema for Uplink {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let mut schema = Keys::json_schema(generator);
-        schema.insert("oneOf".into(), json!([{ "required": ["tap"] }, { "required": ["netdev"] }]));
+        schema.insert("oneOf".into(), json!(["tap", "netdev", "dpdk"].map(|kind| json!({ "required": [kind] }))));
         schema
     }
 }
@@ -88,16 +100,21 @@ impl JsonSchema for Uplink {
 impl TryFrom<Keys> for Uplink {
     type Error = String;
 
-    fn try_from(Keys { tap, netdev, offload, ib_dev }: Keys) -> Result<Self, String> {
-        let wire = match (tap, netdev) {
-            (Some(name), None) => Wire::Tap { name, offload: offload.unwrap_or(true) },
-            (None, Some(name)) if offload.is_none() => Wire::Netdev(name),
-            (None, Some(name)) => return Err(format!("offload is given for netdev {name:?}: it is for a tap")),
-            (None, None) => return Err("an uplink without an interface: one of tap, netdev is needed".into()),
-            (Some(tap), Some(netdev)) => {
-                return Err(format!("tap {tap:?} and netdev {netdev:?} are one uplink: one of them is allowed"));
-            }
+    fn try_from(Keys { tap, netdev, dpdk, offload, ib_dev }: Keys) -> Result<Self, String> {
+        let tap = tap.map(|name| Wire::Tap { name, offload: offload.unwrap_or(true) });
+        let kinds = [("tap", tap), ("netdev", netdev.map(Wire::Netdev)), ("dpdk", dpdk.map(Wire::Dpdk))];
+        let mut given = kinds.into_iter().filter_map(|(kind, wire)| wire.map(|wire| (kind, wire)));
+        let Some((kind, wire)) = given.next() else {
+            return Err("an uplink without an interface: one of tap, netdev, dpdk is needed".into());
         };
+        let name = wire.name();
+        if let Some((other, another)) = given.next() {
+            let another = another.name();
+            return Err(format!("{kind} {name:?} and {other} {another:?} are one uplink: one of them is allowed"));
+        }
+        if kind != "tap" && offload.is_some() {
+            return Err(format!("offload is given for {kind} {name:?}: it is for a tap"));
+        }
         Ok(Self { wire, ib_dev })
     }
 }

@@ -13,6 +13,9 @@ const NETDEV_CHARS_MAX: usize = 15;
 /// The same of an RDMA device. (IB_DEVICE_NAME_MAX, less its zero)
 const IB_DEVICE_CHARS_MAX: usize = 63;
 const NAME_CHARS_MAX: usize = 64;
+/// The same of a DPDK device. (RTE_DEV_NAME_MAX_LEN, less its zero)
+const DPDK_DEVICE_CHARS_MAX: usize = 63;
+const DEVARGS_CHARS_MAX: usize = 1023;
 /// No machine has more.
 const LCORE_MAX: usize = 4095;
 
@@ -126,6 +129,18 @@ pub fn netdev<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::E
 /// The same, for a key that may be left out.
 pub fn optional_netdev<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     netdev(deserializer).map(Some)
+}
+
+/// A DPDK device, and its arguments behind a comma, for a key that may be left out.
+pub fn optional_devargs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let found = String::deserialize(deserializer)?;
+    let device = found.split(',').next().unwrap_or_default();
+    let fits = (1..=DPDK_DEVICE_CHARS_MAX).contains(&device.len()) && found.len() <= DEVARGS_CHARS_MAX;
+    if fits && found.chars().all(|c| c.is_ascii_graphic()) {
+        return Ok(Some(found));
+    }
+    let allowed = "a DPDK device and its arguments, such as \"0000:08:00.0\" or \"net_tap0,iface=tap0\"";
+    Err(D::Error::invalid_value(Unexpected::Str(&found), &allowed))
 }
 
 /// The name of an RDMA device.

@@ -76,6 +76,10 @@ fn wire_config(wire: &Wire, netdevs: &mut Netdevs) -> anyhow::Result<WireConfig>
             WireConfig::Tap(TapConfig { interface, features: offload::TO_GUEST, takes, mtu: None, up: true })
         }
         Wire::Netdev(name) => WireConfig::Netdev(name.clone()),
+        #[cfg(feature = "dpdk")]
+        Wire::Dpdk(devargs) => WireConfig::Dpdk(devargs.clone()),
+        #[cfg(not(feature = "dpdk"))]
+        Wire::Dpdk(devargs) => anyhow::bail!("uplink {devargs}: {}", Wire::WITHOUT_DPDK),
     })
 }
 
