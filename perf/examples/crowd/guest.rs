@@ -16,6 +16,7 @@ use virtnet_rings::guest::{Driver, Ram};
 use virtnet_rings::spec::virtq::VIRTIO_F_VERSION_1;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
+const LATENCY_NS_MAX: u64 = 60_000_000_000;
 const RAM_BYTES: usize = 4 << 20;
 const BURST: usize = 32;
 /// No more on the way than a receiver's inbox holds.
@@ -138,7 +139,7 @@ impl Exchange {
     pub fn run(&mut self, stop: &AtomicBool) -> Result<Window> {
         core_affinity::set_for_current(core_affinity::CoreId { id: self.lcore });
         let [sender, receiver] = &mut self.guests;
-        let (mut sent, mut received, mut latency) = (0, 0, Histogram::<u64>::new(3)?);
+        let (mut sent, mut received, mut latency) = (0, 0, Histogram::<u64>::new_with_max(LATENCY_NS_MAX, 3)?);
         let start = Instant::now();
         let now_ns = || start.elapsed().as_nanos() as u64;
         let mut arrive = |received: &mut u64, latency: &mut Histogram<u64>| {
