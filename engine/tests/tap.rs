@@ -243,16 +243,16 @@ fn serve() {
 }
 
 #[test]
-fn tcp_goes_through_the_switch_between_two_interfaces_in_long_frames() {
-    const NAME: &str = "tcp_goes_through_the_switch_between_two_interfaces_in_long_frames";
-    if std::env::var(INSIDE).is_ok_and(|role| role == "far") {
-        return serve();
-    }
-    if !inside(&["/dev/net/tun"], NAME) {
-        return;
-    }
-    tcp_goes_through("tap", NAME, |name| (WireConfig::Tap(tap(name, TO_GUEST)), 2));
-    tcp_goes_through("veth", NAME, |name| {
+fn tcp_goes_through_the_switch_between_two_taps_in_long_frames() {
+    const NAME: &str = "tcp_goes_through_the_switch_between_two_taps_in_long_frames";
+    let has_run = tcp_goes_through(NAME, |name| (WireConfig::Tap(tap(name, TO_GUEST)), 2));
+    assert!(!has_run || gone("near"));
+}
+
+#[test]
+fn tcp_goes_through_the_switch_between_two_netdevs_in_long_frames() {
+    const NAME: &str = "tcp_goes_through_the_switch_between_two_netdevs_in_long_frames";
+    tcp_goes_through(NAME, |name| {
         ip(&format!("link add {name} type veth peer name to-{name}"));
         ip(&format!("link set to-{name} up"));
         ip(&format!("link set {name} up"));
@@ -260,7 +260,15 @@ fn tcp_goes_through_the_switch_between_two_interfaces_in_long_frames() {
     });
 }
 
-fn tcp_goes_through(kind: &str, test: &str, wire: impl Fn(&str) -> (WireConfig, u16)) {
+/// Whether this was the run in the namespace.
+fn tcp_goes_through(test: &str, wire: impl Fn(&str) -> (WireConfig, u16)) -> bool {
+    if std::env::var(INSIDE).is_ok_and(|role| role == "far") {
+        serve();
+        return false;
+    }
+    if !inside(&["/dev/net/tun"], test) {
+        return false;
+    }
     let mut engine = start(IdlePolicy::Event);
     let mut uplink = |name| {
         let (wire, queues) = wire(name);
@@ -306,12 +314,9 @@ fn tcp_goes_through(kind: &str, test: &str, wire: impl Fn(&str) -> (WireConfig, 
 
     let counts = [near, far].map(|id| engine.counters(id).unwrap());
     let long: u64 = counts.iter().flatten().map(|queue| queue.counts.size_bins[10]).sum();
-    assert!(long > 100, "{kind}: frames were cut on their way: {counts:?}");
+    assert!(long > 100, "frames were cut on their way: {counts:?}");
     for id in [near, far] {
         assert!(engine.remove_device(id).unwrap().is_empty());
     }
-    if kind == "veth" {
-        ip("link del near");
-    }
-    assert!(gone("near"));
+    true
 }
