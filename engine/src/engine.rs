@@ -38,6 +38,8 @@ use crate::worker::{Desk, Worker};
 
 /// How long a worker may take to answer. A turn takes microseconds; a queue that leaves waits for what is out of it.
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a worker that polls needs for an answer, mostly: so long it is waited for without leaving the lcore.
+const REPLY_USUAL: Duration = Duration::from_micros(20);
 /// The most queue pairs a device may have.
 pub const PAIRS_MAX: u16 = 128;
 /// Bits of the forwarding database's buckets: 16384 addresses, 4096 ports.
@@ -797,8 +799,7 @@ impl Engine {
     fn answer(&mut self, worker: u16, number: u64) -> Result<Reply, EngineError> {
         let handle = self.workers.get_mut(&worker).ok_or(EngineError::NoWorker { worker: worker.into() })?;
         let Handle { desk, is_silent, .. } = handle;
-        let deadline = Instant::now() + REPLY_TIMEOUT;
-        let mut tries = 0;
+        let asked_at = Instant::now();
         loop {
             // An older number is the late answer to a command that was given up.
             while let Some((answered, reply)) = desk.replies.pop() {
@@ -806,14 +807,14 @@ impl Engine {
                     return Ok(reply);
                 }
             }
-            tries += 1;
-            if tries < 1000 {
-                std::thread::yield_now();
-            } else if Instant::now() < deadline {
-                std::thread::sleep(Duration::from_micros(20));
-            } else {
-                *is_silent = true;
-                return Err(EngineError::Silent { worker });
+            match asked_at.elapsed() {
+                // To yield would be to wait for a whole slice of whoever else is on this lcore.
+                waited if waited < REPLY_USUAL => std::hint::spin_loop(),
+                waited if waited < REPLY_TIMEOUT => std::thread::sleep(REPLY_USUAL),
+                _ => {
+                    *is_silent = true;
+                    return Err(EngineError::Silent { worker });
+                }
             }
         }
     }
