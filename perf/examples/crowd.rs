@@ -1,35 +1,34 @@
 //! What two functions that exchange frames feel of a thousand others that are listed, made and taken away; and how long that takes
 //! meanwhile. Over a controller of its own, by its sockets. Prints a table; judges nothing.
 //!
-//!     cargo build --release -p virtnet-control -p virtnet-cli
+//!     cargo build --release -p virtnet-control -p virtnet-cli -p virtnet-perf
 //!     cargo run --release -p virtnet-perf --example crowd -- [--rate FPS] [--pfs N] [--vfs N] [--rounds N]
 //!
-//! The first lcore that this process may use is the worker's, the last one the guests'; everything else runs on any of them.
-
-mod guest;
+//! The first lcore that this process may use is the worker's, the last one the guests', which are those of `virtnet-perf attach`;
+//! everything else runs on any of them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use comfy_table::Table;
 use hdrhistogram::Histogram;
-use serde_json::json;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 use virtnet_control::rpc::Client;
-
-use crate::guest::Exchange;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const LISTS: usize = 10;
+/// What goes before each thing that is done, and is measured with it.
+const CALM: Duration = Duration::from_millis(500);
 
 #[derive(Parser)]
 struct Args {
-    /// Frames a second from one function to the other; as many as go without it.
-    #[arg(long)]
-    rate: Option<f64>,
+    /// Frames a second from one function to the other.
+    #[arg(long, default_value_t = 1_000_000)]
+    rate: u32,
     /// Static PFs; the first two exchange frames.
     #[arg(long, default_value_t = 31)]
     pfs: u16,
@@ -102,6 +101,42 @@ impl House {
     }
 }
 
+/// Frames from one function to the other, until they are [`Self::end`]ed.
+struct Exchange(Option<Child>);
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Some(mut attached) = self.0.take() {
+            let _ = attached.kill();
+            let _ = attached.wait();
+        }
+    }
+}
+
+impl Exchange {
+    fn begin(house: &House, rate: u32, lcore: usize) -> Result<Self> {
+        let mut attach = Command::new(house.programs.join("virtnet-perf"));
+        attach.arg("attach").arg("--socket").arg(house.folder.path().join("pf0.sock"));
+        attach.arg("--peer-socket").arg(house.folder.path().join("pf1.sock"));
+        attach.args(["--direction", "guest-to-guest", "--ring", "split", "--features", "none", "--allow-loss"]);
+        attach.args(["--frame-bytes", "64", "--seconds", "3600", "--json", "-", "--rate", &rate.to_string()]);
+        attach.args(["--driver-lcores", &lcore.to_string()]).stdout(Stdio::piped()).stderr(Stdio::null());
+        let attached =
+            attach.spawn().with_context(|| format!("{}: is virtnet-perf built?", house.programs.display()))?;
+        std::thread::sleep(CALM);
+        Ok(Exchange(Some(attached)))
+    }
+
+    /// What it reports.
+    fn end(mut self) -> Result<Value> {
+        let attached = self.0.take().context("it has ended")?;
+        kill_process(Pid::from_child(&attached), Signal::INT)?;
+        let output = attached.wait_with_output()?;
+        let report = output.stdout.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        serde_json::from_slice(report).with_context(|| format!("virtnet-perf attach: {}", output.status))
+    }
+}
+
 fn virtnet(programs: &Path, folder: &Path) -> Command {
     let mut command = Command::new(programs.join("virtnet"));
     command.arg("--run-dir").arg(folder);
@@ -112,43 +147,41 @@ fn virtnet(programs: &Path, folder: &Path) -> Command {
 struct Row {
     what: String,
     took: Histogram<u64>,
-    latency: Histogram<u64>,
     frames: u64,
     lost: u64,
-    /// By window, frames a second.
+    /// By round: frames a second, and a percentile of latency in nanoseconds.
     rates: Vec<f64>,
+    p50s: Vec<f64>,
+    p99s: Vec<f64>,
 }
 
 impl Row {
     fn new(what: String) -> Result<Self> {
-        let (took, latency) = (Histogram::new(3)?, Histogram::new(3)?);
-        Ok(Row { what, took, latency, frames: 0, lost: 0, rates: Vec::new() })
+        let (frames, lost, rates, p50s, p99s) = Default::default();
+        Ok(Row { what, took: Histogram::new(3)?, frames, lost, rates, p50s, p99s })
     }
 
     /// Does something `times`, while frames go on.
-    fn add(&mut self, exchange: &mut Exchange, times: usize, mut act: impl FnMut() -> Result<()>) -> Result<()> {
-        let stop = AtomicBool::new(false);
-        let acted = std::thread::scope(|scope| {
-            let frames = scope.spawn(|| exchange.run(&stop));
-            let acted = (0..times).try_for_each(|_| {
-                let start = Instant::now();
-                act()?;
-                self.took.record(start.elapsed().as_micros() as u64)?;
-                anyhow::Ok(())
-            });
-            stop.store(true, Ordering::Relaxed);
-            acted.and(frames.join().expect("the guests do not panic"))
-        })?;
-        self.rates.push(acted.received as f64 / acted.seconds);
-        self.frames += acted.received;
-        self.lost += acted.lost;
-        self.latency.add(acted.latency)?;
+    fn add(&mut self, exchange: Exchange, times: usize, mut act: impl FnMut() -> Result<()>) -> Result<()> {
+        for _ in 0..times {
+            let start = Instant::now();
+            act()?;
+            self.took.record(start.elapsed().as_micros() as u64)?;
+        }
+        let report = exchange.end()?;
+        let number =
+            |at: &str| report.pointer(at).and_then(Value::as_f64).with_context(|| format!("no {at}: {report}"));
+        let frames = number("/frames_received")?;
+        self.frames += frames as u64;
+        self.lost += (number("/integrity/lost")? + number("/drops")?) as u64;
+        self.rates.push(frames / number("/seconds")?);
+        self.p50s.push(number("/latency_ns/p50")?);
+        self.p99s.push(number("/latency_ns/p99")?);
         Ok(())
     }
 
     fn cells(&mut self, calm: f64) -> Vec<String> {
         let rate = median(&mut self.rates);
-        let micros = |quantile| format!("{:.1}", self.latency.value_at_quantile(quantile) as f64 / 1000.0);
         let millis = |micros: u64| format!("{:.1}", micros as f64 / 1000.0);
         vec![
             self.what.clone(),
@@ -158,8 +191,8 @@ impl Row {
             format!("{:.3}", rate / calm),
             self.frames.to_string(),
             self.lost.to_string(),
-            micros(0.5),
-            micros(0.99),
+            format!("{:.1}", median(&mut self.p50s) / 1000.0),
+            format!("{:.1}", median(&mut self.p99s) / 1000.0),
         ]
     }
 }
@@ -179,8 +212,6 @@ fn main() -> Result<()> {
         println!("one lcore only: guests and worker take turns on it");
     }
     let mut house = House::new(&args, first)?;
-    let sockets = ["pf0.sock", "pf1.sock"].map(|name| house.folder.path().join(name));
-    let mut exchange = Exchange::new(&sockets, args.rate, last)?;
     let vfs = args.pfs * args.vfs;
     let functions = args.pfs + vfs;
     let mut nothing = Row::new("nothing".to_owned())?;
@@ -188,14 +219,14 @@ fn main() -> Result<()> {
     let mut listed = Row::new(format!("{functions} functions listed"))?;
     let mut gone = Row::new(format!("{vfs} VFs taken away"))?;
     for _ in 0..args.rounds {
-        let calm = || {
-            std::thread::sleep(Duration::from_millis(500));
+        let exchange = |house: &House| Exchange::begin(house, args.rate, last);
+        nothing.add(exchange(&house)?, 1, || {
+            std::thread::sleep(CALM);
             Ok(())
-        };
-        nothing.add(&mut exchange, 1, calm)?;
-        made.add(&mut exchange, 1, || house.set_vfs(&args, args.vfs))?;
-        listed.add(&mut exchange, LISTS, || house.list())?;
-        gone.add(&mut exchange, 1, || house.set_vfs(&args, 0))?;
+        })?;
+        made.add(exchange(&house)?, 1, || house.set_vfs(&args, args.vfs))?;
+        listed.add(exchange(&house)?, LISTS, || house.list())?;
+        gone.add(exchange(&house)?, 1, || house.set_vfs(&args, 0))?;
     }
     let mut table = Table::new();
     table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
