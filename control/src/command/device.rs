@@ -208,7 +208,8 @@ pub fn modify(service: &mut Service, mut params: Params) -> Result<Value, Refusa
     }
     let keys = selector.keys(service)?;
     service.modify(&keys, &changes)?;
-    let unusable = keys.iter().find(|&&key| !service.function(key).share.is_usable());
+    let resizes = changes.msix.or(changes.queue_pairs).is_some();
+    let unusable = keys.iter().find(|&&key| resizes && !service.function(key).share.is_usable());
     match unusable {
         Some(&key) => Err(Code::Unusable.because(service.function(key).identity.id.to_string())),
         None => Ok(success()),
