@@ -180,6 +180,23 @@ fn a_log_in_a_file_is_plain_and_its_level_can_be_changed() {
     assert!(second.contains("device=\"pf2\" pf=2 vuid=\"VN"), "{second}");
 }
 
+#[cfg(not(feature = "dpdk"))]
+#[test]
+fn an_uplink_of_dpdks_is_refused_without_dpdk() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.json");
+    std::fs::write(&config, json!({"switch": {"uplinks": [{"dpdk": "net_ring0"}]}}).to_string()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_virtio-net-controller"));
+    command.env_clear().arg("--config").arg(&config).arg("--run-dir").arg(folder.path());
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    // Behind the log, which says so of the file.
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let error = stderr.lines().last().unwrap();
+    assert!(error.starts_with("virtio-net-controller: ") && error.contains("uplink net_ring0: "), "{stderr}");
+    assert!(error.contains("--features dpdk"), "{stderr}");
+}
+
 /// Until its socket answers.
 fn wait_ready(folder: &Path) {
     let deadline = std::time::Instant::now() + LONG;
