@@ -1,5 +1,6 @@
 //! The program, shells and terminals against the service itself.
 
+#[path = "../../tests/src/aloud.rs"]
 mod aloud;
 
 use std::fs::File;
@@ -77,9 +78,9 @@ impl Service {
     }
 
     /// What a shell prints; nothing where there is no such shell.
-    fn shell(&self, test: &str, shell: &str, program: &str) -> Option<String> {
+    fn shell(&self, shell: &str, program: &str) -> Option<String> {
         if Command::new(shell).arg("--version").output().is_err() {
-            aloud::skip(&format!("{test}: there is no {shell}"));
+            aloud::skip(&format!("there is no {shell}"));
             return None;
         }
         let ours = Path::new(env!("CARGO_BIN_EXE_virtnet")).parent().unwrap().display();
@@ -146,10 +147,10 @@ fn bash_completes() {
         complete -p virtnet | grep -q _clap_complete_virtnet || echo 'not registered'"#
         .to_owned();
     LINES.iter().for_each(|(line, _)| program += &format!("\ntry{}", quoted(line)));
-    let Some(printed) = service.shell("bash_completes", "bash", &program) else { return };
+    let Some(printed) = service.shell("bash", &program) else { return };
     assert_offers("bash", &printed);
     let split = format!("{program}\ntry modify -p 0 device --drop_count = en\ntry query --pf ''");
-    let printed = service.shell("bash_completes", "bash", &split).unwrap();
+    let printed = service.shell("bash", &split).unwrap();
     assert!(printed.ends_with("\n.\nenable\n.\n0\n1\n2\n.\n"), "{printed}");
 }
 
@@ -162,7 +163,7 @@ fn zsh_completes() {
         try() { words=(virtnet "$@"); CURRENT=$(($# + 1)); _clap_dynamic_completer_virtnet; print .; }"#
         .to_owned();
     LINES.iter().for_each(|(line, _)| program += &format!("\ntry{}", quoted(line)));
-    let Some(printed) = service.shell("zsh_completes", "zsh", &program) else { return };
+    let Some(printed) = service.shell("zsh", &program) else { return };
     assert_offers("zsh", &printed);
 }
 
@@ -173,7 +174,7 @@ fn fish_completes() {
     for (line, _) in LINES {
         program += &format!("\ncomplete -C \"virtnet {}\" | string split -f1 \\t; echo .", line.join(" "));
     }
-    let Some(printed) = service.shell("fish_completes", "fish", &program) else { return };
+    let Some(printed) = service.shell("fish", &program) else { return };
     assert_offers("fish", &printed);
 }
 

@@ -1,5 +1,6 @@
 //! What the program does by itself.
 
+#[path = "../../tests/src/aloud.rs"]
 mod aloud;
 
 use std::fs;
@@ -97,7 +98,7 @@ fn each_command_has_a_man_page() {
     }
     assert!(!names.iter().any(|name| name.contains("man") || name.contains("help")), "{names:?}");
     if Command::new("groff").arg("--version").output().is_err() {
-        aloud::skip("each_command_has_a_man_page: pages are not rendered: no groff");
+        aloud::skip("pages are not rendered: no groff");
         return;
     }
     for name in names {

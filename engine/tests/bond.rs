@@ -2,7 +2,10 @@
 //!
 //! The members are ends of veth pairs, the test has the other ends. As in `tap.rs`, each test is in a namespace of its own.
 
+#[path = "../../tests/src/aloud.rs"]
+mod aloud;
 mod guest;
+#[path = "../../tests/src/namespace.rs"]
 mod namespace;
 
 use std::process::Command;
@@ -164,7 +167,7 @@ impl Site {
 
 #[test]
 fn flows_share_the_members_and_follow_the_links() {
-    if !inside(&[], "flows_share_the_members_and_follow_the_links") {
+    if !inside(&[]) {
         return;
     }
     let mut site = Site::new();
@@ -208,7 +211,7 @@ fn flows_share_the_members_and_follow_the_links() {
 
 #[test]
 fn what_finds_no_link_is_counted_and_an_interface_that_returns_is_used_again() {
-    if !inside(&[], "what_finds_no_link_is_counted_and_an_interface_that_returns_is_used_again") {
+    if !inside(&[]) {
         return;
     }
     let mut site = Site::new();
@@ -238,7 +241,7 @@ fn what_finds_no_link_is_counted_and_an_interface_that_returns_is_used_again() {
 
 #[test]
 fn what_comes_back_by_another_member_is_nobodys() {
-    if !inside(&[], "what_comes_back_by_another_member_is_nobodys") {
+    if !inside(&[]) {
         return;
     }
     let mut site = Site::new();
@@ -275,7 +278,7 @@ fn what_comes_back_by_another_member_is_nobodys() {
 
 #[test]
 fn a_station_whose_guest_has_left_may_come_back_over_the_bond() {
-    if !inside(&[], "a_station_whose_guest_has_left_may_come_back_over_the_bond") {
+    if !inside(&[]) {
         return;
     }
     let mut site = Site::new();
@@ -296,7 +299,7 @@ fn a_station_whose_guest_has_left_may_come_back_over_the_bond() {
 
 #[test]
 fn tags_go_through_an_interface_both_ways() {
-    if !inside(&[], "tags_go_through_an_interface_both_ways") {
+    if !inside(&[]) {
         return;
     }
     let mut site = Site::new();
@@ -320,7 +323,7 @@ fn tags_go_through_an_interface_both_ways() {
 
 #[test]
 fn interfaces_that_cannot_be_had_are_refused_with_their_reasons() {
-    if !inside(&[], "interfaces_that_cannot_be_had_are_refused_with_their_reasons") {
+    if !inside(&[]) {
         return;
     }
     let mut site = Site::new();

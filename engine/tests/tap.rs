@@ -3,7 +3,10 @@
 //! Each test runs itself again in a network namespace of its own, which takes no privilege where user namespaces are
 //! allowed. Where they are not, or where there is no /dev/net/tun, it says so and passes.
 
+#[path = "../../tests/src/aloud.rs"]
+mod aloud;
 mod guest;
+#[path = "../../tests/src/namespace.rs"]
 mod namespace;
 
 use std::io::{Read, Write};
@@ -20,7 +23,7 @@ use virtnet_rings::Layout;
 use virtnet_rings::guest::net::NicOptions;
 
 use guest::Guest;
-use namespace::{INSIDE, inside, ip};
+use namespace::{again, inside, ip, role};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const GUEST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -66,7 +69,7 @@ fn payload(number: usize, len_bytes: usize) -> Vec<u8> {
 
 #[test]
 fn a_guest_and_the_host_exchange_datagrams_over_an_interface() {
-    if !inside(&["/dev/net/tun"], "a_guest_and_the_host_exchange_datagrams_over_an_interface") {
+    if !inside(&["/dev/net/tun"]) {
         return;
     }
     for (idle, layout) in [(IdlePolicy::Adaptive, Layout::Split), (IdlePolicy::Poll, Layout::Packed)] {
@@ -122,7 +125,7 @@ fn gone(interface: &str) -> bool {
 
 #[test]
 fn what_cannot_be_had_is_refused_with_its_reason() {
-    if !inside(&["/dev/net/tun"], "what_cannot_be_had_is_refused_with_its_reason") {
+    if !inside(&["/dev/net/tun"]) {
         return;
     }
     let refused = |name| Interface::open(name).unwrap_err().to_string();
@@ -145,7 +148,7 @@ fn what_cannot_be_had_is_refused_with_its_reason() {
 
 #[test]
 fn an_interface_has_a_queue_for_each_pair_and_the_mtu_it_was_given() {
-    if !inside(&["/dev/net/tun"], "an_interface_has_a_queue_for_each_pair_and_the_mtu_it_was_given") {
+    if !inside(&["/dev/net/tun"]) {
         return;
     }
     let mut engine = start(IdlePolicy::Adaptive);
@@ -167,7 +170,7 @@ fn shown(interface: &str) -> String {
 
 #[test]
 fn an_interface_outlives_devices_and_follows_their_number_of_pairs() {
-    if !inside(&["/dev/net/tun"], "an_interface_outlives_devices_and_follows_their_number_of_pairs") {
+    if !inside(&["/dev/net/tun"]) {
         return;
     }
     let interface = Arc::new(Interface::make("held").unwrap());
@@ -244,15 +247,13 @@ fn serve() {
 
 #[test]
 fn tcp_goes_through_the_switch_between_two_taps_in_long_frames() {
-    const NAME: &str = "tcp_goes_through_the_switch_between_two_taps_in_long_frames";
-    let has_run = tcp_goes_through(NAME, |name| (WireConfig::Tap(tap(name, TO_GUEST)), 2));
+    let has_run = tcp_goes_through(|name| (WireConfig::Tap(tap(name, TO_GUEST)), 2));
     assert!(!has_run || gone("near"));
 }
 
 #[test]
 fn tcp_goes_through_the_switch_between_two_netdevs_in_long_frames() {
-    const NAME: &str = "tcp_goes_through_the_switch_between_two_netdevs_in_long_frames";
-    tcp_goes_through(NAME, |name| {
+    tcp_goes_through(|name| {
         ip(&format!("link add {name} type veth peer name to-{name}"));
         ip(&format!("link set to-{name} up"));
         ip(&format!("link set {name} up"));
@@ -261,12 +262,12 @@ fn tcp_goes_through_the_switch_between_two_netdevs_in_long_frames() {
 }
 
 /// Whether this was the run in the namespace.
-fn tcp_goes_through(test: &str, wire: impl Fn(&str) -> (WireConfig, u16)) -> bool {
-    if std::env::var(INSIDE).is_ok_and(|role| role == "far") {
+fn tcp_goes_through(wire: impl Fn(&str) -> (WireConfig, u16)) -> bool {
+    if role().is_some_and(|role| role == "far") {
         serve();
         return false;
     }
-    if !inside(&["/dev/net/tun"], test) {
+    if !inside(&["/dev/net/tun"]) {
         return false;
     }
     let mut engine = start(IdlePolicy::Event);
@@ -275,10 +276,7 @@ fn tcp_goes_through(test: &str, wire: impl Fn(&str) -> (WireConfig, u16)) -> boo
         engine.add_uplink(UplinkConfig { members: vec![wire], queues, workers: vec![] }).unwrap()
     };
     let [near, far] = ["near", "far"].map(&mut uplink);
-    let me = std::env::current_exe().unwrap();
-    let mut server = Command::new("unshare");
-    server.arg("--net").arg(me).args([test, "--exact", "--nocapture"]).env(INSIDE, "far");
-    let peer = Peer(server.spawn().unwrap());
+    let peer = Peer(again("far").spawn().unwrap());
     let pid = peer.0.id();
     let here = std::fs::read_link("/proc/self/ns/net").unwrap();
     let deadline = Instant::now() + PATIENCE;

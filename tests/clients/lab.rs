@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
+use virtnet_tests::aloud;
 use virtnet_tests::programs::profile_folder;
-pub use virtnet_tests::programs::{controller, skip, virtnet};
+pub use virtnet_tests::programs::{controller, virtnet};
 
 /// One client's test at a time: they share two cores with guests under emulation.
 static MACHINE: Mutex<()> = Mutex::new(());
@@ -75,4 +76,10 @@ pub fn folder() -> PathBuf {
         Some(folder) => folder.into(),
         None => profile_folder().parent().expect("a profile is in the target folder").join("lab"),
     }
+}
+
+/// Says that this test is skipped; with `VIRTNET_REQUIRE_LAB=1` that is a failure.
+pub fn skip(reason: &str) {
+    assert!(std::env::var_os("VIRTNET_REQUIRE_LAB").is_none_or(|v| v != "1"), "VIRTNET_REQUIRE_LAB=1, but {reason}");
+    aloud::skip(reason);
 }

@@ -7,8 +7,6 @@ mod allocations;
 mod memory;
 mod syscalls;
 
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::process::{Command, Output};
 
 use virtnet_engine::{DeviceConfig, DeviceId, Engine, EngineConfig, IdlePolicy, PortConfig};
@@ -48,15 +46,6 @@ fn child(test: &str, wrap: &[&str]) -> Output {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{test}: {}\n{text}\n{}", output.status, String::from_utf8_lossy(&output.stdout));
     output
-}
-
-/// Says that something was not tested, also in the file `VIRTNET_SKIPPED` where test runners hide output.
-fn skip(test: &str, reason: &str) {
-    eprintln!("SKIPPED: {test}: {reason}");
-    if let Some(path) = std::env::var_os("VIRTNET_SKIPPED") {
-        let mut file = OpenOptions::new().create(true).append(true).open(path).expect("VIRTNET_SKIPPED can be written");
-        writeln!(file, "{test}: {reason}").expect("VIRTNET_SKIPPED can be written");
-    }
 }
 
 /// One worker that never sleeps.

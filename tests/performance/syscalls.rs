@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use virtnet_engine::PortConfig;
 use virtnet_rings::Layout;
 use virtnet_rings::guest::net::NicOptions;
-use virtnet_tests::Guest;
+use virtnet_tests::{Guest, aloud};
 
-use crate::{child, is_child, plug, skip, start};
+use crate::{child, is_child, plug, start};
 
 const NAME: &str = "syscalls::a_polling_worker_makes_no_system_call";
 const WORKER: &str = "worker-0";
@@ -77,14 +77,14 @@ fn a_polling_worker_makes_no_system_call() {
     }
     child(NAME, &[]);
     if Command::new("strace").arg("-V").output().is_err() {
-        return skip(NAME, "strace is not installed; that the worker never sleeps was tested without");
+        return aloud::skip("strace is not installed; that the worker never sleeps was tested without");
     }
     let folder = tempfile::tempdir().expect("a folder");
     let trace = folder.path().join("trace");
     let path = trace.to_str().expect("a path of letters");
     let probe = Command::new("strace").args(["-f", "-o", path, "true"]).output().expect("strace starts");
     if !probe.status.success() {
-        return skip(NAME, "strace may not trace here; that the worker never sleeps was tested without");
+        return aloud::skip("strace may not trace here; that the worker never sleeps was tested without");
     }
     child(NAME, &["strace", "-f", "-o", path]);
     let trace = fs::read_to_string(&trace).expect("what strace saw");

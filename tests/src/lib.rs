@@ -1,6 +1,7 @@
 //! What the tests of this crate share: guests whose every frame can be told apart, and a house of workers that are turned
 //! by hand, on one thread and on a clock of the test's own.
 
+pub mod aloud;
 pub mod draw;
 pub mod frames;
 pub mod fuzz;

@@ -1,34 +1,46 @@
 //! A network namespace for a test: it runs itself again in one, as root of a user namespace.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::programs;
+use crate::aloud;
 
-const INSIDE: &str = "VIRTNET_TEST_NAMESPACE";
+const ROLE: &str = "VIRTNET_TEST_NAMESPACE";
 const UNSHARE: [&str; 3] = ["--user", "--map-root-user", "--net"];
 
-/// Whether this is the run in the namespace. The outer one starts it, and passes on its outcome; where there can be none, it
-/// says so.
-pub fn inside() -> bool {
-    if std::env::var_os(INSIDE).is_some() {
+/// Whether this is the run in the namespace. The outer one starts it, and passes on its outcome; where there can be none, or one
+/// of `devices` is not there, it says so.
+pub fn inside(devices: &[&str]) -> bool {
+    if role().is_some() {
         return true;
     }
     let runs =
         |program: &mut Command| program.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success());
-    if !std::path::Path::new("/dev/net/tun").exists() {
-        programs::skip("there is no /dev/net/tun");
+    if let Some(device) = devices.iter().find(|device| !Path::new(device).exists()) {
+        aloud::skip(&format!("there is no {device}"));
     } else if !runs(Command::new("unshare").args(UNSHARE).arg("true")) {
-        programs::skip("a network namespace cannot be made here");
+        aloud::skip("a network namespace cannot be made here");
     } else if !runs(Command::new("ip").arg("-V")) {
-        programs::skip("there is no ip command");
+        aloud::skip("there is no ip command");
     } else {
-        let me = std::env::current_exe().expect("a test knows where it is");
-        let test = std::thread::current().name().expect("a test has a name").to_owned();
-        let mut again = Command::new("unshare");
-        again.args(UNSHARE).arg(me).args([&test, "--exact", "--nocapture"]).env(INSIDE, "1");
-        assert!(again.status().expect("unshare runs").success(), "the run inside the namespace failed");
+        let status = again("inside").status().expect("unshare runs");
+        assert!(status.success(), "the run inside the namespace failed");
     }
     false
+}
+
+/// What this run is started as, if it is one in a namespace.
+pub fn role() -> Option<String> {
+    std::env::var(ROLE).ok()
+}
+
+/// This test in another namespace, as `role`.
+pub fn again(role: &str) -> Command {
+    let mut unshare = Command::new("unshare");
+    unshare.args(UNSHARE).arg(std::env::current_exe().expect("a test knows where it is"));
+    unshare.arg(std::thread::current().name().expect("a test has a name"));
+    unshare.args(["--exact", "--nocapture"]).env(ROLE, role);
+    unshare
 }
 
 /// Runs `ip` with the words of `line`, and returns what it prints.
