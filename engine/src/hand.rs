@@ -3,13 +3,13 @@
 use std::slice;
 use std::time::{Duration, Instant};
 
-use virtnet_rings::spec::net::{NET_HEADER_SIZE_BYTES, VIRTIO_NET_F_MRG_RXBUF};
+use virtnet_rings::spec::net::{NET_HEADER_SIZE_BYTES, VIRTIO_NET_F_MRG_RXBUF, net_header_size_bytes};
 use virtnet_rings::{Access, Chain, PartStore, Parts, Used, Violation, Virtqueue};
 
 use crate::bench::{BURST_MAX, Bench};
 use crate::counters::{BurstCounts, DropReason};
 use crate::frame::offload::Work;
-use crate::frame::{self, FRAME_LEN_MIN, Frame};
+use crate::frame::{self, FRAME_LEN_MIN, Frame, NUM_BUFFERS};
 use crate::port::{Arrival, Copier, Keep, Port};
 
 /// Enough for a 64 KiB frame in receive buffers of an Ethernet frame each.
@@ -136,7 +136,7 @@ impl Hand {
             // No more than there are buffers for: the rest waits in the port.
             left = left.min(self.end.saturating_sub(self.arrivals.len()));
         }
-        if self.arrivals.is_empty() && !receiveq.is_logging() {
+        if self.arrivals.is_empty() && !receiveq.is_logging() && frame::is_mostly_plain(features) {
             left -= self.fill_plain(port, bench, features, left);
             if !bench.used.is_empty() {
                 self.waiting_since_ns = None;
@@ -204,7 +204,7 @@ impl Hand {
                 self.waiting_since_ns = None;
                 return Ok(());
             }
-            if !receiveq.is_logging() {
+            if !receiveq.is_logging() && frame::is_mostly_plain(features) {
                 left -= self.fill_plain(port, bench, features, left.min(bench.used_room()));
             }
             if left > 0 && !self.is_waiting() {
@@ -218,7 +218,7 @@ impl Hand {
     /// Any frame: in several parts, or into several buffers, or one that is not taken as it is, or where the
     /// buffer is not usable. `false` if it must wait.
     fn fill_other(&mut self, receiveq: &mut impl Virtqueue, bench: &mut Bench, features: u64) -> bool {
-        self.return_unusable(bench, features & 1 << VIRTIO_NET_F_MRG_RXBUF != 0);
+        self.return_unusable(bench, features);
         match self.arrivals[self.arrivals_done].work_for(features) {
             Work::Nothing => self.fill_parts(receiveq, bench, features),
             work => self.fill_worked(receiveq, bench, features, work),
@@ -226,10 +226,9 @@ impl Hand {
     }
 
     fn fill_parts(&mut self, receiveq: &mut impl Virtqueue, bench: &mut Bench, features: u64) -> bool {
-        let mergeable = features & 1 << VIRTIO_NET_F_MRG_RXBUF != 0;
+        let header_bytes = net_header_size_bytes(features);
         let frame = &self.arrivals[self.arrivals_done];
-        let need = frame.len_bytes as usize + NET_HEADER_SIZE_BYTES;
-        let chains = match self.buffers_for(need, mergeable) {
+        let chains = match self.buffers_for(header_bytes + frame.len_bytes as usize, features) {
             Buffers::Enough(chains) if chains <= bench.used_room() => chains,
             Buffers::TooSmall => {
                 bench.counts.drop(DropReason::TooLong, 1);
@@ -239,7 +238,7 @@ impl Hand {
         };
         let header = frame.header_to_guest(features, chains as u16);
         let used = &mut bench.used;
-        frame::fill(frame, header, self.chains[self.next..][..chains].iter(), |chain, len_bytes| {
+        frame::fill(frame, &header[..header_bytes], self.chains[self.next..][..chains].iter(), |chain, len_bytes| {
             used.push(chain.used(len_bytes));
         });
         bench.counts.frame(frame.len_bytes);
@@ -250,7 +249,7 @@ impl Hand {
     /// A frame whose receiver wants it with its checksum complete, or cut. The pieces may find room over several
     /// turns: the frame is copied again each time, and what was delivered is passed over.
     fn fill_worked(&mut self, receiveq: &mut impl Virtqueue, bench: &mut Bench, features: u64, work: Work) -> bool {
-        let mergeable = features & 1 << VIRTIO_NET_F_MRG_RXBUF != 0;
+        let header_bytes = net_header_size_bytes(features);
         let Bench { workshop, used, counts, .. } = bench;
         let mut finished = match workshop.start(&self.arrivals[self.arrivals_done], work, self.pieces_done) {
             Ok(finished) => finished,
@@ -261,14 +260,16 @@ impl Hand {
             }
         };
         while let Some(piece) = finished.next_piece() {
-            match self.buffers_for(piece.len(), mergeable) {
+            let piece = &mut piece[NET_HEADER_SIZE_BYTES - header_bytes..];
+            match self.buffers_for(piece.len(), features) {
                 Buffers::Enough(chains) if chains <= used.capacity() - used.len() => {
-                    piece[NET_HEADER_SIZE_BYTES - 2..NET_HEADER_SIZE_BYTES]
-                        .copy_from_slice(&(chains as u16).to_le_bytes());
+                    if let Some(num_buffers) = piece[..header_bytes].get_mut(NUM_BUFFERS..NET_HEADER_SIZE_BYTES) {
+                        num_buffers.copy_from_slice(&(chains as u16).to_le_bytes());
+                    }
                     frame::fill_from(piece, self.chains[self.next..][..chains].iter(), |chain, len_bytes| {
                         used.push(chain.used(len_bytes));
                     });
-                    counts.frame((piece.len() - NET_HEADER_SIZE_BYTES) as u32);
+                    counts.frame((piece.len() - header_bytes) as u32);
                     self.filled(receiveq, chains);
                 }
                 Buffers::TooSmall => counts.drop(DropReason::TooLong, 1),
@@ -323,9 +324,9 @@ impl Hand {
     }
 
     /// Returns the next buffers empty if no frame can be put into them.
-    fn return_unusable(&mut self, bench: &mut Bench, mergeable: bool) {
+    fn return_unusable(&mut self, bench: &mut Bench, features: u64) {
         while let Some(chain) = self.chains[..self.end].get_mut(self.next)
-            && let Some(reason) = unusable(&chain.parts, mergeable)
+            && let Some(reason) = unusable(&chain.parts, features)
             && bench.used_room() > 0
         {
             bench.counts.drop(reason, 1);
@@ -335,12 +336,12 @@ impl Hand {
         }
     }
 
-    /// How many buffers a frame takes.
-    fn buffers_for(&self, need: usize, mergeable: bool) -> Buffers {
+    /// How many buffers a header and a frame take.
+    fn buffers_for(&self, need: usize, features: u64) -> Buffers {
         let mut room = 0;
         let chains = &self.chains[self.next..self.end];
         for (index, chain) in chains.iter().enumerate() {
-            if unusable(&chain.parts, mergeable).is_some() {
+            if unusable(&chain.parts, features).is_some() {
                 // It goes back empty once it is next; merging it would give the driver a buffer of 0 bytes.
                 return if index == 0 { Buffers::NotYet } else { Buffers::TooSmall };
             }
@@ -348,7 +349,7 @@ impl Hand {
             if room >= need {
                 return Buffers::Enough(index + 1);
             }
-            if !mergeable {
+            if !is_mergeable(features) {
                 return Buffers::TooSmall;
             }
         }
@@ -408,10 +409,14 @@ impl Copier for Filling<'_> {
     }
 }
 
+fn is_mergeable(features: u64) -> bool {
+    features & 1 << VIRTIO_NET_F_MRG_RXBUF != 0
+}
+
 /// Why no frame can be put into a buffer, alone or with others: "Setting Up Receive Buffers" asks for room for the header
 /// where buffers are merged, and for a whole frame where they are not.
-fn unusable(parts: &Parts, mergeable: bool) -> Option<DropReason> {
-    let least = NET_HEADER_SIZE_BYTES as u32 + if mergeable { 0 } else { FRAME_LEN_MIN };
+fn unusable(parts: &Parts, features: u64) -> Option<DropReason> {
+    let least = net_header_size_bytes(features) as u32 + if is_mergeable(features) { 0 } else { FRAME_LEN_MIN };
     frame::refusal(parts, Access::Write).or((parts.len_bytes() < least).then_some(DropReason::TooShort))
 }
 

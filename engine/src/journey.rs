@@ -55,8 +55,9 @@ impl<Q: Virtqueue, P: Port> Burst for FromGuest<'_, Q, P> {
         let first = lend(P::KEEPS, window, bench, taken.count); // out until their tickets are settled
         let Bench { chains, counts, lender, .. } = bench;
         let reads_header = frame::reads_header(features);
+        let plain = if frame::is_mostly_plain(features) { taken.count } else { 0 };
         let (mut packets, mut bytes) = (0, 0);
-        for (chain, number) in chains[..taken.count].iter_mut().zip(0..) {
+        for (chain, number) in chains[..plain].iter_mut().zip(0..) {
             let ticket = first.wrapping_add(number);
             match Frame::plain(chain, reads_header) {
                 Some(frame) => {
@@ -69,6 +70,9 @@ impl<Q: Virtqueue, P: Port> Burst for FromGuest<'_, Q, P> {
             }
         }
         counts.frames(packets, bytes);
+        for (chain, number) in chains[plain..taken.count].iter_mut().zip(0..) {
+            send_other(chain, first.wrapping_add(number), *lender, window, port, counts, features);
+        }
         if P::KEEPS {
             port.reap(window); // what the wire has finished with
             window.close(&mut bench.used); // in the order it came

@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use virtnet_rings::spec::net::NET_HEADER_SIZE_BYTES;
+use virtnet_rings::spec::net::net_header_size_bytes;
 use virtnet_rings::{Notifier, Queue, Violation, Virtqueue, with_queue};
 
 use crate::announcement::Announcement;
@@ -143,7 +143,11 @@ impl Attachment {
         match side {
             Side::Receiveq => Self::Receiveq(Attached::new(queue, features, enabled, Hand::new(size))),
             Side::Transmitq => {
-                queue.only_reads(if frame::reads_header(features) { 0 } else { NET_HEADER_SIZE_BYTES as u32 });
+                queue.only_reads(if frame::reads_header(features) {
+                    0
+                } else {
+                    net_header_size_bytes(features) as u32
+                });
                 let window = Window::new(usize::from(size).min(WINDOW_CHAINS_MAX));
                 Self::Transmitq(Attached::new(queue, features, enabled, window))
             }

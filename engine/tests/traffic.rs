@@ -86,6 +86,25 @@ fn every_frame_comes_back_over_the_loop_in_order_and_whole() {
 }
 
 #[test]
+fn legacy_drivers_exchange_frames_with_others_behind_headers_of_their_own() {
+    let modern = NicOptions { frame_bytes_max: 1514, ..NicOptions::default() };
+    let legacy = NicOptions { legacy: true, ..modern.clone() };
+    let own_descriptor = NicOptions { receive_cuts: vec![10], transmit_cuts: vec![10], ..legacy.clone() };
+    let mergeable = NicOptions { mergeable: true, receive_bytes_max: Some(500), ..legacy.clone() };
+    for options in [legacy, own_descriptor, mergeable] {
+        let guests = [options, modern.clone()].map(|options| Guest::new(options, 0));
+        let mut engine = start(1);
+        for guest in &guests {
+            let device = add(&mut engine, PortConfig::Switch);
+            guest.plug(&mut engine, device);
+        }
+        let [mut old, mut new] = guests;
+        exchange(&mut old, Some(&mut new), 1000, |number| 14 + number as usize % 1500);
+        exchange(&mut new, Some(&mut old), 1000, |number| 14 + number as usize % 1500);
+    }
+}
+
+#[test]
 fn a_worker_turned_by_hand_serves_as_one_with_a_thread_of_its_own() {
     let config = EngineConfig { lcores: vec![None], idle: IdlePolicy::Poll, burst: 32 };
     let (mut engine, mut workers) = Engine::by_hand(&config).unwrap();

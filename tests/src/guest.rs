@@ -9,7 +9,7 @@ use virtnet_rings::guest::net::{Nic, NicOptions};
 use virtnet_rings::guest::{Driver, Ram};
 use virtnet_rings::memory::GuestMemory;
 use virtnet_rings::spec::net::VIRTIO_NET_F_MRG_RXBUF;
-use virtnet_rings::spec::virtq::{VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC};
+use virtnet_rings::spec::virtq::{VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_VERSION_1};
 use virtnet_rings::{Notifier, Queue, QueueSetup};
 
 use crate::frames::{self, Heard, Mac};
@@ -191,6 +191,7 @@ pub fn features_of(options: &NicOptions) -> u64 {
         (queue.in_order, VIRTIO_F_IN_ORDER),
         (queue.indirect, VIRTIO_F_INDIRECT_DESC),
         (options.mergeable, VIRTIO_NET_F_MRG_RXBUF),
+        (!options.legacy, VIRTIO_F_VERSION_1),
     ];
     bits.iter().filter(|(on, _)| *on).map(|(_, bit)| 1 << bit).sum()
 }

@@ -7,7 +7,7 @@ pub mod steer;
 use virtnet_rings::memory::Span;
 use virtnet_rings::spec::net::{
     NET_HEADER_SIZE_BYTES, NetHeader, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_HDR_F_DATA_VALID,
-    VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE,
+    VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_NONE, net_header_size_bytes,
 };
 use virtnet_rings::{Access, Chain, Fault, PartList, Parts};
 
@@ -16,8 +16,8 @@ use crate::counters::DropReason;
 
 /// The shortest frame: an Ethernet header.
 pub const FRAME_LEN_MIN: u32 = 14;
-/// Where a net header has the number of merged buffers: little-endian, at its end.
-const NUM_BUFFERS: usize = NET_HEADER_SIZE_BYTES - 2;
+/// Where a net header has the number of merged buffers, little-endian, if it has it.
+pub const NUM_BUFFERS: usize = NET_HEADER_SIZE_BYTES - 2;
 /// The longest frame: 64 KiB of IP after an Ethernet header with two VLAN tags.
 pub const FRAME_LEN_MAX: u32 = 65_536 + 14 + 8;
 
@@ -203,17 +203,17 @@ impl Frame {
     /// Why there is no frame in it, or none that a driver which negotiated `features` may send.
     #[inline]
     pub fn open(&mut self, features: u64) -> Result<(), DropReason> {
-        const HEADER: u32 = NET_HEADER_SIZE_BYTES as u32;
+        let header_bytes = net_header_size_bytes(features);
         if let Some(reason) = refusal(&self.parts, Access::Read) {
             return Err(reason);
         }
         match self.parts.only().and_then(Span::read_array) {
             Some(header) => {
                 self.header = header;
-                self.parts.advance(HEADER);
+                self.parts.advance(header_bytes as u32);
                 self.len_bytes = self.parts.only().map_or(0, Span::len_bytes);
             }
-            None => self.open_parts()?,
+            None => self.open_parts(header_bytes)?,
         }
         if self.len_bytes < FRAME_LEN_MIN {
             return Err(DropReason::TooShort);
@@ -247,11 +247,11 @@ impl Frame {
 
     /// The same where the header is not wholly in the one part.
     #[cold]
-    fn open_parts(&mut self) -> Result<(), DropReason> {
-        if self.parts.read(&mut self.header) < NET_HEADER_SIZE_BYTES {
+    fn open_parts(&mut self, header_bytes: usize) -> Result<(), DropReason> {
+        if self.parts.read(&mut self.header[..header_bytes]) < header_bytes {
             return Err(DropReason::TooShort);
         }
-        self.parts.advance(NET_HEADER_SIZE_BYTES as u32);
+        self.parts.advance(header_bytes as u32);
         self.len_bytes = self.parts.len_bytes();
         Ok(())
     }
@@ -273,6 +273,13 @@ impl Frame {
 /// nothing in it ("Packet Transmission"), and to read it would be to fetch one more line from the driver's core.
 pub fn reads_header(features: u64) -> bool {
     features & offload::FROM_GUEST != 0
+}
+
+/// Whether a header and its frame are mostly in one buffer: those of legacy drivers, which have shorter headers, are not, and no
+/// path of its own is worth it.
+#[inline(always)]
+pub fn is_mostly_plain(features: u64) -> bool {
+    net_header_size_bytes(features) == NET_HEADER_SIZE_BYTES
 }
 
 /// Whether the first two bytes of a net header, flags and GSO type, ask for neither a checksum nor segments.
@@ -298,11 +305,10 @@ pub fn refusal(parts: &Parts, access: Access) -> Option<DropReason> {
 #[inline]
 pub fn fill<'c>(
     frame: &Frame,
-    header: [u8; NET_HEADER_SIZE_BYTES],
+    mut header: &[u8],
     chains: impl Iterator<Item = &'c Chain>,
     mut filled: impl FnMut(&'c Chain, u32),
 ) {
-    let mut header = &header[..];
     let mut sources = frame.parts.iter();
     let mut source = sources.next().unwrap_or_default();
     for chain in chains {

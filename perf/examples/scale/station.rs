@@ -8,6 +8,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use virtnet_engine::{DeviceConfig, DeviceId, Engine, PortConfig};
 use virtnet_rings::guest::net::{Nic, NicOptions};
 use virtnet_rings::guest::{Driver, Ram};
+use virtnet_rings::spec::virtq::VIRTIO_F_VERSION_1;
 use virtnet_rings::{Layout, Notifier, QueueSetup};
 
 const RAM_GPA: u64 = 0x10_0000;
@@ -52,8 +53,9 @@ impl Station {
             let pair_kicks = [kick()?, kick()?];
             for (at, driver) in [(0, &nic.receiveq), (1, &nic.transmitq)] {
                 let copy = pair_kicks[usize::from(at)].as_ref().map(OwnedFd::try_clone).transpose()?;
-                let setup = QueueSetup { kick: Notifier::new(copy), ..driver.setup(0) };
-                engine.attach(device, 2 * pair + at, setup.activate(memory.clone())?, 0, true)?;
+                let setup = QueueSetup { kick: Notifier::new(copy), ..driver.setup(1 << VIRTIO_F_VERSION_1) };
+                let features = setup.features;
+                engine.attach(device, 2 * pair + at, setup.activate(memory.clone())?, features, true)?;
             }
             nics.push(nic);
             kicks.push(pair_kicks);

@@ -81,6 +81,7 @@ impl Guest {
                 tight: false,
             },
             mergeable,
+            legacy: false,
             frame_bytes_max,
             receive_bytes_max: mergeable.then_some(MERGED_BUFFER_BYTES),
             receive_buffers: options.queue_size,

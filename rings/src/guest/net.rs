@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use super::{Buffer, Completed, Driver, Fault, Layout, Options, OutOfMemory, Ram, Refused, SetupError, Virtqueue};
 
-/// Length of the header before each frame.
+/// Length of the header before each frame; a legacy driver's that does not merge buffers lacks the last two.
 pub const HEADER_BYTES: u32 = 12;
+const LEGACY_HEADER_BYTES: u32 = 10;
 
 /// Most places at which a buffer can be cut into descriptors.
 pub const CUTS_MAX: usize = 7;
@@ -73,6 +74,8 @@ pub struct NicOptions {
     pub queue: Options,
     /// VIRTIO_NET_F_MRG_RXBUF: a frame may arrive in several buffers.
     pub mergeable: bool,
+    /// Its driver knows the legacy interface only: no VIRTIO_F_VERSION_1.
+    pub legacy: bool,
     /// Frame bytes that a buffer has room for, besides the header.
     pub frame_bytes_max: u32,
     /// The same of receive buffers, where frames may arrive in several; `None` is as many.
@@ -93,12 +96,19 @@ impl Default for NicOptions {
             size: 256,
             queue: Options::default(),
             mergeable: false,
+            legacy: false,
             frame_bytes_max: 1522,
             receive_bytes_max: None,
             receive_buffers: 256,
             receive_cuts: vec![],
             transmit_cuts: vec![],
         }
+    }
+}
+
+impl NicOptions {
+    fn header_bytes(&self) -> u32 {
+        if self.legacy && !self.mergeable { LEGACY_HEADER_BYTES } else { HEADER_BYTES }
     }
 }
 
@@ -109,7 +119,7 @@ pub enum NicFault {
     #[error(transparent)]
     Ring(#[from] Fault),
     /// A receive buffer came back with something in it, but less than a header.
-    #[error("{len_bytes} bytes received, a header has {HEADER_BYTES}")]
+    #[error("{len_bytes} bytes received, less than a header has")]
     HeaderShort {
         /// Bytes written.
         len_bytes: u32,
@@ -147,37 +157,43 @@ pub struct Received {
 struct Slots {
     gpa: u64,
     stride_bytes: u64,
-    /// Header and frame.
-    len_bytes: u32,
+    header_bytes: u32,
+    frame_bytes_max: u32,
 }
 
 impl Slots {
-    fn new(ram: &Ram, count: u16, frame_bytes_max: u32) -> Result<Self, OutOfMemory> {
+    fn new(ram: &Ram, count: u16, header_bytes: u32, frame_bytes_max: u32) -> Result<Self, OutOfMemory> {
         let lines = (LINE_BYTES + u64::from(frame_bytes_max)).div_ceil(LINE_BYTES) | 1;
         let gpa = ram.alloc(u64::from(count) * lines * LINE_BYTES, LINE_BYTES)?;
-        Ok(Self { gpa, stride_bytes: lines * LINE_BYTES, len_bytes: HEADER_BYTES + frame_bytes_max })
+        Ok(Self { gpa, stride_bytes: lines * LINE_BYTES, header_bytes, frame_bytes_max })
     }
 
     /// Where the header is.
     #[inline]
     fn at(&self, id: u16) -> u64 {
-        self.gpa + u64::from(id) * self.stride_bytes + LINE_BYTES - u64::from(HEADER_BYTES)
+        self.frame_at(id) - u64::from(self.header_bytes)
+    }
+
+    /// Where the frame is, behind it.
+    #[inline]
+    fn frame_at(&self, id: u16) -> u64 {
+        self.gpa + u64::from(id) * self.stride_bytes + LINE_BYTES
     }
 
     /// Has a frame written, with an empty header before it.
     #[inline(always)]
     fn fill(&self, id: u16, ram: &Ram, fill: &mut impl FnMut(&Ram, Slot) -> u32) -> Buffer {
-        let gpa = self.at(id);
-        // As drivers do: a header that stays as it was stays in the device's cache.
+        let gpa = self.frame_at(id);
+        // As drivers do: a header that stays as it was stays in the device's cache. What a short one lacks is room before it.
         const EMPTY: [u8; HEADER_BYTES as usize] = [0; HEADER_BYTES as usize];
         let mut header = EMPTY;
-        ram.read(gpa, &mut header);
+        ram.read(gpa - u64::from(HEADER_BYTES), &mut header);
         if header != EMPTY {
-            ram.write(gpa, &EMPTY);
+            ram.write(gpa - u64::from(HEADER_BYTES), &EMPTY);
         }
-        let frame_bytes = fill(ram, Slot { index: id, gpa: gpa + u64::from(HEADER_BYTES) });
-        debug_assert!(frame_bytes <= self.len_bytes - HEADER_BYTES);
-        Buffer::readable(gpa, HEADER_BYTES + frame_bytes)
+        let frame_bytes = fill(ram, Slot { index: id, gpa });
+        debug_assert!(frame_bytes <= self.frame_bytes_max);
+        Buffer::readable(self.at(id), self.header_bytes + frame_bytes)
     }
 }
 
@@ -202,7 +218,7 @@ impl Slots {
         queue.collect_each(places.len(), |completed| {
             // Where the header ends and the frame begins.
             ram.prefetch(self.at(completed.id));
-            ram.prefetch(self.at(completed.id) + u64::from(HEADER_BYTES));
+            ram.prefetch(self.frame_at(completed.id));
             places.next().into_iter().for_each(|place| *place = completed);
         })
     }
@@ -215,7 +231,7 @@ impl Slots {
     /// The whole of a buffer, to be written.
     #[inline(always)]
     fn whole(&self, id: u16) -> Buffer {
-        Buffer::writable(self.at(id), self.len_bytes)
+        Buffer::writable(self.at(id), self.header_bytes + self.frame_bytes_max)
     }
 }
 
@@ -249,12 +265,14 @@ impl Nic {
     /// If more than `CUTS_MAX` cuts are asked for.
     pub fn new(ram: &Arc<Ram>, options: NicOptions) -> Result<Self, SetupError> {
         assert!(options.receive_cuts.len() <= CUTS_MAX && options.transmit_cuts.len() <= CUTS_MAX, "too many cuts");
+        let header_bytes = options.header_bytes();
+        let receive_bytes_max = options.receive_bytes_max.unwrap_or(options.frame_bytes_max);
         let mut nic = Self {
             receiveq: Driver::new(ram, options.layout, options.size, options.queue)?,
             transmitq: Driver::new(ram, options.layout, options.size, options.queue)?,
             ram: Arc::clone(ram),
-            receive_slots: Slots::new(ram, options.size, options.receive_bytes_max.unwrap_or(options.frame_bytes_max))?,
-            transmit_slots: Slots::new(ram, options.size, options.frame_bytes_max)?,
+            receive_slots: Slots::new(ram, options.size, header_bytes, receive_bytes_max)?,
+            transmit_slots: Slots::new(ram, options.size, header_bytes, options.frame_bytes_max)?,
             unstocked: usize::from(options.receive_buffers.min(options.size)),
             part: 0,
             parts: 0,
@@ -315,10 +333,10 @@ impl Nic {
         if self.transmitq.free() == 0 {
             return Ok(false);
         }
-        let gpa = self.transmit_slots.at(id);
-        self.ram.write(gpa, &header.to_bytes());
-        self.ram.write(gpa + u64::from(HEADER_BYTES), frame);
-        let whole = Buffer::readable(gpa, HEADER_BYTES + frame.len() as u32);
+        let Slots { header_bytes, .. } = self.transmit_slots;
+        self.ram.write(self.transmit_slots.at(id), &header.to_bytes()[..header_bytes as usize]);
+        self.ram.write(self.transmit_slots.frame_at(id), frame);
+        let whole = Buffer::readable(self.transmit_slots.at(id), header_bytes + frame.len() as u32);
         let sent = offer_cut(&mut self.transmitq, whole, cuts, id);
         self.transmitq.publish();
         Ok(sent)
@@ -420,20 +438,21 @@ impl Nic {
                 self.empty_buffers += 1;
                 continue;
             }
+            let Slots { header_bytes, .. } = self.receive_slots;
             let gpa = self.receive_slots.at(completed.id);
             let mut received = Received { gpa, len_bytes: completed.len_bytes, part: self.part, parts: self.parts };
             if self.part == self.parts {
-                if completed.len_bytes < HEADER_BYTES {
+                if completed.len_bytes < header_bytes {
                     return Err(NicFault::HeaderShort { len_bytes: completed.len_bytes });
                 }
-                self.ram.read(gpa, &mut self.header);
+                self.ram.read(gpa, &mut self.header[..header_bytes as usize]);
                 let num_buffers = u16::from_le_bytes([self.header[10], self.header[11]]);
                 let parts = if self.options.mergeable { num_buffers } else { 1 };
                 if parts == 0 {
                     return Err(NicFault::NoBuffers);
                 }
-                let len_bytes = completed.len_bytes - HEADER_BYTES;
-                received = Received { gpa: gpa + u64::from(HEADER_BYTES), len_bytes, part: 0, parts };
+                let len_bytes = completed.len_bytes - header_bytes;
+                received = Received { gpa: gpa + u64::from(header_bytes), len_bytes, part: 0, parts };
             }
             visit(&self.ram, received);
             (self.part, self.parts) = (received.part + 1, received.parts);

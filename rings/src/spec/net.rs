@@ -1,5 +1,7 @@
 //! The network device: feature bits, the header before every frame, configuration space.
 
+use super::virtq::VIRTIO_F_VERSION_1;
+
 /// The device completes partial checksums.
 pub const VIRTIO_NET_F_CSUM: u32 = 0;
 /// The driver takes frames with partial checksums.
@@ -30,6 +32,8 @@ pub const VIRTIO_NET_F_MRG_RXBUF: u32 = 15;
 pub const VIRTIO_NET_F_STATUS: u32 = 16;
 /// There is a control queue.
 pub const VIRTIO_NET_F_CTRL_VQ: u32 = 17;
+/// The driver says which VLANs it is in.
+pub const VIRTIO_NET_F_CTRL_VLAN: u32 = 19;
 /// The guest can be asked to announce itself.
 pub const VIRTIO_NET_F_GUEST_ANNOUNCE: u32 = 21;
 /// Several queue pairs.
@@ -67,6 +71,17 @@ pub const VIRTIO_NET_HDR_GSO_ECN: u8 = 0x80;
 
 /// `struct virtio_net_hdr` with `num_buffers` ("Packet Transmission").
 pub const NET_HEADER_SIZE_BYTES: usize = 12;
+/// The same without `num_buffers` ("Legacy Interface: Device Operation" of the network device).
+pub const NET_HEADER_LEGACY_SIZE_BYTES: usize = 10;
+
+/// Bytes of the header that goes before the frames of a driver which has accepted `features`.
+#[inline]
+pub fn net_header_size_bytes(features: u64) -> usize {
+    match features & (1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_NET_F_MRG_RXBUF) {
+        0 => NET_HEADER_LEGACY_SIZE_BYTES,
+        _ => NET_HEADER_SIZE_BYTES,
+    }
+}
 
 /// `struct virtio_net_hdr`, copied out of guest memory once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -28,6 +28,8 @@ pub const DESCRIPTOR_SIZE_BYTES: u32 = 16;
 /// The largest queue, either layout ("Virtqueues").
 pub const QUEUE_SIZE_MAX: u16 = 32768;
 
+/// The device takes a frame and its header in descriptors of any number and length, from legacy drivers, too.
+pub const VIRTIO_F_ANY_LAYOUT: u32 = 27;
 /// Indirect descriptors.
 pub const VIRTIO_F_INDIRECT_DESC: u32 = 28;
 /// `used_event` and `avail_event`.

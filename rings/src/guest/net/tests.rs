@@ -38,7 +38,9 @@ impl Loop {
         let NicOptions { receive_bytes_max, frame_bytes_max, .. } = self.nic.options;
         let room = (HEADER_BYTES + receive_bytes_max.unwrap_or(frame_bytes_max)) as usize;
         let buffers = bytes.len().div_ceil(room);
-        bytes[10..12].copy_from_slice(&(buffers as u16).to_le_bytes());
+        if self.nic.options.mergeable {
+            bytes[10..12].copy_from_slice(&(buffers as u16).to_le_bytes());
+        }
         let mut chains = vec![];
         for part in bytes.chunks(room) {
             assert!(self.receive.take(), "a receive buffer is there");
@@ -77,6 +79,19 @@ fn a_header_is_laid_as_the_specification_prints_it() {
 }
 
 #[test]
+fn a_legacy_driver_has_a_header_without_a_number_of_buffers() {
+    let mut pair = Loop::new(NicOptions { legacy: true, ..NicOptions::default() });
+    assert!(pair.nic.send(&frame(1, 60)).unwrap());
+    assert_eq!(pair.sent(), [vec![0; 10], frame(1, 60)].concat());
+    let header = Header { flags: 2, ..Header::default() };
+    let header = &header.to_bytes()[..10];
+    pair.deliver([header, &frame(2, 70)].concat());
+    let mut received = vec![];
+    assert!(pair.nic.receive(&mut received).unwrap());
+    assert_eq!((received, pair.nic.header().flags), (frame(2, 70), 2));
+}
+
+#[test]
 fn frames_go_out_and_come_in_whole_however_they_are_cut() {
     for layout in [Layout::Split, Layout::Packed] {
         for bits in 0..32 {
@@ -87,6 +102,7 @@ fn frames_go_out_and_come_in_whole_however_they_are_cut() {
                 size: 16,
                 queue,
                 mergeable: true,
+                legacy: false,
                 // Frames may be longer than the receive buffers, where several may hold one.
                 frame_bytes_max: if bits & 16 != 0 { 1500 } else { 1000 },
                 receive_bytes_max: (bits & 16 != 0).then_some(1000),
