@@ -256,7 +256,7 @@ fn help_says_what_is_not_in_this_version() {
         assert_eq!(is_missing(&format!("query -p 0 {option}")), marked("query -h", letter), "{option}");
     }
     let hotplug = "hotplug -i mlx5_0 -m 0C:C4:7A:FF:22:95 -t 1400 -qp 1 -s 256";
-    assert_eq!(is_missing(&format!("{hotplug} --legacy")), marked("hotplug -h", "-l,"));
+    assert_eq!(is_missing(&format!("{hotplug} --host_awareness")), marked("hotplug -h", "--host_awareness"));
     assert_eq!(is_missing("modify -p 0 queue -e cqe -n 1 -c 1"), marked("modify -h", "queue"));
     for command in ["update", "restart"] {
         let line = if command == "update" { "update --status" } else { command };

@@ -1,7 +1,10 @@
-//! What a device takes of the frames that arrive for it. ("Packet Receive Filtering", "Setting MAC Address Filtering")
+//! What a device takes of the frames that arrive for it. ("Packet Receive Filtering", "Setting MAC Address Filtering", "VLAN
+//! Filtering")
 //!
 //! A filter stands between a port and a receiveq: a frame that it refuses goes back to the port as one that was copied does,
 //! and takes no buffer. A device that takes everything has none.
+
+use bitvec::BitArr;
 
 use crate::frame::Frame;
 use crate::port::{Arrival, Copier, Port};
@@ -10,6 +13,15 @@ use crate::window::Window;
 type Mac = [u8; 6];
 
 const BROADCAST: Mac = [0xff; 6];
+/// How far a frame is looked at: addresses and, where it has one, an IEEE 802.1Q tag.
+const HEAD_BYTES: usize = 16;
+/// The EtherType of such a tag.
+const VLAN_TAG: u16 = 0x8100;
+/// The bits of a tag's second word that are the VLAN's number; 0 is none.
+const VLAN_ID: u16 = 0xfff;
+
+/// Some of the VLANs that there are, by number.
+pub type Vlans = BitArr!(for VLAN_ID as usize + 1, in u64);
 
 /// Receive modes: bit n is that of the control queue's receive command n.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,24 +66,40 @@ impl Default for Modes {
     }
 }
 
-/// Modes, and addresses that are taken without one.
+/// Modes, addresses that are taken without one, and the VLANs of which anything is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
     modes: Modes,
     addresses: Box<[Mac]>,
+    /// None: all.
+    vlans: Option<Box<Vlans>>,
 }
 
 impl Filter {
-    /// One that takes frames to `addresses`, of stations and groups, and what the modes add and take away. `None` where nothing is
-    /// refused.
-    pub fn new(modes: Modes, addresses: impl Into<Box<[Mac]>>) -> Option<Self> {
-        (!modes.has(Modes::PROMISC)).then(|| Self { modes, addresses: addresses.into() })
+    /// One that takes frames to `addresses`, of stations and groups, and what the modes add and take away; of what has a VLAN's tag,
+    /// where `vlans` are given, only what is in one of them. `None` where nothing is refused.
+    pub fn new(modes: Modes, addresses: impl Into<Box<[Mac]>>, vlans: Option<Vlans>) -> Option<Self> {
+        let refuses = vlans.is_some() || !modes.has(Modes::PROMISC);
+        refuses.then(|| Self { modes, addresses: addresses.into(), vlans: vlans.map(Box::new) })
     }
 
-    /// Whether a frame to this address is taken.
+    /// Whether a frame that begins like this is taken.
     #[inline]
-    pub fn takes(&self, to: Mac) -> bool {
-        let Self { modes, addresses } = self;
+    fn takes(&self, head: [u8; HEAD_BYTES]) -> bool {
+        let [a, b, c, d, e, f, .., tag_high, tag_low, high, low] = head;
+        let tag = (u16::from_be_bytes([tag_high, tag_low]) == VLAN_TAG).then_some(u16::from_be_bytes([high, low]));
+        self.takes_address([a, b, c, d, e, f]) && self.takes_vlan(tag.map_or(0, |tag| tag & VLAN_ID))
+    }
+
+    fn takes_vlan(&self, vlan: u16) -> bool {
+        vlan == 0 || self.vlans.as_ref().is_none_or(|vlans| vlans[usize::from(vlan)])
+    }
+
+    fn takes_address(&self, to: Mac) -> bool {
+        let Self { modes, addresses, .. } = self;
+        if modes.has(Modes::PROMISC) {
+            return true;
+        }
         if to == BROADCAST {
             return !modes.has(Modes::NOBCAST);
         }
@@ -115,9 +143,9 @@ struct Gate<'b, C> {
 impl<C: Copier> Copier for Gate<'_, C> {
     #[inline(always)]
     fn copy(&mut self, frame: &Frame) -> bool {
-        let mut to = Mac::default();
-        frame.parts.read(&mut to);
-        self.refused = !self.filter.takes(to);
+        let mut head = [0; HEAD_BYTES];
+        frame.parts.read(&mut head);
+        self.refused = !self.filter.takes(head);
         self.refused || self.copier.copy(frame)
     }
 }
@@ -178,8 +206,8 @@ mod tests {
 
     /// What is taken of: its own, another's, a group's that it is in, another group's, everybody's.
     fn taken(bits: u8) -> [bool; 5] {
-        let filter = Filter::new(Modes::new(bits.into()).unwrap(), [OWN, JOINED]);
-        [OWN, OTHER, JOINED, GROUP, BROADCAST].map(|to| filter.as_ref().is_none_or(|filter| filter.takes(to)))
+        let filter = Filter::new(Modes::new(bits.into()).unwrap(), [OWN, JOINED], None);
+        [OWN, OTHER, JOINED, GROUP, BROADCAST].map(|to| filter.as_ref().is_none_or(|filter| filter.takes_address(to)))
     }
 
     #[test]
@@ -204,6 +232,36 @@ mod tests {
     fn there_are_no_other_modes() {
         assert_eq!(Modes::new(0x3f).map(Modes::bits), Some(0x3f));
         assert!([0x40, 0x80, 0x100, 0x101, u64::MAX].into_iter().all(|bits| Modes::new(bits).is_none()));
-        assert_eq!(Filter::new(Modes::default(), [OWN]), None, "promiscuous is no filter");
+        assert_eq!(Filter::new(Modes::default(), [OWN], None), None, "promiscuous is no filter");
+    }
+
+    #[test]
+    fn of_vlans_those_that_were_joined_are_taken() {
+        let mut vlans = Vlans::ZERO;
+        vlans.set(5, true);
+        vlans.set(4095, true);
+        let to = |to: Mac, rest: [u8; 4]| {
+            let mut head = [0; HEAD_BYTES];
+            head[..6].copy_from_slice(&to);
+            head[12..].copy_from_slice(&rest);
+            head
+        };
+        let all = Filter::new(Modes::default(), [], Some(vlans)).unwrap();
+        let own = Filter::new(Modes::new(0).unwrap(), [OWN], Some(vlans)).unwrap();
+        for (rest, is_taken) in [
+            ([0x81, 0, 0, 5], true),
+            ([0x81, 0, 0xf0, 5], true), // priority and drop eligibility are not its number
+            ([0x81, 0, 0xff, 0xff], true),
+            ([0x81, 0, 0, 6], false),
+            ([0x81, 0, 0x10, 5], true),
+            ([0x81, 0, 0x01, 5], false),
+            ([0x81, 0, 0xe0, 0], true), // a priority only
+            ([0x08, 0, 0, 6], true),
+            ([0x88, 0xa8, 0, 6], true), // a provider's tag
+        ] {
+            assert_eq!(all.takes(to(OTHER, rest)), is_taken, "{rest:x?}");
+            assert_eq!(own.takes(to(OWN, rest)), is_taken, "{rest:x?}");
+            assert!(!own.takes(to(OTHER, rest)), "{rest:x?}");
+        }
     }
 }

@@ -32,7 +32,7 @@ fn add(engine: &mut Engine, pairs: u16, port: PortConfig) -> DeviceId {
 }
 
 fn filter(bits: u8) -> Option<Filter> {
-    Filter::new(Modes::new(bits.into()).unwrap(), [OWN])
+    Filter::new(Modes::new(bits.into()).unwrap(), [OWN], None)
 }
 
 fn frame(to: [u8; 6], number: u32) -> Vec<u8> {

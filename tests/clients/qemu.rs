@@ -16,6 +16,7 @@ use crate::process::{self, Process};
 const HOST: &str = "10.77.0.1";
 const TCP_BYTES: u64 = 512 << 10;
 const VIRTIO_NET_F_MQ: usize = 22;
+const VIRTIO_F_VERSION_1: usize = 32;
 const VIRTIO_F_RING_PACKED: usize = 34;
 
 /// One virtual machine's settings.
@@ -27,6 +28,8 @@ struct Machine<'a> {
     /// QEMU makes the socket.
     listens: bool,
     packed: bool,
+    /// It has the legacy interface only, and headers of ten bytes.
+    legacy: bool,
     queue_pairs: usize,
     /// Where QEMU takes commands.
     monitor: Option<&'a Path>,
@@ -48,6 +51,9 @@ impl Machine<'_> {
         command.args(["-netdev", &format!("vhost-user,id=n0,chardev=c0,queues={}", self.queue_pairs)]);
         let packed = if self.packed { "on" } else { "off" };
         let mut device = format!("virtio-net-pci,netdev=n0,romfile=,mac={},packed={packed}", self.mac);
+        if self.legacy {
+            device += ",disable-legacy=off,disable-modern=on,mrg_rxbuf=off";
+        }
         if self.queue_pairs > 1 {
             device += &format!(",mq=on,vectors={}", 2 * self.queue_pairs + 2);
         }
@@ -72,8 +78,16 @@ fn config(devices: &[Value]) -> Value {
     json!({ "lcores": "0", "idle": "adaptive", "switch": { "uplinks": [{ "tap": "vn0" }] }, "devices": devices })
 }
 
+/// What the first of two guests is like, beside the second.
+enum First {
+    Split,
+    Packed,
+    Legacy,
+}
+
 /// Two guests and a TAP on the switch: every pair pings and carries TCP.
-fn guests_meet(layouts: [bool; 2], listens: [bool; 2], queue_pairs: usize, daemon_dies: bool) {
+fn guests_meet(like: First, listens: [bool; 2], queue_pairs: usize, daemon_dies: bool) {
+    let (packed, legacy) = ([matches!(like, First::Packed), false], [matches!(like, First::Legacy), false]);
     let Some(lab) = Lab::with(&["qemu"]) else { return };
     let Some(network) = Network::new(&lab) else { return };
     let kernels = lab.kernels();
@@ -90,7 +104,8 @@ fn guests_meet(layouts: [bool; 2], listens: [bool; 2], queue_pairs: usize, daemo
         socket: &sockets[n],
         mac: ["02:00:00:00:00:01", "02:00:00:00:00:02"][n],
         listens: listens[n],
-        packed: layouts[n],
+        packed: packed[n],
+        legacy: legacy[n],
         queue_pairs,
         monitor: None,
         incoming: false,
@@ -99,7 +114,8 @@ fn guests_meet(layouts: [bool; 2], listens: [bool; 2], queue_pairs: usize, daemo
     let mut second = machine(1, oldest).start(&lab);
     for (n, (guest, kernel)) in [(&mut first, newest), (&mut second, oldest)].into_iter().enumerate() {
         assert_eq!(guest.wait_boot(), kernel.release);
-        assert_eq!(guest.has_feature("eth0", VIRTIO_F_RING_PACKED), layouts[n], "packed ring");
+        assert_eq!(guest.has_feature("eth0", VIRTIO_F_RING_PACKED), packed[n], "packed ring");
+        assert_eq!(guest.has_feature("eth0", VIRTIO_F_VERSION_1), !legacy[n], "the legacy interface");
         assert_eq!(guest.has_feature("eth0", VIRTIO_NET_F_MQ), queue_pairs > 1, "multi-queue");
         assert_eq!(guest.queue_pairs("eth0"), queue_pairs);
         guest.address("eth0", &format!("10.77.0.1{}/24", n + 1));
@@ -149,13 +165,18 @@ fn outlive_the_daemon(controller: &mut Controller, network: &Network, first: &mu
 #[test]
 fn guests_meet_in_the_switch_and_outlive_the_daemon() {
     // The daemon listens for the first, QEMU for the second.
-    guests_meet([false, false], [false, true], 1, true);
+    guests_meet(First::Split, [false, true], 1, true);
 }
 
 #[test]
 fn packed_and_split_guests_of_two_queue_pairs_meet_in_the_switch() {
     // Not for packed rings: QEMU forgets where they stood when a back end dies without a word.
-    guests_meet([true, false], [true, false], 2, false);
+    guests_meet(First::Packed, [true, false], 2, false);
+}
+
+#[test]
+fn guests_of_the_legacy_interface_and_of_the_other_meet_in_the_switch() {
+    guests_meet(First::Legacy, [false, false], 1, false);
 }
 
 /// A guest moves to another QEMU, and its address to another device, while it pings.
@@ -177,6 +198,7 @@ fn guest_migrates_while_it_pings() {
         mac: "02:00:00:00:00:01",
         listens: n == 1,
         packed: true,
+        legacy: false,
         queue_pairs: 1,
         monitor: Some(&monitors[n]),
         incoming: n == 1,

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::controller::Controller;
 use crate::guest::Guest;
@@ -12,6 +12,7 @@ use crate::network::Network;
 use crate::process::{self, Process};
 
 const HOST: &str = "10.77.0.1";
+const VIRTIO_NET_F_CTRL_VLAN: usize = 19;
 const VIRTIO_F_RING_PACKED: usize = 34;
 const TCP_BYTES: u64 = 4 << 20;
 
@@ -66,5 +67,49 @@ fn two_guests_and_a_tap_meet_in_the_switch() {
     third.ping("10.77.0.12", 5);
     third.tcp_echo(HOST, TCP_BYTES);
     drop((second, third));
+    controller.end();
+}
+
+/// It passes its driver's control queue on, too.
+#[test]
+fn a_guest_receives_what_is_of_its_vlans() {
+    let Some(lab) = Lab::with(&["uml"]) else { return };
+    let device = |n: u32| json!({ "name": format!("vm{n}"), "socket": format!("vm{n}.sock"), "port": "switch" });
+    let config = json!({ "lcores": "0", "idle": "adaptive", "devices": [device(1), device(2)] });
+    let controller = Controller::start(&config, None);
+    let mut guests = [1, 2].map(|n| boot(&lab, &format!("guest {n}"), &controller.path(&format!("vm{n}.sock"))));
+    for (guest, n) in guests.iter_mut().zip(1..) {
+        guest.wait_boot();
+        assert!(guest.has_feature("eth0", VIRTIO_NET_F_CTRL_VLAN));
+        guest.address("eth0", &format!("10.77.0.1{n}/24"));
+    }
+    let [mut first, mut second] = guests;
+    let join = |guest: &mut Guest, n: u32, vlan: u32| {
+        guest.run(&format!("ip link add link eth0 name eth0.{vlan} type vlan id {vlan}"));
+        guest.address(&format!("eth0.{vlan}"), &format!("10.77.{vlan}.1{n}/24"));
+    };
+    join(&mut second, 2, 5);
+    join(&mut second, 2, 6);
+    first.ping("10.77.0.12", 5);
+    join(&mut first, 1, 5);
+    first.ping("10.77.5.12", 5);
+
+    let refused = || {
+        let queried = controller.virtnet("query -p 0 -q 0 --dbg_stats");
+        let refused = queried.pointer("/devices/0/enabled-queues-info/0/dbg_stats/dropped_filtered");
+        refused.and_then(Value::as_u64).expect("a number")
+    };
+    let mut is_refused = |vlan: u32| {
+        let before = refused();
+        second.run(&format!("! ping -c 2 -W 1 10.77.{vlan}.11"));
+        refused() >= before + 2
+    };
+    assert!(is_refused(6));
+    join(&mut first, 1, 6);
+    first.ping("10.77.6.12", 5);
+    first.run("ip link del eth0.5");
+    assert!(is_refused(5));
+    first.ping("10.77.6.12", 5);
+    drop((first, second));
     controller.end();
 }

@@ -16,9 +16,9 @@ fn settings(service: &Service) -> Vec<Value> {
 
 #[test]
 fn functions_and_their_settings_come_back() {
-    let mut service = Service::board();
+    let mut service = Service::with(&format!("{BOARD} VIRTIO_EMULATION_HOTPLUG_TRANS=1"), &loopback());
     service.hotplug(1);
-    service.ok("hotplug -i mlx5_1 -m 0C:C4:7A:FF:22:02 -t 9000 -qp 2 -s 1024 -u 2700 -f 0x10821");
+    service.ok("hotplug -i mlx5_1 -m 0C:C4:7A:FF:22:02 -t 9000 -qp 2 -s 1024 -u 2700 -f 0x90821 -l");
     service.ok("sriov -p 1 -n 2");
     for line in [
         "-p 0 device -m 0C:C4:7A:FF:22:10 -t 4000 -q 512 -qp 4",

@@ -13,8 +13,8 @@ use virtnet_rings::guest::{Buffer, Completed, Driver, Options, Ram};
 
 use super::house::{House, SOON};
 
-/// VERSION_1, MQ, CTRL_VQ.
-const FEATURES: u64 = 1 << 32 | 1 << 22 | 1 << 17;
+/// VERSION_1, MQ, CTRL_VLAN, CTRL_VQ.
+const FEATURES: u64 = 1 << 32 | 1 << 22 | 1 << 19 | 1 << 17;
 const DEVICE: &str = r#""name": "vm1", "socket": "vm1.sock", "port": "loopback", "queue_pairs": 2"#;
 const OK: u8 = 0;
 const ERR: u8 = 1;
@@ -108,13 +108,23 @@ impl Bench {
 
     /// Whether a frame sent by a pair comes back.
     fn comes_back(&mut self, pair: usize) -> bool {
+        self.frame_comes_back(pair, &[pair as u8; 60])
+    }
+
+    /// Of what the first pair sends in VLANs 5, 6 and none, what comes back.
+    fn of_vlans(&mut self) -> [bool; 3] {
+        let frame = |tag: [u8; 4]| [&[2; 12][..], &tag, &[0; 44]].concat();
+        [[0x81, 0, 0, 5], [0x81, 0, 0xe0, 6], [8, 0, 0, 5]].map(|tag| self.frame_comes_back(0, &frame(tag)))
+    }
+
+    fn frame_comes_back(&mut self, pair: usize, frame: &[u8]) -> bool {
         let card = &mut self.cards[pair];
-        assert!(card.send(&[pair as u8; 60]).unwrap());
+        assert!(card.send(frame).unwrap());
         let deadline = Instant::now() + Duration::from_millis(300);
         let mut got = Vec::new();
         while Instant::now() < deadline {
             if card.receive(&mut got).unwrap() {
-                return got == [pair as u8; 60];
+                return got == frame;
             }
         }
         false
@@ -136,11 +146,26 @@ fn a_pair_is_used_when_the_driver_says_so() {
 }
 
 #[test]
+fn frames_of_vlans_come_when_the_driver_has_joined_them() {
+    let house = House::with(&[DEVICE]);
+    for layout in [Layout::Split, Layout::Packed] {
+        // Each driver begins with none, whatever the last one had.
+        let mut bench = Bench::new(&house, layout);
+        assert_eq!(bench.of_vlans(), [false, false, true]);
+        assert_eq!(bench.command(&[&[2, 0, 5, 0], &[2, 1, 9, 0]]), [OK; 2]);
+        assert_eq!(bench.of_vlans(), [true, false, true]);
+        assert_eq!(bench.command(&[&[2, 0, 6, 0], &[2, 1, 5, 0]]), [OK; 2]);
+        assert_eq!(bench.of_vlans(), [false, true, true]);
+    }
+    house.end();
+}
+
+#[test]
 fn commands_it_does_not_know_are_answered_with_an_error() {
     let house = House::with(&[DEVICE]);
     for layout in [Layout::Split, Layout::Packed] {
         let mut bench = Bench::new(&house, layout);
-        let commands: [&[u8]; 8] = [
+        let commands: [&[u8]; 11] = [
             &[4, 0, 0, 0], // no pair
             &[4, 0, 3, 0], // more than there are
             &[4, 0, 0xff, 0xff],
@@ -149,8 +174,11 @@ fn commands_it_does_not_know_are_answered_with_an_error() {
             &[0, 0, 1],    // receive modes, which are not offered
             &[1, 1, 2, 0, 0, 0, 0, 1],
             &[4],
+            &[2, 0, 0, 0x10], // no VLAN has this number
+            &[2, 0, 1],
+            &[2, 2, 1, 0],
         ];
-        assert_eq!(bench.command(&commands), [ERR; 8]);
+        assert_eq!(bench.command(&commands), [ERR; 11]);
         // More at once than it takes in a turn.
         for _ in 0..5 {
             assert_eq!(bench.command(&[&[4, 0, 2, 0][..]; 5]), [OK; 5]);

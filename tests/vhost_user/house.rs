@@ -67,8 +67,13 @@ pub struct Guest {
 
 impl Guest {
     pub fn new(layout: Layout, mergeable: bool) -> Self {
+        Self::with(NicOptions { layout, mergeable, ..NicOptions::default() })
+    }
+
+    pub fn with(options: NicOptions) -> Self {
+        let layout = options.layout;
         let ram = Arc::new(Ram::new(RAM_BYTES, 0x10_0000).unwrap());
-        let nic = Nic::new(&ram, NicOptions { layout, mergeable, size: 64, ..NicOptions::default() }).unwrap();
+        let nic = Nic::new(&ram, NicOptions { size: 64, ..options }).unwrap();
         let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
         let bases = [VringBase::start(layout == Layout::Packed); 2];
         Self { nic, kicks: [event(), event()], calls: [event(), event()], bases, sent: 0, received: 0 }
@@ -77,7 +82,8 @@ impl Guest {
     pub fn features(&self) -> u64 {
         let options = self.nic.options();
         let packed = if options.layout == Layout::Packed { VIRTIO_F_RING_PACKED } else { 0 };
-        VIRTIO_F_VERSION_1 | packed | u64::from(options.mergeable) << 15
+        let version = if options.legacy { 0 } else { VIRTIO_F_VERSION_1 };
+        version | packed | u64::from(options.mergeable) << 15
     }
 
     pub fn region(&self) -> MemoryRegion {

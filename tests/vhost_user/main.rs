@@ -14,6 +14,7 @@ use virtnet_control::vhost_user::frontend::{Frontend, FrontendError, PROTOCOL_FE
 use virtnet_control::vhost_user::listener::Listener;
 use virtnet_control::vhost_user::message::{LogBase, MemoryRegion, ProtocolFeatures, VHOST_F_LOG_ALL};
 use virtnet_rings::Layout;
+use virtnet_rings::guest::net::NicOptions;
 
 const LOOPBACK: &str = r#""name": "vm1", "socket": "vm1.sock", "port": "loopback", "mac": "02:00:00:00:00:01""#;
 const LAYOUTS: [Layout; 2] = [Layout::Split, Layout::Packed];
@@ -27,6 +28,23 @@ fn frames_go_round_on_every_kind_of_ring() {
             let _frontend = guest.come(&house.socket("vm1.sock"));
             guest.loop_frames(1000);
         }
+    }
+    house.end();
+}
+
+#[test]
+fn a_legacy_driver_is_served_whichever_function_it_finds() {
+    let house = House::with(&[r#""name": "vm1", "socket": "vm1.sock", "port": "loopback""#]);
+    for options in [
+        NicOptions { legacy: true, ..NicOptions::default() },
+        NicOptions { legacy: true, receive_cuts: vec![10], transmit_cuts: vec![10], ..NicOptions::default() },
+        NicOptions { legacy: true, mergeable: true, ..NicOptions::default() },
+    ] {
+        let mut guest = Guest::with(options);
+        let mut frontend = Frontend::connect(&house.socket("vm1.sock"), SOON, SOON).unwrap();
+        guest.open(&mut frontend, PROTOCOL_FEATURES).unwrap();
+        guest.start(&mut frontend).unwrap();
+        guest.loop_frames(100);
     }
     house.end();
 }

@@ -115,7 +115,7 @@ fn configuration_in_flight_buffers_and_the_log_are_understood() {
     assert!(frontend.set_config(0, VhostUserConfigFlags::empty(), &[4]).is_err(), "not the guest's to write");
     // The specification's 1, a live migration, whatever it is called here.
     frontend.set_config(0, VhostUserConfigFlags::WRITABLE, &[4]).unwrap();
-    assert_eq!(frontend.get_queue_num().unwrap(), 2);
+    assert_eq!(frontend.get_queue_num().unwrap(), 3, "rings: two, and the control queue");
 
     frontend.set_mem_table(&[region(&guest)]).unwrap();
     let asked = VhostUserInflight::new(0, 0, 2, guest.driver(0).size());

@@ -34,7 +34,7 @@ pub struct Hotplug {
     /// The number of its SF, 2000 to 2999.
     #[arg(short = 'u', long = "sf_num", value_name = "N", value_parser = value::number)]
     sf_num: Option<u64>,
-    /// A transitional device †.
+    /// A transitional device, for legacy drivers, too; where VIRTIO_EMULATION_HOTPLUG_TRANS allows it.
     #[arg(short, long)]
     legacy: bool,
     /// While the host is not up yet †.

@@ -39,13 +39,6 @@ struct Hotplug {
 /// `hotplug`: a PF is plugged.
 pub fn hotplug(service: &mut Service, params: Params) -> Result<Value, Refusal> {
     let asked: Hotplug = params::read(params)?;
-    if asked.legacy {
-        let why = match service.host().limits.transitional_hotplug {
-            false => "transitional devices need VIRTIO_EMULATION_HOTPLUG_TRANS=1, which is not in effect",
-            true => "the legacy interface is not in this version",
-        };
-        return Err(Code::NotSupported.because(why));
-    }
     let queue_pairs = match (asked.max_queues, asked.max_queue_pairs) {
         (Some(queues), None) => queues.saturating_sub(CONTROL_QUEUES) / 2,
         (None, Some(pairs)) => pairs,
@@ -59,6 +52,7 @@ pub fn hotplug(service: &mut Service, params: Params) -> Result<Value, Refusal> 
         queue_pairs,
         queue_size_max: asked.max_queue_size,
         sf_num: asked.sf_num,
+        transitional: asked.legacy,
     })?;
     let sight = service.sight(key);
     let identity = &sight.function.identity;
@@ -66,7 +60,7 @@ pub fn hotplug(service: &mut Service, params: Params) -> Result<Value, Refusal> 
         "bdf": identity.bdf.to_string(),
         "vuid": identity.vuid,
         "id": identity.id.pf(),
-        "transitional": 0,
+        "transitional": u8::from(sight.function.spec.transitional),
         "sf_rep_net_device": identity.representor(),
         "mac": capitals(sight.function.spec.mac),
         "errno": 0,

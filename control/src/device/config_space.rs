@@ -104,8 +104,17 @@ mod tests {
 
     fn space(queue_pairs: u16, mtu: Option<u16>) -> ConfigSpace {
         let name = String::new();
-        let settings = Settings::default();
-        ConfigSpace::new(&Spec { name, queue_pairs, queue_size_max: 256, mac: MAC, mtu, offered: 0, settings })
+        let (offered, transitional, settings) = Default::default();
+        ConfigSpace::new(&Spec {
+            name,
+            queue_pairs,
+            queue_size_max: 256,
+            mac: MAC,
+            mtu,
+            offered,
+            transitional,
+            settings,
+        })
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The control queue: commands of the driver to the device. ("Control Virtqueue")
 //!
-//! It is served by the control thread, a bounded number of commands at a time. The device understands how many queue
-//! pairs are used; to everything else it answers with an error, as it offers nothing else.
+//! It is served by the control thread, a bounded number of commands at a time. What is no [`Command`] is answered with an error:
+//! nothing else is offered.
 
 use std::os::fd::OwnedFd;
 
@@ -9,17 +9,31 @@ use virtnet_rings::{Chain, Notifier, PartStore, Queue, Violation, Virtqueue};
 
 /// Commands served at a time; the rest has to wait for the next.
 const COMMANDS_PER_TURN: usize = 16;
-/// Bytes of a command that we look at: class, command, and the longest argument we know.
-const COMMAND_BYTES_MAX: usize = 64;
+/// Bytes of a command that we look at: class, command, and a number, which all that we know have.
+const COMMAND_BYTES: usize = 4;
 
 /// `ack`: the command was done.
 pub const VIRTIO_NET_OK: u8 = 0;
 /// `ack`: it was not.
 pub const VIRTIO_NET_ERR: u8 = 1;
+/// Class of the commands about VLANs. ("VLAN Filtering")
+const VIRTIO_NET_CTRL_VLAN: u8 = 2;
+const VIRTIO_NET_CTRL_VLAN_ADD: u8 = 0;
+const VIRTIO_NET_CTRL_VLAN_DEL: u8 = 1;
 /// Class of the commands about multiqueue. ("Automatic receive steering in multiqueue mode")
-pub const VIRTIO_NET_CTRL_MQ: u8 = 4;
-/// How many queue pairs are used.
-pub const VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET: u8 = 0;
+const VIRTIO_NET_CTRL_MQ: u8 = 4;
+const VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET: u8 = 0;
+
+/// What a driver asks for; whether it may is for the device to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// So many queue pairs are used.
+    UsePairs(u16),
+    /// Frames of this VLAN are taken.
+    JoinVlan(u16),
+    /// And not any more.
+    LeaveVlan(u16),
+}
 
 /// A control queue in use.
 #[derive(Debug)]
@@ -56,25 +70,18 @@ impl ControlQueue {
         *self.queue.call() = call;
     }
 
-    /// Serves commands that are available. `use_pairs` is told of each that says how many queue pairs, of
-    /// `queue_pairs_max`, are used, and does so before the driver hears that it is done.
+    /// Serves commands that are available. `obey` does each before the driver hears that it is done, or says that it may not be.
     ///
     /// # Errors
     /// The driver broke a rule. Nothing is served any more.
-    pub fn serve(&mut self, queue_pairs_max: u16, mut use_pairs: impl FnMut(u16)) -> Result<(), Violation> {
+    pub fn serve(&mut self, mut obey: impl FnMut(Command) -> bool) -> Result<(), Violation> {
         if self.broken {
             return Ok(());
         }
         self.queue.kick().drain();
         let (chains, violation) = self.queue.take_list(COMMANDS_PER_TURN, &mut self.store);
         for mut chain in chains {
-            let ack = match parse(&chain, queue_pairs_max) {
-                Some(pairs) => {
-                    use_pairs(pairs);
-                    VIRTIO_NET_OK
-                }
-                None => VIRTIO_NET_ERR,
-            };
+            let ack = if parse(&chain).is_some_and(&mut obey) { VIRTIO_NET_OK } else { VIRTIO_NET_ERR };
             let len_bytes = acknowledge(&chain, &self.queue, ack);
             self.queue.return_used(&[chain.used(len_bytes)]);
             self.store.give_back(chain.parts.take_list());
@@ -92,18 +99,19 @@ impl ControlQueue {
     }
 }
 
-/// The number of queue pairs that a command asks for, if that is what it does and if it may.
-fn parse(chain: &Chain, queue_pairs_max: u16) -> Option<u16> {
-    let mut command = [0; COMMAND_BYTES_MAX];
+fn parse(chain: &Chain) -> Option<Command> {
+    let mut command = [0; COMMAND_BYTES];
     let mut len = 0;
     // Copied once, and the copy is looked at.
     for part in chain.parts.iter().take(chain.parts.readable()) {
         len += part.read(&mut command[len..]);
     }
-    match command[..len] {
-        [VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, low, high, ..] => {
-            Some(u16::from_le_bytes([low, high])).filter(|pairs| (1..=queue_pairs_max).contains(pairs))
-        }
+    let [class, command, low, high, ..] = command[..len] else { return None };
+    let number = u16::from_le_bytes([low, high]);
+    match (class, command) {
+        (VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD) => Some(Command::JoinVlan(number)),
+        (VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_DEL) => Some(Command::LeaveVlan(number)),
+        (VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET) => Some(Command::UsePairs(number)),
         _ => None,
     }
 }

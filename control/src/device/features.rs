@@ -7,15 +7,16 @@ use virtnet_rings::spec::virtq::*;
 use crate::config;
 
 /// What every device offers.
-pub const ALWAYS: u64 =
-    1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_F_RING_RESET | 1 << VIRTIO_NET_F_MAC | 1 << VIRTIO_NET_F_STATUS;
-
-/// What only a device of several queue pairs offers: the only use of its control queue, so far, is to tell how many are used.
-pub const SEVERAL_PAIRS: u64 = 1 << VIRTIO_NET_F_MQ | 1 << VIRTIO_NET_F_CTRL_VQ;
+pub const ALWAYS: u64 = 1 << VIRTIO_F_VERSION_1
+    | 1 << VIRTIO_F_RING_RESET
+    | 1 << VIRTIO_NET_F_MAC
+    | 1 << VIRTIO_NET_F_STATUS
+    | 1 << VIRTIO_NET_F_CTRL_VQ;
 
 /// All that a device can offer.
 pub const SUPPORTED: u64 = ALWAYS
-    | SEVERAL_PAIRS
+    | 1 << VIRTIO_NET_F_CTRL_VLAN
+    | 1 << VIRTIO_NET_F_MQ
     | 1 << VIRTIO_NET_F_MTU
     | 1 << VIRTIO_NET_F_SPEED_DUPLEX
     | 1 << VIRTIO_NET_F_MRG_RXBUF
@@ -28,7 +29,7 @@ pub const SUPPORTED: u64 = ALWAYS
 
 /// Each with those without which a device must not offer it: one of them is enough. ("Feature bit requirements", of the
 /// network device)
-const NEEDS: [(u32, u64); 10] = [
+const NEEDS: [(u32, u64); 11] = [
     (VIRTIO_NET_F_GUEST_TSO4, 1 << VIRTIO_NET_F_GUEST_CSUM),
     (VIRTIO_NET_F_GUEST_TSO6, 1 << VIRTIO_NET_F_GUEST_CSUM),
     (VIRTIO_NET_F_GUEST_USO4, 1 << VIRTIO_NET_F_GUEST_CSUM),
@@ -38,6 +39,7 @@ const NEEDS: [(u32, u64); 10] = [
     (VIRTIO_NET_F_HOST_TSO6, 1 << VIRTIO_NET_F_CSUM),
     (VIRTIO_NET_F_HOST_USO, 1 << VIRTIO_NET_F_CSUM),
     (VIRTIO_NET_F_HOST_ECN, 1 << VIRTIO_NET_F_HOST_TSO4 | 1 << VIRTIO_NET_F_HOST_TSO6),
+    (VIRTIO_NET_F_CTRL_VLAN, 1 << VIRTIO_NET_F_CTRL_VQ),
     (VIRTIO_NET_F_MQ, 1 << VIRTIO_NET_F_CTRL_VQ),
 ];
 
@@ -62,7 +64,7 @@ pub fn offered(config: &config::Device) -> u64 {
         (on.in_order, 1 << VIRTIO_F_IN_ORDER),
         (on.event_idx, 1 << VIRTIO_F_EVENT_IDX),
         (on.indirect, 1 << VIRTIO_F_INDIRECT_DESC),
-        (on.mq, SEVERAL_PAIRS),
+        (on.mq, 1 << VIRTIO_NET_F_MQ),
         (on.offload, offload::FROM_GUEST | offload::TO_GUEST),
     ] {
         left_out |= if is_on { 0 } else { bits };
@@ -78,7 +80,7 @@ mod tests {
     fn what_is_offered_has_what_it_needs() {
         assert_eq!(consistent(SUPPORTED), SUPPORTED);
         let lost = |without: u32| SUPPORTED & !consistent(SUPPORTED & !(1 << without)) & !(1 << without);
-        assert_eq!(lost(VIRTIO_NET_F_CTRL_VQ), 1 << VIRTIO_NET_F_MQ);
+        assert_eq!(lost(VIRTIO_NET_F_CTRL_VQ), 1 << VIRTIO_NET_F_MQ | 1 << VIRTIO_NET_F_CTRL_VLAN);
         assert_eq!(lost(VIRTIO_NET_F_CSUM), offload::FROM_GUEST & !(1 << VIRTIO_NET_F_CSUM));
         assert_eq!(lost(VIRTIO_NET_F_GUEST_CSUM), offload::TO_GUEST & !(1 << VIRTIO_NET_F_GUEST_CSUM));
         assert_eq!(lost(VIRTIO_NET_F_HOST_TSO4), 0, "ECN has TSO6 still");

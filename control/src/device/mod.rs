@@ -10,16 +10,18 @@ use std::sync::Arc;
 
 use rustix::event::epoll;
 use virtnet_engine::caller::{Caller, Line};
-use virtnet_engine::filter::Filter;
+use virtnet_engine::filter::{Filter, Vlans};
 use virtnet_engine::{DeviceId, Engine, EngineError};
-use virtnet_rings::spec::net::{VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MTU};
+use virtnet_rings::spec::net::{VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MTU};
+use virtnet_rings::spec::virtq::{VIRTIO_F_ANY_LAYOUT, VIRTIO_F_RING_PACKED};
 use virtnet_rings::{Notifier, Queue, Virtqueue};
 
 use crate::config::{self, Mac};
 use crate::function::{Fault, Faults};
+use crate::vhost_user::message::VringBase;
 use crate::vhost_user::session::Backend;
 use config_space::ConfigSpace;
-use controlq::ControlQueue;
+use controlq::{Command, ControlQueue};
 use settings::Settings;
 
 /// What a device is made as.
@@ -37,6 +39,8 @@ pub struct Spec {
     pub mtu: Option<u16>,
     /// Feature bits it is to offer.
     pub offered: u64,
+    /// Whether it is meant for legacy drivers, too.
+    pub transitional: bool,
     /// What can change under its driver.
     pub settings: Settings,
 }
@@ -50,6 +54,7 @@ impl From<&config::Device> for Spec {
             mac: config.mac(),
             mtu: config.mtu.map(|mtu| mtu as u16),
             offered: features::offered(config),
+            transitional: false,
             settings: Settings::default(),
         }
     }
@@ -58,9 +63,10 @@ impl From<&config::Device> for Spec {
 impl Spec {
     /// Feature bits it offers: of those it is to offer, the ones that it has a use for, and all they need.
     pub fn features(&self) -> u64 {
-        let without_use = if self.queue_pairs > 1 { 0 } else { features::SEVERAL_PAIRS };
+        let without_use = if self.queue_pairs > 1 { 0 } else { 1 << VIRTIO_NET_F_MQ };
         let untold = if self.mtu.is_some() { 0 } else { 1 << VIRTIO_NET_F_MTU };
-        features::consistent(self.offered & !(without_use | untold))
+        let legacy = u64::from(self.transitional) << VIRTIO_F_ANY_LAYOUT;
+        features::consistent(self.offered & !(without_use | untold)) | legacy
     }
 
     /// Whether its frames may carry more than Ethernet's 1500 bytes.
@@ -82,6 +88,8 @@ pub struct Device {
     enabled: Vec<bool>,
     /// How many pairs the driver uses, if it says so to us and not to its front end: one, until it asks for more.
     pairs_used: Option<u16>,
+    /// The VLANs whose frames the driver takes, if we have heard of all that it has joined.
+    vlans: Option<Vlans>,
     /// Rings the lines to its front end.
     caller: Caller,
     /// What has gone wrong.
@@ -100,6 +108,7 @@ impl Device {
             controlq: None,
             enabled: vec![false; queues],
             pairs_used: None,
+            vlans: None,
             caller: Caller::default(),
             faults: Faults::default(),
         }
@@ -144,7 +153,7 @@ impl Device {
     /// Tells the engine what it does not have by default: how frames for its driver are filtered and steered.
     pub fn steer(&mut self, engine: &mut Engine) {
         let Settings { rx_mode, dst_port, aarfs, .. } = self.config_space.settings();
-        let filter = Filter::new(rx_mode, [self.config_space.mac().0]);
+        let filter = Filter::new(rx_mode, [self.config_space.mac().0], self.vlans);
         let told = engine.set_filter(self.id, filter).and_then(|()| engine.set_steering(self.id, dst_port, aarfs));
         if let Err(error) = told {
             self.faults.count(Fault::Announce);
@@ -193,13 +202,45 @@ impl Served<'_> {
     /// Serves the control queue, after a kick. A control queue that breaks a rule is served no more: `false`, once.
     pub fn serve_controlq(&mut self) -> bool {
         let Some(mut controlq) = self.device.controlq.take() else { return true };
-        let served = controlq.serve(self.device.spec.queue_pairs, |pairs| self.use_pairs(pairs));
+        let served = controlq.serve(|command| self.obey(command));
         self.device.controlq = Some(controlq);
         if let Err(violation) = &served {
             tracing::warn!(device = self.device.spec.name, "control queue: {violation}");
             self.forget_controlq_kick();
         }
         served.is_ok()
+    }
+
+    fn obey(&mut self, command: Command) -> bool {
+        let device = &*self.device;
+        let is_allowed = match command {
+            Command::UsePairs(pairs) => device.has(VIRTIO_NET_F_MQ) && (1..=device.spec.queue_pairs).contains(&pairs),
+            Command::JoinVlan(vlan) | Command::LeaveVlan(vlan) => {
+                device.has(VIRTIO_NET_F_CTRL_VLAN) && usize::from(vlan) < Vlans::ZERO.len()
+            }
+        };
+        match command {
+            _ if !is_allowed => {}
+            Command::UsePairs(pairs) => self.use_pairs(pairs),
+            Command::JoinVlan(vlan) => self.set_vlan(vlan, true),
+            Command::LeaveVlan(vlan) => self.set_vlan(vlan, false),
+        }
+        is_allowed
+    }
+
+    fn set_vlan(&mut self, vlan: u16, is_joined: bool) {
+        if let Some(vlans) = &mut self.device.vlans {
+            vlans.set(vlan.into(), is_joined);
+            self.device.steer(self.engine);
+        }
+    }
+
+    /// A driver begins anew.
+    fn forget_commands(&mut self) {
+        self.device.pairs_used = None;
+        if self.device.vlans.take().is_some() {
+            self.device.steer(self.engine);
+        }
     }
 
     fn use_pairs(&mut self, pairs: u16) {
@@ -230,6 +271,12 @@ impl Served<'_> {
                 self.device.faults.count(Fault::Attach);
                 "the control queue's kick cannot be watched"
             })?;
+        }
+        // A driver that goes on has joined VLANs that we do not know of.
+        let is_new = queue.base() == VringBase::start(self.device.has(VIRTIO_F_RING_PACKED)).to_num();
+        if is_new && self.device.has(VIRTIO_NET_F_CTRL_VLAN) {
+            self.device.vlans = Some(Vlans::ZERO);
+            self.device.steer(self.engine);
         }
         self.device.controlq = Some(ControlQueue::new(queue));
         self.use_pairs(self.device.pairs_used.unwrap_or(1));
@@ -278,7 +325,7 @@ impl Backend for Served<'_> {
 
     fn set_features(&mut self, features: u64) {
         self.device.accepted = features;
-        self.device.pairs_used = None;
+        self.forget_commands();
     }
 
     fn start_ring(&mut self, index: usize, queue: Queue, enabled: bool) -> Result<(), &'static str> {
@@ -333,7 +380,7 @@ impl Backend for Served<'_> {
     fn set_status(&mut self, status: u8) {
         tracing::debug!(device = self.device.spec.name, "device status {status:#x}");
         if status == 0 {
-            self.device.pairs_used = None;
+            self.forget_commands();
         }
     }
 

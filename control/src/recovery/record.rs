@@ -60,6 +60,9 @@ pub struct Record {
     /// Feature bits offered.
     #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
     pub features: Option<Hex>,
+    /// Whether it is a transitional device; hotplug PFs only, of others the firmware says so.
+    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
+    pub transitional: Option<bool>,
     /// Entries, 2 to 32768: of a PF that is described one by one, any number.
     #[serde(
         default,
@@ -188,6 +191,9 @@ impl Record {
             let text =
                 format!("mq {} needs {} MSI-X vectors, num_msix is {msix}", record.mq, pools::msix_of(record.mq));
             return Err(Fault::Contradiction(text));
+        }
+        if record.transitional.is_some() && class != Class::HotplugPf {
+            return Err(Fault::Contradiction("transitional is given: only hotplug PFs have it".into()));
         }
         if record.num_vfs.is_some() && record.vf_id != Some(0) {
             return Err(Fault::Contradiction("num_vfs is given: only a PF's VF 0 has it".into()));

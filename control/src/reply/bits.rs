@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Object;
 
-const FEATURES: [(u32, &str); 44] = [
+const FEATURES: [(u32, &str); 45] = [
     (0, "VIRTIO_NET_F_CSUM"),
     (1, "VIRTIO_NET_F_GUEST_CSUM"),
     (2, "VIRTIO_NET_F_CTRL_GUEST_OFFLOADS"),
@@ -26,6 +26,7 @@ const FEATURES: [(u32, &str); 44] = [
     (21, "VIRTIO_NET_F_GUEST_ANNOUNCE"),
     (22, "VIRTIO_NET_F_MQ"),
     (23, "VIRTIO_NET_F_CTRL_MAC_ADDR"),
+    (27, "VIRTIO_F_ANY_LAYOUT"),
     (28, "VIRTIO_F_INDIRECT_DESC"),
     (29, "VIRTIO_F_EVENT_IDX"),
     (32, "VIRTIO_F_VERSION_1"),

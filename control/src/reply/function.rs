@@ -10,6 +10,11 @@ use crate::config::Mac;
 use crate::firmware::PciIds;
 use crate::function::{Function, Id, Pool, pools};
 
+/// What the specification gives transitional network devices. ("Legacy Interfaces: A Note on PCI Device Discovery")
+const TRANSITIONAL_DEVICE: u16 = 0x1000;
+/// Among device types. ("Device Types")
+const NETWORK_DEVICE: u16 = 1;
+
 /// A function as it is now.
 #[derive(Debug)]
 pub struct Sight<'a> {
@@ -59,13 +64,17 @@ pub fn queried(sight: &Sight, details: &Details, debug: &[Debug]) -> Value {
     let mut object = Object::default();
     put_identity(&mut object, sight);
     let PciIds { vendor, device, class } = sight.pci;
+    let (device, subsystem, revision) = match sight.function.spec.transitional {
+        true => (TRANSITIONAL_DEVICE, NETWORK_DEVICE, 0),
+        false => (device, device, 1),
+    };
     object.hex("pci_dev_id", device);
     object.hex("pci_vendor_id", vendor);
     // Of the class only its base is told.
     object.hex("pci_class_code", class & 0xff_0000);
-    object.hex("pci_subsys_id", device);
+    object.hex("pci_subsys_id", subsystem);
     object.hex("pci_subsys_vendor_id", vendor);
-    object.text("pci_revision_id", 1);
+    object.text("pci_revision_id", revision);
     object.put("device_feature", features(sight.function.spec.features()));
     object.put("driver_feature", features(sight.accepted));
     object.put("status", status(sight.status));
@@ -96,7 +105,7 @@ fn put_identity(object: &mut Object, sight: &Sight) {
     let identity = &sight.function.identity;
     put_id(object, identity.id);
     object.put("function_type", identity.class.name());
-    object.put("transitional", 0);
+    object.put("transitional", u8::from(sight.function.spec.transitional));
     object.put("vuid", identity.vuid.as_str());
     object.text("pci_bdf", identity.bdf);
     object.capital_hex("pci_vhca_id", identity.vhca_id);

@@ -92,6 +92,7 @@ mod tests {
             mac: Mac([2; 6]),
             mtu: None,
             offered: 0,
+            transitional: false,
             settings: Settings::default(),
         };
         let socket = Socket { path: "web.sock".into(), mode: Mode::Server, permissions: 0o600 };

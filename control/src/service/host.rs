@@ -126,7 +126,9 @@ impl Host {
         let parent = &self.config.ib_dev_for_static_pf;
         let identity = self.identity(Id::Pf(n), Seat::Static(n), None, parent);
         if let Some(described) = self.config.devices.get(usize::from(n)) {
-            return Ok(Function::configured(described, identity, &self.run_dir));
+            let mut function = Function::configured(described, identity, &self.run_dir);
+            function.spec.transitional = self.limits.transitional_pf;
+            return Ok(function);
         }
         if !self.limits.is_pf_usable() {
             let found = self.limits.msix_pf;
@@ -168,7 +170,21 @@ impl Host {
         let identity = self.identity(Id::Pf(pf), seat, Some(record.sf_num), &record.port_ib_dev);
         self.check_port(&record.port_ib_dev)?;
         let share = Share::with_pairs(record.mq)?;
-        Ok(self.function(identity, share, Some(record.mac), QUEUE_SIZE, MTU, self.features_default()))
+        let mut function = self.function(identity, share, Some(record.mac), QUEUE_SIZE, MTU, self.features_default());
+        function.spec.transitional = self.check_transitional(record.transitional.unwrap_or(false))?;
+        Ok(function)
+    }
+
+    /// Whether a hotplug PF is transitional, if it can be as it is wanted.
+    ///
+    /// # Errors
+    /// [`Code::NotSupported`]: the firmware does not allow it.
+    pub fn check_transitional(&self, wanted: bool) -> Result<bool, Refusal> {
+        match wanted && !self.limits.transitional_hotplug {
+            true => Err(Code::NotSupported
+                .because("transitional hotplug PFs need VIRTIO_EMULATION_HOTPLUG_TRANS=1, which is not in effect")),
+            false => Ok(wanted),
+        }
     }
 
     /// Whether SFs can be made on an RDMA device.
@@ -200,6 +216,11 @@ impl Host {
         offered: u64,
     ) -> Function {
         let mac = mac.unwrap_or_else(|| Mac::of_name(&identity.vuid));
+        let transitional = match identity.class {
+            Class::StaticPf => self.limits.transitional_pf,
+            Class::Vf => self.limits.transitional_vf,
+            Class::HotplugPf => false,
+        };
         let spec = Spec {
             name: identity.id.to_string(),
             queue_pairs: share.pairs,
@@ -207,6 +228,7 @@ impl Host {
             mac,
             mtu: Some(mtu),
             offered: offered | features::ALWAYS,
+            transitional,
             settings: Settings::default(),
         };
         let port = match self.config.sf_port.of(identity.class) {

@@ -284,6 +284,7 @@ fn record(function: &Function) -> Record {
         mq: share.pairs,
         mtu: spec.mtu,
         features: Some(Hex(spec.offered)),
+        transitional: (identity.class == Class::HotplugPf).then_some(spec.transitional),
         max_queue_size: Some(spec.queue_size_max),
         num_msix: Some(share.msix),
         num_vfs: None,

@@ -24,6 +24,8 @@ pub struct Plug {
     pub queue_size_max: u16,
     /// The number of its SF; the first that is free by default.
     pub sf_num: Option<u32>,
+    /// Whether it is meant for legacy drivers, too.
+    pub transitional: bool,
 }
 
 impl Service {
@@ -52,7 +54,8 @@ impl Service {
         let pf = (first..).find(is_free).unwrap_or(first);
         let identity = self.host.identity(Id::Pf(pf), Seat::Slot(slot), Some(sf_num), &plug.ib_device);
         let size = check_queue_size(plug.queue_size_max)?;
-        let function = self.host.function(identity, share, Some(plug.mac), size, check_mtu(plug.mtu)?, offered);
+        let mut function = self.host.function(identity, share, Some(plug.mac), size, check_mtu(plug.mtu)?, offered);
+        function.spec.transitional = self.host.check_transitional(plug.transitional)?;
         let key = self.add(function).map_err(|error| Refusal::of(error, Code::Hotplug))?;
         self.keep_or_discard(&[key])?;
         Ok(key)

@@ -237,7 +237,7 @@ fn only_what_can_be_done_is_offered() {
         |one: &Value| u64::from_str_radix(&one["device_feature"]["value"].as_str().unwrap()[2..], 16).unwrap();
     assert_eq!(offered(&house.one(0)), crate::device::features::SUPPORTED);
     let vf = house.done("query", json!({ "pf": 0, "vf": 0 }))["devices"][0].clone();
-    assert_eq!(offered(&vf) & 1 << 22, 0, "no MQ without a control queue");
+    assert_eq!(offered(&vf) & (1 << 22 | 1 << 17), 1 << 22 | 1 << 17, "a control queue always");
     house.refused("modify", json!({ "pf": 0, "subcmd": "device", "features": "0x1000000000000000" }), "Feature bits");
 }
 
@@ -266,7 +266,33 @@ fn a_transitional_function_names_what_it_needs() {
     params["legacy"] = json!(true);
     House::new(ROOMY, "{}").refused("hotplug", params.clone(), "VIRTIO_EMULATION_HOTPLUG_TRANS=1");
     let allowed = [ROOMY, &[("VIRTIO_EMULATION_HOTPLUG_TRANS", "1")]].concat();
-    House::new(&allowed, "{}").refused("hotplug", params, "legacy interface");
+    let mut house = House::new(&allowed, "{}");
+    assert_eq!(house.done("hotplug", params)["transitional"], 1);
+    house.plug("02:00:00:00:00:02").unwrap();
+    let mut house = house.again(&[], "{}");
+    for (pf, transitional, ids) in
+        [(0, 0, ["0x1041", "0x1041", "1"]), (1, 1, ["0x1000", "0x1", "0"]), (2, 0, ["0x1041", "0x1041", "1"])]
+    {
+        let one = house.one(pf);
+        assert_eq!(one["transitional"], transitional);
+        assert_eq!(["pci_dev_id", "pci_subsys_id", "pci_revision_id"].map(|key| one[key].as_str().unwrap()), ids);
+        assert_eq!(one["device_feature"].get("   27").is_some(), transitional == 1, "ANY_LAYOUT");
+    }
+    let mut house = house.again(&[("VIRTIO_EMULATION_HOTPLUG_TRANS", "0")], "{}");
+    let listed = house.done("list", json!({}));
+    let ids: Vec<_> = listed["devices"].as_array().unwrap().iter().map(|one| one["pf_id"].clone()).collect();
+    assert_eq!(ids, [0, 2], "a file does not say what no command could");
+}
+
+#[test]
+fn the_firmware_says_which_static_pfs_and_vfs_are_transitional() {
+    let layouts = [("VIRTIO_NET_EMULATION_PF_PCI_LAYOUT", "1"), ("VIRTIO_NET_EMULATION_VF_PCI_LAYOUT", "0")];
+    let mut house = House::new(&[ROOMY, &layouts].concat(), "{}");
+    house.done("sriov", json!({ "pf": 0, "num_vfs": 1 }));
+    let vf = |house: &mut House| house.done("query", json!({ "pf": 0, "vf": 0 }))["devices"][0]["transitional"].clone();
+    assert_eq!((house.one(0)["transitional"].clone(), vf(&mut house)), (json!(1), json!(0)));
+    let mut house = house.again(&[("VIRTIO_NET_EMULATION_VF_PCI_LAYOUT", "1")], "{}");
+    assert_eq!(vf(&mut house), 1);
 }
 
 #[test]
