@@ -13,7 +13,7 @@ use crate::manager::Manager;
 use crate::recovery::Folder;
 use crate::rpc;
 use crate::service::{Host, Service};
-use crate::vhost_user::listener::PathError;
+use crate::transport::listener::PathError;
 
 /// The socket that `virtnet` asks, in the run folder.
 pub const RPC_SOCKET: &str = "virtnet.sock";

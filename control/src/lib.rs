@@ -19,4 +19,5 @@ pub mod refusal;
 pub mod reply;
 pub mod rpc;
 pub mod service;
+pub mod transport;
 pub mod vhost_user;

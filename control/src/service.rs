@@ -33,8 +33,8 @@ use crate::config;
 use crate::device::{Device, Served};
 use crate::function::{Counting, Fault, Faults, Function, Id, Identity};
 use crate::recovery::Folder;
-use crate::vhost_user::listener::PathError;
-use crate::vhost_user::server::Endpoint;
+use crate::transport::endpoint::Endpoint;
+use crate::transport::listener::PathError;
 use uplink::Uplink;
 
 /// Events taken from epoll at a time, within a command.

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use house::{Guest, House, SOON};
 use rustix::fs::Mode;
+use virtnet_control::transport::listener::Listener;
 use virtnet_control::vhost_user::frontend::{Frontend, FrontendError, PROTOCOL_FEATURES, SharedRegion};
-use virtnet_control::vhost_user::listener::Listener;
 use virtnet_control::vhost_user::message::{LogBase, MemoryRegion, ProtocolFeatures, VHOST_F_LOG_ALL};
 use virtnet_rings::Layout;
 use virtnet_rings::guest::net::NicOptions;

@@ -18,8 +18,8 @@ use virtnet_rings::{Notifier, Queue, Virtqueue};
 
 use crate::config::{self, Mac};
 use crate::function::{Fault, Faults};
+use crate::transport::Backend;
 use crate::vhost_user::message::VringBase;
-use crate::vhost_user::session::Backend;
 use config_space::ConfigSpace;
 use controlq::{Command, ControlQueue};
 use settings::Settings;

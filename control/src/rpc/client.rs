@@ -14,7 +14,7 @@ use rustix::net::{
 use serde_json::{Value, json};
 
 use super::Error;
-use crate::vhost_user::socket::wait_any;
+use crate::transport::connection::wait_any;
 
 /// The longest reply that is taken.
 pub const REPLY_BYTES_MAX: usize = 256 << 20;

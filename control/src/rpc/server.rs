@@ -14,8 +14,8 @@ use serde_json::Value;
 use super::connection::Connection;
 use super::work::error_line;
 use super::{Error, Handler, Params};
-use crate::vhost_user::entrance::Entrance;
-use crate::vhost_user::listener::PathError;
+use crate::transport::entrance::Entrance;
+use crate::transport::listener::PathError;
 
 /// Connections that are served at a time. For one more, the one that was quiet for the longest is told so, and closed.
 pub const CONNECTIONS_MAX: usize = 64;

@@ -16,7 +16,7 @@ use crate::function::identity::{VFS_MAX, mac_after, serial};
 use crate::function::{Function, Id, Identity, Seat, Share, Socket, pools};
 use crate::recovery::Record;
 use crate::refusal::{Code, Refusal};
-use crate::vhost_user::listener::remove_stale;
+use crate::transport::listener::remove_stale;
 
 /// Descriptors of a queue where nobody says.
 const QUEUE_SIZE: u16 = 256;

@@ -11,7 +11,7 @@ use crate::device::settings::{Settings, Speed};
 use crate::device::{Served, Spec};
 use crate::function::{Coalescing, Fault, Function, Id, Share};
 use crate::refusal::{Code, Refusal};
-use crate::vhost_user::session::{Backend, STATUS_ADDABLE};
+use crate::transport::{Backend, STATUS_ADDABLE};
 
 /// The most bytes of a frame's payload that are documented for a device.
 const MTU_MAX: u16 = 9216;

@@ -12,9 +12,9 @@ use super::*;
 use crate::command::{self, Reload};
 use crate::config::Config;
 use crate::firmware::Store;
-use crate::vhost_user::listener::connect_to;
+use crate::transport::Backend;
+use crate::transport::listener::connect_to;
 use crate::vhost_user::message::{FrontendRequest, Header};
-use crate::vhost_user::session::Backend;
 use crate::vhost_user::socket::{Connection, Received};
 
 /// Room for everything, eight vectors each.

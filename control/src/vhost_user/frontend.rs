@@ -18,13 +18,13 @@ use rustix::io::Errno;
 
 pub use error::FrontendError;
 
-use super::listener::{Listener, connect_to};
 use super::message::{
     BackendRequest, Config, FrontendRequest, Header, Inflight, LogBase, MEMORY_REGIONS_MAX, MemoryRegion, MemoryTable,
     ProtocolFeature, ProtocolFeatures, VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO_F_RING_PACKED, VringAddr, VringBase,
     VringFd, VringState, check_shape, u64_from, u64_to,
 };
 use super::socket::{Connection, Message, Received, SocketError, stream_pair, wait, wait_any};
+use crate::transport::listener::{Listener, connect_to};
 
 /// How long a back end that is not there yet is left alone between two tries.
 const RETRY: Duration = Duration::from_millis(10);

@@ -14,7 +14,7 @@ use rustix::fs::Mode;
 use tempfile::TempDir;
 use virtnet_control::config;
 use virtnet_control::device::{Device, Served, Spec};
-use virtnet_control::vhost_user::server::Endpoint;
+use virtnet_control::transport::endpoint::Endpoint;
 use virtnet_engine::worker::Worker;
 use virtnet_engine::{DeviceConfig, Engine, EngineConfig, IdlePolicy, PortConfig};
 

@@ -3,4 +3,5 @@
 //! The edition is VIRTIO 1.3; comments elsewhere cite it by section title, because titles outlive numbers.
 
 pub mod net;
+pub mod status;
 pub mod virtq;

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::refusal::{Code, Refusal};
 use crate::rpc::{LINE_BYTES_MAX, PATIENCE};
-use crate::vhost_user::entrance::REST;
+use crate::transport::entrance::REST;
 
 const FIRST_TOKEN: u64 = 1000;
 const SOON: Duration = Duration::from_secs(20);

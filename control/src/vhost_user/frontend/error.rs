@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::super::listener::PathError;
 use super::super::message::{FrontendRequest, ProtocolError, ProtocolFeature};
 use super::super::socket::SocketError;
+use crate::transport::listener::PathError;
 
 /// What went wrong with a back end.
 #[derive(Debug, thiserror::Error)]

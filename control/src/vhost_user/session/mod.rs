@@ -4,9 +4,6 @@
 //! when its setup is complete and memory is there; it is taken back before anything under it changes and goes on where
 //! it stood. A message that is refused changes nothing.
 
-mod backend;
-#[cfg(test)]
-pub(crate) mod diary;
 mod inflight;
 mod refusal;
 #[cfg(test)]
@@ -18,10 +15,10 @@ use std::sync::Arc;
 
 use virtnet_engine::caller::Line;
 use virtnet_rings::memory::{DirtyLog, GuestMemory, REGIONS_MAX, Region, RegionSpec};
+use virtnet_rings::spec::status::{DEVICE_NEEDS_RESET, FAILED};
 use virtnet_rings::{Layout, Virtqueue};
 
-pub use backend::Backend;
-pub use refusal::{Counters, OUTCOMES, Refusal};
+pub use refusal::Refusal;
 
 use super::message::{
     Allowed, BackendRequest, CONFIG_BYTES_MAX, Config, FrontendRequest, Header, Inflight, LogBase, MemoryRegion,
@@ -29,6 +26,7 @@ use super::message::{
     VIRTIO_F_RING_PACKED, VringAddr, VringBase, VringFd, VringState, check_descriptors, check_shape, u64_from, u64_to,
 };
 use super::socket::{Connection, Message, Received, SocketError};
+use crate::transport::{self, Backend, Counters, line};
 use vring::Vring;
 
 /// Protocol features every device offers.
@@ -46,27 +44,11 @@ pub const PROTOCOL_FEATURES: ProtocolFeatures = ProtocolFeatures::of(&[
     ProtocolFeature::STATUS,
 ]);
 
-/// DEVICE_NEEDS_RESET of the device status field. ("Device Status Field")
-const DEVICE_NEEDS_RESET: u8 = 64;
-/// FAILED of the same: the device has been given up, until it is reset.
-const FAILED: u8 = 128;
-/// What others than the driver may add to the field.
-pub const STATUS_ADDABLE: u8 = DEVICE_NEEDS_RESET | FAILED;
 /// The least MTU of an IPv4 host, which is what the device's MTU may not go below. ("Device configuration layout")
 const MTU_MIN: u64 = 68;
 
 /// What became of a look at the socket.
-#[derive(Debug)]
-pub enum Served {
-    /// A message was taken; there may be another.
-    Message,
-    /// A message was taken and refused.
-    Refused(Refusal),
-    /// Nothing has come.
-    Nothing,
-    /// The front end has left, or cannot be understood any more (why).
-    Ended(Option<SocketError>),
-}
+pub type Served = transport::Served<Refusal, SocketError>;
 
 /// What goes back for a message that was taken.
 enum Reply {
@@ -130,7 +112,7 @@ impl Session {
         let header = message.header;
         let outcome = self.take(message, device);
         if let Err(refusal) = &outcome {
-            self.counters.count(refusal);
+            self.counters.count(refusal.name());
         }
         if let Err(error) = self.answer(&header, &outcome) {
             return self.end(error);
@@ -234,7 +216,7 @@ impl Session {
 
     fn end(&mut self, error: SocketError) -> Served {
         if let SocketError::Protocol(error) = &error {
-            self.counters.count(&Refusal::Protocol(*error));
+            self.counters.count(error.outcome().name());
         }
         Served::Ended(Some(error))
     }
@@ -341,7 +323,8 @@ impl Session {
         let reply = Header::reply(header.request, body.len() as u32);
         self.connection.send(reply, &body, file.as_slice()).map_err(|error| match error {
             SocketError::Timeout(_) => {
-                ProtocolError::ReplyUnread { request: request.map_or("a request", FrontendRequest::name) }.into()
+                let request = request.map_or("a request", FrontendRequest::name);
+                SocketError::Protocol(ProtocolError::ReplyUnread { request })
             }
             error => error,
         })
@@ -815,5 +798,9 @@ fn notification_descriptor(
 ) -> Result<Option<OwnedFd>, ProtocolError> {
     let expected = usize::from(!vring.no_fd);
     check_descriptors(request, expected..=expected, fds.len())?;
-    fds.pop().map(|fd| vring::notification_descriptor(request, fd)).transpose()
+    let taken = fds.pop().map(line::notification_descriptor).transpose();
+    taken.map_err(|mode| {
+        let allowed = Allowed::Such(line::ALLOWED);
+        ProtocolError::Field { request, field: "descriptor", found: mode.into(), allowed }
+    })
 }

@@ -1,11 +1,11 @@
-//! Why a message was refused, and how often.
+//! Why a message was refused.
 
 use std::io;
 
 use virtnet_rings::SetupError;
 use virtnet_rings::memory::{MapError, MemoryError};
 
-use super::super::message::{Outcome, ProtocolError};
+use super::super::message::ProtocolError;
 
 /// Why a message was refused. The session goes on, unless [`ProtocolError::ends_the_session`].
 #[derive(Debug, thiserror::Error)]
@@ -60,72 +60,13 @@ pub enum Refusal {
 impl Refusal {
     /// The outcome's name, as in its counter and in the documentation.
     pub const fn name(&self) -> &'static str {
-        OUTCOMES[self.index()]
-    }
-
-    const fn index(&self) -> usize {
-        let own = Outcome::ALL.len();
         match self {
-            Self::Protocol(error) => error.outcome() as usize,
-            Self::Memory { .. } => own,
-            Self::Map { .. } => own + 1,
-            Self::Ring { .. } => own + 2,
-            Self::Device { .. } => own + 3,
-            Self::System { .. } => own + 4,
+            Self::Protocol(error) => error.outcome().name(),
+            Self::Memory { .. } => "memory",
+            Self::Map { .. } => "map",
+            Self::Ring { .. } => "ring",
+            Self::Device { .. } => "device",
+            Self::System { .. } => "system",
         }
-    }
-}
-
-const OUTCOME_COUNT: usize = Outcome::ALL.len() + 5;
-
-/// Every way a message can be refused, by name.
-pub const OUTCOMES: [&str; OUTCOME_COUNT] = {
-    let mut names = [""; OUTCOME_COUNT];
-    let mut at = 0;
-    while at < Outcome::ALL.len() {
-        names[at] = Outcome::ALL[at].name();
-        at += 1;
-    }
-    names[at] = "memory";
-    names[at + 1] = "map";
-    names[at + 2] = "ring";
-    names[at + 3] = "device";
-    names[at + 4] = "system";
-    names
-};
-
-/// What came over a device's sockets, counted over all its sessions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Messages taken, good or bad.
-    pub messages: u64,
-    /// Times that a device went on after it had needed a reset.
-    pub recoveries: u64,
-    refused: [u64; OUTCOME_COUNT],
-}
-
-impl Counters {
-    /// Counts one refusal.
-    pub fn count(&mut self, refusal: &Refusal) {
-        self.refused[refusal.index()] += 1;
-    }
-
-    /// Adds what was counted elsewhere.
-    pub fn add(&mut self, other: &Self) {
-        self.messages += other.messages;
-        self.recoveries += other.recoveries;
-        for (total, count) in self.refused.iter_mut().zip(other.refused) {
-            *total += count;
-        }
-    }
-
-    /// Messages refused, for whatever reason.
-    pub fn refused(&self) -> u64 {
-        self.refused.iter().sum()
-    }
-
-    /// Messages refused by outcome, those that did occur.
-    pub fn by_outcome(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        OUTCOMES.into_iter().zip(self.refused).filter(|(_, count)| *count != 0)
     }
 }

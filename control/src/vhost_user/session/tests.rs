@@ -8,8 +8,8 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use super::super::message::BODY_BYTES_MAX;
 use super::super::socket::stream_pair;
 use super::FrontendRequest as R;
-use super::diary::{Deed, Diary, VERSION_1};
 use super::*;
+use crate::transport::diary::{Deed, Diary, VERSION_1};
 
 const MEMORY_BYTES: u64 = 0x10_0000;
 const USER: u64 = 0x7f00_0000_0000;
@@ -632,7 +632,7 @@ fn every_request_short_long_and_with_wrong_descriptors_is_refused_and_the_sessio
     }
     assert_eq!(bench.session.counters().refused(), refused);
     let names: Vec<_> = bench.session.counters().by_outcome().map(|(name, _)| name).collect();
-    assert_eq!(names, ["size", "descriptors"]);
+    assert_eq!(names, ["descriptors", "size"]);
     assert_eq!(bench.device.read(), []);
     assert_eq!(bench.get_u64(R::GET_QUEUE_NUM), 4);
 }

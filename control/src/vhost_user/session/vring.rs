@@ -1,15 +1,14 @@
 //! One ring as its front end has described it so far.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rustix::fs::{FileType, OFlags};
 use virtnet_engine::caller::Line;
 use virtnet_rings::memory::{GuestMemory, Span};
 use virtnet_rings::spec::virtq::VIRTQ_DESC_F_USED;
 use virtnet_rings::{Bell, Layout, Notifier, QueueAddresses, QueueSetup, SetupError};
 
-use super::super::message::{Allowed, ProtocolError, VringAddr, VringBase};
+use super::super::message::{ProtocolError, VringAddr, VringBase};
 
 /// A ring's setup: each part comes with a message of its own, in any order. The ring is complete with a size,
 /// addresses and a kick.
@@ -131,35 +130,4 @@ pub fn base(num: Option<u32>, packed: bool) -> Result<VringBase, ProtocolError> 
 fn is_new(memory: &GuestMemory, descriptor_area: u64, size: u16) -> bool {
     let flags = (0..u64::from(size)).map(|slot| memory.span(descriptor_area + 16 * slot + 14, 2));
     flags.flatten().filter_map(Span::read_array).all(|flags| u16::from_le_bytes(flags) & VIRTQ_DESC_F_USED == 0)
-}
-
-/// Takes a descriptor for kicks, calls or errors: an eventfd, or a pipe or socket as user-mode Linux gives, and so that
-/// neither end waits. What else there is (a file on a disk that does not answer, say) could hold whoever writes to it.
-pub fn notification_descriptor(request: &'static str, fd: OwnedFd) -> Result<OwnedFd, ProtocolError> {
-    let kind = kind(&fd);
-    let refused = ProtocolError::Field {
-        request,
-        field: "descriptor",
-        found: u64::from(kind.map_or(0, |kind| kind.as_raw_mode())),
-        allowed: Allowed::Such("an eventfd, a pipe or a socket"),
-    };
-    if !matches!(kind, Some(FileType::Fifo | FileType::Socket)) && !is_eventfd(&fd) {
-        return Err(refused);
-    }
-    let flags = rustix::fs::fcntl_getfl(&fd).map_err(|_| refused)?;
-    rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK).map_err(|_| refused)?;
-    Ok(fd)
-}
-
-fn kind(fd: &OwnedFd) -> Option<FileType> {
-    rustix::fs::fstat(fd).ok().map(|found| FileType::from_raw_mode(found.st_mode))
-}
-
-/// An eventfd has no type of its own; its name tells. Where there is no /proc, any descriptor without a file passes.
-fn is_eventfd(fd: &OwnedFd) -> bool {
-    if kind(fd) != Some(FileType::Unknown) {
-        return false;
-    }
-    let name = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-    name.map_or(true, |name| name.to_string_lossy().contains("[eventfd]"))
 }

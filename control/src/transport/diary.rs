@@ -6,8 +6,8 @@ use std::sync::Arc;
 use virtnet_engine::caller::{Caller, Line};
 use virtnet_rings::{Notifier, Queue, Virtqueue};
 
-use super::super::message::VIRTIO_F_RING_PACKED;
 use super::Backend;
+use crate::vhost_user::message::VIRTIO_F_RING_PACKED;
 
 pub const VERSION_1: u64 = 1 << 32;
 

@@ -1,12 +1,12 @@
 use rustix::event::Timespec;
 use rustix::event::epoll::CreateFlags;
 
+use super::super::diary::Diary;
 use super::super::entrance::REST;
 use super::super::listener::Listener;
-use super::super::message::{FrontendRequest, Header, ProtocolFeatures, VHOST_USER_F_PROTOCOL_FEATURES};
-use super::super::session::diary::Diary;
-use super::super::socket::{Connection, Received};
 use super::*;
+use crate::vhost_user::message::{FrontendRequest, Header, ProtocolFeatures, VHOST_USER_F_PROTOCOL_FEATURES};
+use crate::vhost_user::socket::{Connection, Received};
 
 const OWNER: Mode = Mode::from_raw_mode(0o600);
 const TOKEN: u64 = 7;
@@ -158,16 +158,16 @@ fn a_front_end_of_ours_gets_all_it_asks_for() {
     let path = dir.path().join("s");
     let mut bench = Bench::new(Endpoint::listen("vm1", &path, OWNER).unwrap());
     let asking = std::thread::spawn(move || {
-        let mut frontend = super::super::frontend::Frontend::connect(&path, SOON, SOON)?;
+        let mut frontend = crate::vhost_user::frontend::Frontend::connect(&path, SOON, SOON)?;
         let agreed = frontend.negotiate(!(1 << 26), ProtocolFeatures(u64::MAX))?;
         frontend.set_status(15)?;
         let answers = (frontend.get_queue_num()?, frontend.get_status()?, frontend.get_config(0, 8)?);
-        Ok::<_, super::super::frontend::FrontendError>((agreed, answers))
+        Ok::<_, crate::vhost_user::frontend::FrontendError>((agreed, answers))
     });
     bench.run_until(|_| asking.is_finished());
     let (agreed, answers) = asking.join().unwrap().unwrap();
     assert_eq!(agreed.features, bench.device.features() | VHOST_USER_F_PROTOCOL_FEATURES);
-    assert_eq!(agreed.protocol_features, super::super::session::PROTOCOL_FEATURES);
+    assert_eq!(agreed.protocol_features, crate::vhost_user::session::PROTOCOL_FEATURES);
     assert_eq!(answers, (4, 15, bench.device.config()));
     assert_eq!(bench.endpoint.counters().refused(), 0);
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use virtnet_engine::caller::Line;
 use virtnet_rings::{Notifier, Queue};
 
-/// A device as a vhost-user session sees it. Rings are numbered as in the protocol: 2 × pair is a receiveq, 2 × pair + 1
+/// A device as a session sees it. Rings are numbered as in the specification: 2 × pair is a receiveq, 2 × pair + 1
 /// a transmitq, and the control queue comes last.
 ///
 /// None of these may wait for anything a guest or a front end does.
@@ -14,7 +14,7 @@ pub trait Backend {
     /// Feature bits the device offers. The transport's own are the session's business.
     fn features(&self) -> u64;
 
-    /// How many rings it has, control queue included; at most [`super::super::message::VRINGS_MAX`].
+    /// How many rings it has, control queue included; at most [`crate::vhost_user::message::VRINGS_MAX`].
     fn ring_count(&self) -> usize;
 
     /// The largest queue size it takes.

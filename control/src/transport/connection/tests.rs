@@ -1,8 +1,11 @@
 use proptest::prelude::*;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::super::message::{FrontendRequest, Shape};
 use super::*;
+use crate::vhost_user::message::{
+    BODY_BYTES_MAX, DESCRIPTORS_MAX, FrontendRequest, HEADER_BYTES, Header, ProtocolError, Shape,
+};
+use crate::vhost_user::socket::{Connection, Message, Received, SocketError};
 
 const SOON: Duration = Duration::from_secs(5);
 

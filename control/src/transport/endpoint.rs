@@ -13,7 +13,8 @@ use rustix::fs::Mode;
 
 use super::entrance::Entrance;
 use super::listener::{PathError, connect_to};
-use super::session::{Backend, Counters, Refusal, Served, Session};
+use super::{Backend, Counters, Served};
+use crate::vhost_user::session::{Refusal, Session};
 
 /// The pause after the first look that found nobody; each one after it is twice as long, up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -112,7 +113,7 @@ impl Endpoint {
 
     /// What has come over all sessions.
     pub fn counters(&self) -> Counters {
-        let mut counters = self.past;
+        let mut counters = self.past.clone();
         if let Some(session) = &self.session {
             counters.add(session.counters());
         }
