@@ -20,4 +20,5 @@ pub mod reply;
 pub mod rpc;
 pub mod service;
 pub mod transport;
+pub mod vfio_user;
 pub mod vhost_user;
