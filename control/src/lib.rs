@@ -18,6 +18,7 @@ pub mod recovery;
 pub mod refusal;
 pub mod reply;
 pub mod rpc;
+pub mod pci;
 pub mod service;
 pub mod transport;
 pub mod vfio_user;

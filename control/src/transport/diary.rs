@@ -2,14 +2,18 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags};
 use virtnet_engine::caller::{Caller, Line};
 use virtnet_rings::{Notifier, Queue, Virtqueue};
 
 use super::Backend;
+use super::connection::wait_any;
 use crate::vhost_user::message::VIRTIO_F_RING_PACKED;
 
 pub const VERSION_1: u64 = 1 << 32;
+pub const RING_RESET: u64 = 1 << 40;
 
 /// What a device was asked to do.
 #[derive(Debug, PartialEq)]
@@ -22,6 +26,15 @@ pub enum Deed {
     Mtu(u16),
     Announce([u8; 6]),
     Restore(usize, Vec<u8>),
+}
+
+/// Waits until a line is rung, and tells how often it was.
+pub fn rung(line: &OwnedFd) -> u64 {
+    let soon = Instant::now() + Duration::from_secs(5);
+    assert_eq!(wait_any(&mut [PollFd::new(line, PollFlags::IN)], soon), Ok(true), "it is not rung");
+    let mut bytes = [0; 8];
+    rustix::io::read(line, &mut bytes).expect("an eventfd that was written");
+    u64::from_ne_bytes(bytes)
 }
 
 #[derive(Default)]
@@ -43,7 +56,7 @@ impl Diary {
 
 impl Backend for Diary {
     fn features(&self) -> u64 {
-        VERSION_1 | VIRTIO_F_RING_PACKED | 1 << 15
+        VERSION_1 | VIRTIO_F_RING_PACKED | RING_RESET | 1 << 15
     }
     fn ring_count(&self) -> usize {
         self.queues.len()
