@@ -23,3 +23,4 @@ pub mod service;
 pub mod transport;
 pub mod vfio_user;
 pub mod vhost_user;
+pub mod virtio_pci;

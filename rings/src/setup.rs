@@ -20,6 +20,17 @@ pub enum Layout {
     Packed,
 }
 
+impl Layout {
+    /// [`QueueSetup::base`] of a queue that has just been made.
+    pub const fn base(self) -> u32 {
+        match self {
+            Layout::Split => 0,
+            // Positions 0, wrap counters 1. ("Driver and Device Ring Wrap Counters")
+            Layout::Packed => 0x8000_8000,
+        }
+    }
+}
+
 /// Where a queue's three areas are, as guest physical addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueAddresses {

@@ -1,6 +1,6 @@
 //! A guest's memory and queues as a device is told of them.
 
-use super::{Driver, Layout, Ram};
+use super::{Driver, Ram};
 use crate::memory::{GuestMemory, RegionSpec};
 use crate::{Notifier, QueueAddresses, QueueSetup};
 use std::io;
@@ -36,7 +36,7 @@ impl Driver {
                 driver_area: at.driver,
                 device_area: at.device,
             },
-            base: if self.layout() == Layout::Packed { 0x8000_8000 } else { 0 },
+            base: self.layout().base(),
             features,
             call: Notifier::default(),
             kick: Notifier::default(),

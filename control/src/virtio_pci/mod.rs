@@ -1,0 +1,18 @@
+//! A virtio device as a PCI function, for whoever carries its registers to a driver. ("Virtio Over PCI Bus")
+//!
+//! * [`layout`]: where registers are.
+//! * [`Function`]: the registers, and the rings that a [`Backend`](crate::transport::Backend) runs as they say.
+//!
+//! Whatever happens changes what the registers say; then [`Function`] starts and stops rings, and points their notifications, until all
+//! is as they say. A write that makes no sense changes nothing, and is told as a [`Refusal`].
+
+mod common;
+mod function;
+pub mod layout;
+mod queue;
+mod refusal;
+#[cfg(test)]
+mod tests;
+
+pub use function::{Function, Traits};
+pub use refusal::Refusal;

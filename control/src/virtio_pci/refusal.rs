@@ -1,0 +1,67 @@
+//! What a driver writes in vain.
+
+use std::io;
+
+use virtnet_rings::SetupError;
+
+/// Why a write changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// There is no register of this length that can be written.
+    #[error("BAR {bar}, offset {offset:#x}: no register of {len_bytes} bytes to be written")]
+    Register {
+        /// Which BAR.
+        bar: usize,
+        /// Where in it.
+        offset: u64,
+        /// Bytes written.
+        len_bytes: usize,
+    },
+    /// The register does not take this value, or not now.
+    #[error("{register} is {found:#x}; {allowed}")]
+    Value {
+        /// The register, as the specification calls it.
+        register: &'static str,
+        /// What was written.
+        found: u64,
+        /// What it may be, and when.
+        allowed: &'static str,
+    },
+    /// The queue is not possible.
+    #[error("queue {index}: {source}")]
+    Queue {
+        /// Which one.
+        index: usize,
+        /// What is wrong with it.
+        source: SetupError,
+    },
+    /// The device does not take the queue.
+    #[error("queue {index}: {why}")]
+    Device {
+        /// Which one.
+        index: usize,
+        /// Its words.
+        why: &'static str,
+    },
+    /// The system does not give us what the queue takes.
+    #[error("queue {index}: {source}")]
+    System {
+        /// Which one.
+        index: usize,
+        /// Its answer.
+        source: io::Error,
+    },
+}
+
+impl Refusal {
+    /// The outcome's name, as in its counter and in the documentation.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Register { .. } => "register",
+            Self::Value { .. } => "value",
+            Self::Queue { .. } => "ring",
+            Self::Device { .. } => "device",
+            Self::System { .. } => "system",
+        }
+    }
+}
