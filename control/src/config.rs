@@ -25,7 +25,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use virtnet_engine::IdlePolicy;
 
-pub use device::{Device, Features, Mode};
+pub use device::{Device, Features, Mode, Transport};
 pub use error::ConfigError;
 pub use function::{ByClass, SfPort, Socket, StaticPf, Vf};
 pub use port::{Pace, Pcap, Port, Sizes, Source, Tap};

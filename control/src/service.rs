@@ -35,6 +35,8 @@ use crate::function::{Counting, Fault, Faults, Function, Id, Identity};
 use crate::recovery::Folder;
 use crate::transport::endpoint::Endpoint;
 use crate::transport::listener::PathError;
+use crate::transport::session::Transport;
+use crate::virtio_pci::{self, Traits};
 use uplink::Uplink;
 
 /// Events taken from epoll at a time, within a command.
@@ -176,9 +178,10 @@ impl Service {
     /// it.
     pub fn add(&mut self, function: Function) -> anyhow::Result<usize> {
         self.check_is_alone(&function)?;
+        function.check_layout()?;
         self.check_sfs(1)?;
         let key = self.entries.vacant_key();
-        let live = self.live_of(&function, key).inspect_err(|_| self.netdevs.give_back(&function.port))?;
+        let live = self.live_of(&function, key, None).inspect_err(|_| self.netdevs.give_back(&function.port))?;
         self.entries.insert(Entry::new(function, live));
         Ok(key)
     }
@@ -204,16 +207,24 @@ impl Service {
         self.put_counts_by(key);
         let entry = &mut self.entries[key];
         let had_lost_it = entry.live.is_none() && entry.function.share.is_usable();
+        let mut kept = None;
         if let Some(live) = entry.live.take() {
             entry.faults += live.device.faults;
-            entry.recovered += live.endpoint.counters().recoveries;
-            let span = entry.function.identity.span();
-            if let Err(error) = span.in_scope(|| self.take_down(key, live)) {
+            let span = entry.function.identity.span().entered();
+            let left = if live.endpoint.can_go_on() && entry.function.share == function.share {
+                kept = Some(live.endpoint);
+                self.dismiss(&live.device)
+            } else {
+                entry.recovered += live.endpoint.counters().recoveries;
+                self.take_down(key, live)
+            };
+            drop(span);
+            if let Err(error) = left {
                 self.entries[key].faults.count(Fault::Port);
                 return Err(error);
             }
         }
-        match self.live_of(&function, key) {
+        match self.live_of(&function, key, kept) {
             Ok(live) => {
                 let entry = &mut self.entries[key];
                 entry.recovered += u64::from(had_lost_it && live.is_some());
@@ -224,42 +235,43 @@ impl Service {
                 let entry = &mut self.entries[key];
                 entry.faults.count(if error.is::<PathError>() { Fault::Socket } else { Fault::Port });
                 let before = entry.function.clone();
-                self.entries[key].live = self.live_of(&before, key).context("as it was")?;
+                self.entries[key].live = self.live_of(&before, key, None).context("as it was")?;
                 self.entries[key].recovered += u64::from(had_lost_it && self.entries[key].live.is_some());
                 Err(error)
             }
         }
     }
 
-    /// What stands for a function, if it has enough for a driver.
-    fn live_of(&mut self, function: &Function, key: usize) -> anyhow::Result<Option<Live>> {
+    /// What stands for a function, if it has enough for a driver; its front end goes on at `kept`, if it can.
+    fn live_of(&mut self, function: &Function, key: usize, kept: Option<Endpoint>) -> anyhow::Result<Option<Live>> {
         if function.share.is_usable() {
-            return self.bring_up(function, key).map(Some);
+            return self.bring_up(function, key, kept).map(Some);
         }
         self.netdevs.rest(&function.port);
         Ok(None)
     }
 
-    fn bring_up(&mut self, function: &Function, key: usize) -> anyhow::Result<Live> {
+    fn bring_up(&mut self, function: &Function, key: usize, kept: Option<Endpoint>) -> anyhow::Result<Live> {
         let Function { spec, socket, coalescing, .. } = function;
         let port = port::of(&function.port, spec, &mut self.netdevs)?;
         let pairs = spec.queue_pairs;
         let id = self.engine.add_device(DeviceConfig { pairs, port, workers: Vec::new() })?;
-        let endpoint = match socket.mode {
-            config::Mode::Server => Endpoint::listen(&spec.name, &socket.path, Mode::from_raw_mode(socket.permissions)),
-            config::Mode::Client => Ok(Endpoint::connect(&spec.name, &socket.path)),
+        let mut device = Device::new(spec.clone(), id);
+        let endpoint = match kept {
+            Some(mut endpoint) => {
+                let token = controlq_token(key);
+                let (engine, epoll) = (&mut self.engine, &*self.epoll);
+                endpoint.go_on(&mut Served { device: &mut device, engine, epoll, token });
+                Ok(endpoint)
+            }
+            None => self.endpoint_of(function, &mut device, key),
         };
-        let endpoint = endpoint.and_then(|endpoint| match endpoint.watch(&self.epoll, endpoint_token(key)) {
-            Ok(()) => Ok(endpoint),
-            Err(source) => Err(PathError::System { path: socket.path.clone(), doing: "watching the socket", source }),
-        });
         let endpoint = endpoint.map_err(anyhow::Error::from).and_then(|endpoint| {
             moderation::begin(&mut self.engine, id, pairs, *coalescing)?;
             Ok(endpoint)
         });
         match endpoint {
             Ok(endpoint) => {
-                let mut device = Device::new(spec.clone(), id);
                 device.steer(&mut self.engine);
                 let Identity { id, vuid, .. } = &function.identity;
                 tracing::info!(
@@ -280,11 +292,39 @@ impl Service {
         }
     }
 
+    /// Where a function's front end is to come to, or is looked for.
+    fn endpoint_of(&mut self, function: &Function, device: &mut Device, key: usize) -> Result<Endpoint, PathError> {
+        let Function { spec, socket, share, .. } = function;
+        let transport = match socket.transport {
+            config::Transport::VhostUser => Transport::VhostUser,
+            config::Transport::VfioUser => {
+                let token = controlq_token(key);
+                let served = Served { device, engine: &mut self.engine, epoll: &self.epoll, token };
+                let traits = Traits { ids: self.host.limits.pci, msix: share.msix };
+                Transport::VfioUser(Some(Box::new(virtio_pci::Function::new(traits, &served))))
+            }
+        };
+        let endpoint = match socket.mode {
+            config::Mode::Server => {
+                Endpoint::listen(&spec.name, &socket.path, Mode::from_raw_mode(socket.permissions), transport)?
+            }
+            config::Mode::Client => Endpoint::connect(&spec.name, &socket.path),
+        };
+        let refused = |source| PathError::System { path: socket.path.clone(), doing: "watching the socket", source };
+        endpoint.watch(&self.epoll, endpoint_token(key)).map_err(refused)?;
+        Ok(endpoint)
+    }
+
     fn take_down(&mut self, key: usize, live: Live) -> anyhow::Result<()> {
         let Live { mut device, mut endpoint, .. } = live;
         let token = controlq_token(key);
         let mut served = Served { device: &mut device, engine: &mut self.engine, epoll: &self.epoll, token };
         endpoint.close(&mut served);
+        self.dismiss(&device)
+    }
+
+    /// Takes a device from the engine. None of its queues runs.
+    fn dismiss(&mut self, device: &Device) -> anyhow::Result<()> {
         let id = device.id();
         tell_counters(device.name(), &self.engine.counters(id).unwrap_or_default());
         self.engine.remove_device(id).with_context(|| format!("device {:?}", device.name()))?;

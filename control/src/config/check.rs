@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Config, ConfigError, Port};
+use super::{Config, ConfigError, Mode, Port, Socket, Transport};
 use crate::class::Class;
 use crate::function::identity::PFS_MAX;
 
+/// Clients of vfio-user come to their server.
+const CLIENT_OF_VFIO_USER: (Mode, Transport) = (Mode::Client, Transport::VfioUser);
 /// A board has so many.
 const PORTS: usize = 2;
 
@@ -109,8 +111,11 @@ impl Config {
             (Some(_), Some(_)) => {}
         }
         for (class, key) in [(Class::StaticPf, "static_pf"), (Class::HotplugPf, "hotplug_pf"), (Class::Vf, "vf")] {
-            let template = self.sockets.of(class).path.as_ref();
-            if let Some(needed) = template.and_then(|template| template.fault(class)) {
+            let Socket { path: template, mode, transport, .. } = self.sockets.of(class);
+            if (*mode, *transport) == CLIENT_OF_VFIO_USER {
+                return refuse(format!("sockets.{key}: mode is client with transport vfio-user: server is allowed"));
+            }
+            if let Some(needed) = template.as_ref().and_then(|template| template.fault(class)) {
                 return refuse(format!(
                     "sockets.{key}.path does not tell every {} apart: it needs {needed}",
                     class.name()
@@ -127,6 +132,11 @@ impl Config {
             Some(first) => Err(ConfigError::Twice { path: path.into(), key, value, first, second: owner.to_owned() }),
         };
         for device in &self.devices {
+            if (device.mode, device.transport) == CLIENT_OF_VFIO_USER {
+                let detail =
+                    format!("device {:?}: mode is client with transport vfio-user: server is allowed", device.name);
+                return Err(ConfigError::conflict(path, detail));
+            }
             claim("name", device.name.clone(), &device.name)?;
             claim("socket", device.socket.display().to_string(), &device.name)?;
             claim("mac", device.mac().to_string(), &device.name)?;

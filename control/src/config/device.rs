@@ -20,6 +20,17 @@ pub enum Mode {
     Client,
 }
 
+/// What a device is served as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// Rings, for a front end that shows the device to its guest.
+    #[default]
+    VhostUser,
+    /// A whole PCI function. We listen.
+    VfioUser,
+}
+
 /// One device.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -32,6 +43,9 @@ pub struct Device {
     #[serde(deserialize_with = "value::path")]
     #[schemars(with = "schema::FilePath")]
     pub socket: PathBuf,
+    /// What it is served as there.
+    #[serde(default)]
+    pub transport: Transport,
     /// Whether we listen there or connect to it.
     #[serde(default)]
     pub mode: Mode,

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::device::Mode;
+use super::device::{Mode, Transport};
 use super::schema;
 use super::template::Template;
 use super::value::{self, Hex, Mac};
@@ -84,6 +84,9 @@ pub struct Socket {
     #[serde(default, deserialize_with = "value::given")]
     #[schemars(with = "Template")]
     pub path: Option<Template>,
+    /// What functions are served as there.
+    #[serde(default)]
+    pub transport: Transport,
     /// Whether we listen there or connect to them.
     #[serde(default)]
     pub mode: Mode,
@@ -95,7 +98,12 @@ pub struct Socket {
 
 impl Default for Socket {
     fn default() -> Self {
-        Self { path: None, mode: Mode::default(), socket_mode: value::socket_mode_default() }
+        Self {
+            path: None,
+            transport: Transport::default(),
+            mode: Mode::default(),
+            socket_mode: value::socket_mode_default(),
+        }
     }
 }
 

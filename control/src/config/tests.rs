@@ -76,6 +76,7 @@ fn what_is_wrong_is_told_with_its_place_and_what_is_allowed() {
         (r#""queue_pairs": -1"#, "invalid value: integer `-1`, expected u64"),
         (r#""queue_pairs": "2""#, "invalid type: string \"2\", expected u64"),
         (r#""queue_size_max": 65536"#, "expected 2 to 32768"),
+        (r#""transport": "vdpa""#, "unknown variant `vdpa`, expected `vhost-user` or `vfio-user`"),
         (r#""mode": "both""#, "unknown variant `both`, expected `server` or `client`"),
         (r#""socket_mode": "0888""#, "an octal mode that lets the owner in"),
         (r#""socket_mode": "0060""#, "an octal mode that lets the owner in"),
@@ -369,6 +370,17 @@ fn sockets_and_ports_are_said_by_class() {
     assert_eq!((sockets[1].mode, sockets[1].socket_mode), (Mode::Client, 0o600));
     assert_eq!((&sockets[2].path, sockets[2].mode, sockets[2].socket_mode), (&None, Mode::Server, 0o660));
     assert_eq!(Class::ALL.map(|class| *config.sf_port.of(class)), [SfPort::Sink, SfPort::TapOffload, SfPort::Tap]);
+}
+
+#[test]
+fn whole_functions_wait_for_their_clients() {
+    let config = parse(r#"{"sockets": {"vf": {"transport": "vfio-user"}}}"#).unwrap();
+    assert_eq!(Class::ALL.map(|class| config.sockets.of(class).transport == Transport::VfioUser), [false, false, true]);
+    assert_eq!(device(r#""transport": "vfio-user""#).unwrap().transport, Transport::VfioUser);
+    let both = r#""transport": "vfio-user", "mode": "client""#;
+    for error in [device(both).unwrap_err(), parse(&format!(r#"{{"sockets": {{"vf": {{{both}}}}}}}"#)).unwrap_err()] {
+        assert!(error.contains("mode is client with transport vfio-user: server is allowed"), "{error}");
+    }
 }
 
 #[test]

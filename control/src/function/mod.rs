@@ -14,14 +14,17 @@ pub use identity::{Id, Identity, Seat};
 pub use moderation::{Coalescing, PeriodMode};
 pub use pools::{Pool, Share};
 
-use crate::config::{self, Mode, Port};
+use crate::config::{self, Mode, Port, Transport};
 use crate::device::Spec;
+use crate::refusal::{Code, Refusal};
 
 /// Where a function and its front end meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Socket {
     /// The socket.
     pub path: PathBuf,
+    /// What the function is served as.
+    pub transport: Transport,
     /// Whether we listen there or connect to it.
     pub mode: Mode,
     /// Who may connect, where we listen.
@@ -52,8 +55,23 @@ pub struct Function {
 impl Function {
     /// A static PF that the configuration describes.
     pub fn configured(config: &config::Device, identity: Identity, run_dir: &Path) -> Self {
-        let socket = Socket { path: run_dir.join(&config.socket), mode: config.mode, permissions: config.socket_mode };
+        let &config::Device { ref socket, transport, mode, socket_mode: permissions, .. } = config;
+        let socket = Socket { path: run_dir.join(socket), transport, mode, permissions };
         Self::new(identity, config.into(), config.port.clone(), socket)
+    }
+
+    /// Whether it can be shown as it is to be.
+    ///
+    /// # Errors
+    /// [`Code::NotSupported`]: a transitional function has a legacy interface, which is not served over vfio-user.
+    pub fn check_layout(&self) -> Result<(), Refusal> {
+        match (self.spec.transitional, self.socket.transport) {
+            (true, Transport::VfioUser) => {
+                let why = "is transitional, and vfio-user has no legacy interface: vhost-user is allowed";
+                Err(Code::NotSupported.because(format!("{} {why}", self.identity.id)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A function whose vectors are as many as its queue pairs need.

@@ -76,7 +76,7 @@ mod tests {
     use virtnet_engine::counters::QueueCounts;
 
     use super::*;
-    use crate::config::{Mac, Mode, Port};
+    use crate::config::{Mac, Port};
     use crate::device::Spec;
     use crate::device::settings::Settings;
     use crate::function::{Identity, Seat, Socket};
@@ -95,7 +95,8 @@ mod tests {
             transitional: false,
             settings: Settings::default(),
         };
-        let socket = Socket { path: "web.sock".into(), mode: Mode::Server, permissions: 0o600 };
+        let (mode, transport) = Default::default();
+        let socket = Socket { path: "web.sock".into(), transport, mode, permissions: 0o600 };
         let counts = [1, 10, 100, 1000].into_iter().enumerate().map(|(index, packets)| {
             let mut counts = QueueCounts { packets, bytes: packets * 60, ..QueueCounts::default() };
             counts.drops = [packets; _];

@@ -247,7 +247,7 @@ impl Host {
         let socket = self.config.sockets.of(identity.class);
         let template = socket.path.clone().unwrap_or_else(|| Template::of(identity.class));
         let path = self.run_dir.join(template.path(identity.id.pf(), vf, &identity.vuid));
-        Socket { path, mode: socket.mode, permissions: socket.socket_mode }
+        Socket { path, transport: socket.transport, mode: socket.mode, permissions: socket.socket_mode }
     }
 
     /// What a function offers where nobody says: all, but packed rings and mergeable buffers only where they are enabled.

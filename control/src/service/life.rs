@@ -56,6 +56,7 @@ impl Service {
         let size = check_queue_size(plug.queue_size_max)?;
         let mut function = self.host.function(identity, share, Some(plug.mac), size, check_mtu(plug.mtu)?, offered);
         function.spec.transitional = self.host.check_transitional(plug.transitional)?;
+        function.check_layout()?;
         let key = self.add(function).map_err(|error| Refusal::of(error, Code::Hotplug))?;
         self.keep_or_discard(&[key])?;
         Ok(key)

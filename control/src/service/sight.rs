@@ -60,7 +60,7 @@ impl Service {
                     size_bins: receiveq.map(|queue| function.packet_counters.of(queue).size_bins),
                 }
             };
-            sight.rings = session.rings().map(ring).collect();
+            sight.rings = session.rings().into_iter().map(ring).collect();
         }
         sight
     }

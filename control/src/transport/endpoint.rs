@@ -13,8 +13,8 @@ use rustix::fs::Mode;
 
 use super::entrance::Entrance;
 use super::listener::{PathError, connect_to};
+use super::session::{Session, Told, Transport};
 use super::{Backend, Counters, Served};
-use crate::vhost_user::session::{Refusal, Session};
 
 /// The pause after the first look that found nobody; each one after it is twice as long, up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -43,6 +43,8 @@ pub struct Endpoint {
     /// For the log.
     name: String,
     meeting: Meeting,
+    /// What is to be served.
+    transport: Transport,
     session: Option<Session>,
     /// Of sessions that are over.
     past: Counters,
@@ -56,17 +58,19 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`PathError`]: somebody listens there already, or it cannot be.
-    pub fn listen(name: &str, path: &Path, mode: Mode) -> Result<Self, PathError> {
-        Ok(Self::new(name, Meeting::Listen(Entrance::bind(path, mode)?)))
+    pub fn listen(name: &str, path: &Path, mode: Mode, transport: Transport) -> Result<Self, PathError> {
+        Ok(Self::new(name, Meeting::Listen(Entrance::bind(path, mode)?), transport))
     }
 
-    /// Looks for a front end that listens at `path`, from now on.
+    /// Looks for a vhost-user front end that listens at `path`, from now on.
     pub fn connect(name: &str, path: &Path) -> Self {
-        Self::new(name, Meeting::Connect { path: path.into(), at: Instant::now(), pause: PAUSE_MIN })
+        let meeting = Meeting::Connect { path: path.into(), at: Instant::now(), pause: PAUSE_MIN };
+        Self::new(name, meeting, Transport::VhostUser)
     }
 
-    fn new(name: &str, meeting: Meeting) -> Self {
-        Self { name: name.into(), meeting, session: None, past: Counters::default(), sessions: 0, is_broken: false }
+    fn new(name: &str, meeting: Meeting, transport: Transport) -> Self {
+        let (session, past, sessions, is_broken) = Default::default();
+        Self { name: name.into(), meeting, transport, session, past, sessions, is_broken }
     }
 
     /// Asks `epoll` to report this endpoint as `token`. To be called once, before the first [`Self::turn`].
@@ -125,10 +129,22 @@ impl Endpoint {
         self.sessions
     }
 
+    /// Whether whoever is connected can go on with a device that is made anew: who has the rings alone has read too much of it.
+    pub fn can_go_on(&self) -> bool {
+        matches!(self.session, Some(Session::VfioUser(_)))
+    }
+
+    /// Goes on with a device that was made anew. No ring runs.
+    pub fn go_on(&mut self, device: &mut impl Backend) {
+        if let Some(Session::VfioUser(session)) = &mut self.session {
+            session.function_mut().renew(device);
+        }
+    }
+
     /// Ends the session, if there is one: its rings stop. A listening socket is gone when the endpoint is dropped.
     pub fn close(&mut self, device: &mut impl Backend) {
         if let Some(session) = self.session.take() {
-            self.past.add(&session.close(device));
+            self.past.add(&session.close(&mut self.transport, device));
         }
     }
 
@@ -172,14 +188,15 @@ impl Endpoint {
         }
         self.sessions += 1;
         self.past.recoveries += u64::from(std::mem::take(&mut self.is_broken));
-        self.session = Some(Session::new(stream, device));
+        self.session = Some(Session::new(stream, &mut self.transport, device));
     }
 
     fn end(&mut self, device: &mut impl Backend, epoll: &OwnedFd, token: u64, why: Option<String>) {
         let Some(session) = self.session.take() else { return };
         let _ = epoll::delete(epoll, &session);
-        self.is_broken = session.needs_reset();
-        let counters = session.close(device);
+        // A function outlives its client, and counts this itself.
+        self.is_broken = matches!(session, Session::VhostUser(_)) && session.needs_reset();
+        let counters = session.close(&mut self.transport, device);
         self.past.add(&counters);
         let refused: Vec<_> = counters.by_outcome().map(|(name, count)| format!("{name} {count}")).collect();
         let (session, messages, refused) = (self.sessions, counters.messages, refused.join(", "));
@@ -202,7 +219,7 @@ fn slacken(at: &mut Instant, pause: &mut Duration) {
     *pause = PAUSE_MAX.min(*pause * 2);
 }
 
-fn tell_refusal(device: &str, session: &Session, refusal: &Refusal) {
+fn tell_refusal(device: &str, session: &Session, refusal: &Told) {
     let refused = session.counters().refused();
     match refused {
         ..REFUSALS_LOGGED => tracing::warn!(device, "refused: {refusal}"),

@@ -3,7 +3,7 @@
 //! * [`listener`]: sockets in the file system; [`entrance`]: one that listens, in an epoll loop.
 //! * [`connection`]: messages over a socket, descriptors passed. [`line`]: descriptors that notify.
 //! * [`backend`]: a device as a session sees it.
-//! * [`endpoint`]: one device's place in the file system, session after session.
+//! * [`endpoint`]: one device's place in the file system, [`session`] after session, of whichever protocol.
 
 pub mod backend;
 pub mod connection;
@@ -14,11 +14,13 @@ pub mod endpoint;
 pub mod entrance;
 pub mod line;
 pub mod listener;
+pub mod session;
 
 use virtnet_rings::spec::status::{DEVICE_NEEDS_RESET, FAILED};
 
 pub use backend::Backend;
 pub use counters::Counters;
+pub use session::Session;
 
 /// What others than the driver may add to the device status field.
 pub const STATUS_ADDABLE: u8 = DEVICE_NEEDS_RESET | FAILED;

@@ -15,6 +15,7 @@ use virtnet_control::device::Spec;
 use virtnet_control::device::config_space::ConfigSpace;
 use virtnet_control::transport::Backend;
 use virtnet_control::transport::endpoint::Endpoint;
+use virtnet_control::transport::session::Transport;
 use virtnet_engine::caller::{Caller, Line};
 use virtnet_rings::memory::Span;
 use virtnet_rings::spec::net::{NET_HEADER_SIZE_BYTES, NetHeader};
@@ -82,7 +83,7 @@ impl Floor {
         let mut devices = Vec::new();
         let mut endpoints = Vec::new();
         for (token, socket) in (0..).zip(&self.sockets) {
-            let endpoint = Endpoint::listen("floor", socket, Mode::RUSR | Mode::WUSR)?;
+            let endpoint = Endpoint::listen("floor", socket, Mode::RUSR | Mode::WUSR, Transport::VhostUser)?;
             endpoint.watch(&epoll, token).context("watching a socket")?;
             endpoints.push(endpoint);
             devices.push(Device::new()?);

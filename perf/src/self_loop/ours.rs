@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use virtnet_control::config;
 use virtnet_control::device::{Device, Served, Spec};
 use virtnet_control::transport::endpoint::Endpoint;
+use virtnet_control::transport::session::Transport;
 use virtnet_engine::worker::Worker;
 use virtnet_engine::{DeviceConfig, Engine, EngineConfig, IdlePolicy, PortConfig};
 
@@ -145,7 +146,7 @@ impl Ours {
                     Direction::GuestToGuest => PortConfig::Switch,
                 };
                 let id = engine.add_device(DeviceConfig { pairs: 1, port, workers: Vec::new() })?;
-                let endpoint = Endpoint::listen(&name, &socket, Mode::RUSR | Mode::WUSR)?;
+                let endpoint = Endpoint::listen(&name, &socket, Mode::RUSR | Mode::WUSR, Transport::VhostUser)?;
                 endpoint.watch(&house.epoll, guest as u64).context("watching a socket")?;
                 devices.push((Device::new(Spec::from(&config), id), endpoint));
             }

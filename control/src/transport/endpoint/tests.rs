@@ -62,7 +62,7 @@ fn is_answered(peer: &mut Connection) -> bool {
 fn one_front_end_is_served_after_the_other() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
-    let mut bench = Bench::new(Endpoint::listen("vm1", &path, OWNER).unwrap());
+    let mut bench = Bench::new(Endpoint::listen("vm1", &path, OWNER, Transport::VhostUser).unwrap());
     let mut first = knock(&path);
     bench.run_until(|_| is_answered(&mut first));
     let mut second = knock(&path);
@@ -83,7 +83,7 @@ fn one_front_end_is_served_after_the_other() {
 fn whoever_talks_nonsense_makes_room_for_the_next() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
-    let mut bench = Bench::new(Endpoint::listen("vm1", &path, OWNER).unwrap());
+    let mut bench = Bench::new(Endpoint::listen("vm1", &path, OWNER, Transport::VhostUser).unwrap());
     for round in 1..20 {
         let mut hostile = knock(&path);
         hostile.send(Header { request: 1, flags: 0, size_bytes: 0 }, &[], &[]).unwrap();
@@ -122,7 +122,7 @@ fn a_device_looks_for_its_front_end_until_it_finds_it_and_again_when_it_is_gone(
 fn a_device_that_goes_on_with_another_front_end_has_recovered() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
-    let mut bench = Bench::new(Endpoint::listen("vm1", &path, OWNER).unwrap());
+    let mut bench = Bench::new(Endpoint::listen("vm1", &path, OWNER, Transport::VhostUser).unwrap());
     for recoveries in 0..3 {
         let mut peer = knock(&path);
         bench.run_until(|_| is_answered(&mut peer));
@@ -137,7 +137,7 @@ fn a_device_that_goes_on_with_another_front_end_has_recovered() {
 fn nobody_is_let_in_while_the_system_refuses() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
-    let mut bench = Bench::new(Endpoint::listen("vm1", &path, OWNER).unwrap());
+    let mut bench = Bench::new(Endpoint::listen("vm1", &path, OWNER, Transport::VhostUser).unwrap());
     let Meeting::Listen(entrance) = &mut bench.endpoint.meeting else { unreachable!() };
     let past = Instant::now().checked_sub(REST).unwrap();
     entrance.rest(past + Duration::from_secs(3600), &bench.epoll);
@@ -156,7 +156,7 @@ fn nobody_is_let_in_while_the_system_refuses() {
 fn a_front_end_of_ours_gets_all_it_asks_for() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
-    let mut bench = Bench::new(Endpoint::listen("vm1", &path, OWNER).unwrap());
+    let mut bench = Bench::new(Endpoint::listen("vm1", &path, OWNER, Transport::VhostUser).unwrap());
     let asking = std::thread::spawn(move || {
         let mut frontend = crate::vhost_user::frontend::Frontend::connect(&path, SOON, SOON)?;
         let agreed = frontend.negotiate(!(1 << 26), ProtocolFeatures(u64::MAX))?;

@@ -1,0 +1,349 @@
+//! The server's side of one connection: it carries a function's registers, the guest's memory and the function's interrupts.
+//!
+//! A message that is refused changes nothing and is answered with an errno. What a driver writes in vain is no fault of its client's:
+//! that is answered as any write, and counted.
+
+mod refusal;
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use virtnet_engine::caller::Line;
+use virtnet_rings::memory::{GuestMemory, REGIONS_MAX, Region, RegionSpec};
+
+pub use refusal::Refusal;
+
+use super::message::{
+    Action, CONFIG_REGION, Connection, DESCRIPTORS_MAX, DeviceInfo, DmaMap, DmaUnmap, Header, INTX_IRQ, IRQS,
+    IoEventfd, IrqInfo, Irqs, MSIX_IRQ, ProtocolError, REGIONS, Received, RegionAccess, RegionInfo, RegionIoFds,
+    Request, SocketError, Version,
+};
+use crate::pci::config_space::{BARS, CONFIG_BYTES};
+use crate::transport::{self, Backend, Counters, line};
+use crate::virtio_pci::Function;
+use crate::virtio_pci::layout::VIRTIO_BAR;
+
+/// What became of a look at the socket.
+pub type Served = transport::Served<Refusal, SocketError>;
+
+/// Some of the guest's memory.
+#[derive(Debug)]
+struct Map {
+    address: u64,
+    len_bytes: u64,
+    /// None, where the client has no file of it: nothing that a driver gives to a device is there.
+    region: Option<Region>,
+}
+
+impl Map {
+    fn last(&self) -> u64 {
+        self.address + (self.len_bytes - 1)
+    }
+}
+
+/// What goes back for a message that was taken.
+#[derive(Debug, Default)]
+struct Reply {
+    body: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
+}
+
+impl From<Vec<u8>> for Reply {
+    fn from(body: Vec<u8>) -> Self {
+        Self { body, descriptors: Vec::new() }
+    }
+}
+
+/// One connection with a client.
+#[derive(Debug)]
+pub struct Session {
+    connection: Connection,
+    /// What the client has said of itself.
+    version: Option<Version>,
+    maps: Vec<Map>,
+    function: Box<Function>,
+    counters: Counters,
+}
+
+impl Session {
+    /// A session over a connected socket, for a function.
+    pub fn new(stream: OwnedFd, function: Box<Function>) -> Self {
+        let (version, maps, counters) = Default::default();
+        Self { connection: Connection::new(stream), version, maps, function, counters }
+    }
+
+    /// Takes at most one message, and never waits.
+    pub fn serve(&mut self, device: &mut impl Backend) -> Served {
+        let message = match self.connection.receive() {
+            Ok(Received::Message(message)) => message,
+            Ok(Received::NotYet) => return Served::Nothing,
+            Ok(Received::Gone) => return Served::Ended(None),
+            Err(error) => return self.end(error),
+        };
+        self.counters.messages += 1;
+        let header = message.header;
+        let request = Request::new(message).map_err(Refusal::from);
+        let outcome = request.and_then(|request| self.take(request, device));
+        self.counters.recoveries += self.function.take_recoveries();
+        if let Err(error) = self.answer(&header, &outcome) {
+            return self.end(error);
+        }
+        match outcome {
+            Ok(_) => Served::Message,
+            Err(Refusal::Protocol(error)) if error.ends_the_session() => self.end(SocketError::Protocol(error)),
+            Err(refusal) => {
+                self.counters.count(refusal.name());
+                Served::Refused(refusal)
+            }
+        }
+    }
+
+    /// The client has left: the function without its memory, its rings taken back from the device. To be called once, when the session
+    /// is over.
+    pub fn close(mut self, device: &mut impl Backend) -> (Counters, Box<Function>) {
+        self.function.leave(device);
+        (self.counters, self.function)
+    }
+
+    /// What has come so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The function that is carried.
+    pub fn function(&self) -> &Function {
+        &self.function
+    }
+
+    /// The same, to be changed.
+    pub fn function_mut(&mut self) -> &mut Function {
+        &mut self.function
+    }
+
+    fn end(&mut self, error: SocketError) -> Served {
+        if let SocketError::Protocol(error) = &error {
+            self.counters.count(error.name());
+        }
+        Served::Ended(Some(error))
+    }
+
+    fn answer(&self, header: &Header, outcome: &Result<Reply, Refusal>) -> Result<(), SocketError> {
+        if !header.wants_reply() {
+            return Ok(());
+        }
+        let sent = match outcome {
+            Ok(Reply { body, descriptors }) => {
+                let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+                self.connection.send(header.reply(body.len()), body, &descriptors)
+            }
+            Err(Refusal::Register { access, .. }) => {
+                self.connection.send(header.reply(RegionAccess::LEN_BYTES), &access.to_bytes(), &[])
+            }
+            Err(refusal) => self.connection.send(header.refusal(refusal.errno().raw_os_error() as u32), &[], &[]),
+        };
+        sent.map_err(|error| match error {
+            SocketError::Timeout(_) => SocketError::Protocol(ProtocolError::ReplyUnread { command: header.command }),
+            error => error,
+        })
+    }
+
+    fn take(&mut self, request: Request, device: &mut impl Backend) -> Result<Reply, Refusal> {
+        let command = request.command();
+        let order = |why| Refusal::Protocol(ProtocolError::Order { command, why });
+        match (&self.version, &request) {
+            (Some(_), Request::Version(_)) => return Err(order("a second time")),
+            (Some(_), _) | (None, Request::Version(_)) => {}
+            (None, _) => return Err(order("before VERSION")),
+        }
+        match request {
+            Request::Version(version) => {
+                self.version = Some(version);
+                Ok(Version::answer().into())
+            }
+            Request::DmaMap(map, file) => self.map(&map, file, device),
+            Request::DmaUnmap(unmap) => self.unmap(unmap, device),
+            Request::DeviceInfo => {
+                let flags = DeviceInfo::RESET | DeviceInfo::PCI;
+                let argsz = DeviceInfo::LEN_BYTES as u32;
+                Ok(DeviceInfo { argsz, flags, num_regions: REGIONS, num_irqs: IRQS }.to_bytes().into())
+            }
+            Request::RegionInfo(index) => {
+                let size = self.region_bytes(index);
+                let flags = if size > 0 { RegionInfo::READ | RegionInfo::WRITE } else { 0 };
+                let argsz = RegionInfo::LEN_BYTES as u32;
+                Ok(RegionInfo { argsz, flags, index, size, ..RegionInfo::default() }.to_bytes().into())
+            }
+            Request::RegionIoFds(index, argsz) => self.io_fds(index, argsz, device),
+            Request::IrqInfo(index) => {
+                let (count, own) = (self.irqs(index), if index == INTX_IRQ { IrqInfo::AUTOMASKED } else { 0 });
+                let flags = if count > 0 { IrqInfo::EVENTFD | IrqInfo::MASKABLE | own } else { 0 };
+                Ok(IrqInfo { argsz: IrqInfo::LEN_BYTES as u32, flags, index, count }.to_bytes().into())
+            }
+            Request::SetIrqs(irqs) => self.set_irqs(irqs, device),
+            Request::Read(access) => self.read(access, device),
+            Request::Write(access, data) => self.write(access, &data, device),
+            Request::Reset => {
+                self.function.reset(device);
+                Ok(Reply::default())
+            }
+        }
+    }
+
+    fn map(&mut self, map: &DmaMap, file: Option<OwnedFd>, device: &mut impl Backend) -> Result<Reply, Refusal> {
+        let &DmaMap { address, size: len_bytes, offset, .. } = map;
+        let overlaps = |map: &&Map| address < map.address + map.len_bytes && map.address < address + len_bytes;
+        if let Some(other) = self.maps.iter().find(overlaps) {
+            return Err(Refusal::Mapped { address, len_bytes, other: (other.address, other.len_bytes) });
+        }
+        if self.maps.len() == REGIONS_MAX {
+            return Err(Refusal::Maps);
+        }
+        let spec = |fd| RegionSpec { gpa: address, len_bytes, frontend_address: address, fd, offset_bytes: offset };
+        let region = file.map(|fd| Region::map(spec(fd))).transpose()?;
+        let is_mapped = region.is_some();
+        self.maps.push(Map { address, len_bytes, region });
+        if is_mapped {
+            self.remember(device)?;
+        }
+        Ok(Reply::default())
+    }
+
+    fn unmap(&mut self, unmap: DmaUnmap, device: &mut impl Backend) -> Result<Reply, Refusal> {
+        // All there is has a size of 0.
+        let (first, last) = (unmap.address, unmap.address.wrapping_add(unmap.size).wrapping_sub(1));
+        let touches = |map: &&Map| map.address <= last && first <= map.last();
+        let is_inside = |map: &Map| first <= map.address && map.last() <= last;
+        if let Some(map) = self.maps.iter().filter(touches).find(|map| !is_inside(map)) {
+            let (address, len_bytes) = (unmap.address, unmap.size);
+            return Err(Refusal::Cut { address, len_bytes, map: (map.address, map.len_bytes) });
+        }
+        let before = self.maps.len();
+        self.maps.retain(|map| !is_inside(map));
+        if self.maps.len() < before {
+            self.remember(device)?;
+        }
+        Ok(DmaUnmap { argsz: DmaUnmap::LEN_BYTES as u32, ..unmap }.to_bytes().into())
+    }
+
+    /// The function's memory is what is mapped now.
+    fn remember(&mut self, device: &mut impl Backend) -> Result<(), Refusal> {
+        let regions = self.maps.iter().filter_map(|map| map.region.clone()).collect();
+        self.function.set_memory(GuestMemory::from_regions(regions)?, device);
+        Ok(())
+    }
+
+    fn region_bytes(&self, index: u32) -> u64 {
+        match index {
+            CONFIG_REGION => CONFIG_BYTES as u64,
+            bar if (bar as usize) < BARS => self.function.bar_bytes(bar as usize),
+            _ => 0,
+        }
+    }
+
+    fn check_bounds(&self, access: RegionAccess) -> Result<(), Refusal> {
+        let len_bytes = self.region_bytes(access.region);
+        match access.offset + u64::from(access.count) <= len_bytes {
+            true => Ok(()),
+            false => Err(Refusal::Bounds { access, len_bytes }),
+        }
+    }
+
+    fn read(&mut self, access: RegionAccess, device: &mut impl Backend) -> Result<Reply, Refusal> {
+        self.check_bounds(access)?;
+        let mut body = access.to_bytes();
+        body.resize(RegionAccess::LEN_BYTES + access.count as usize, 0);
+        let data = &mut body[RegionAccess::LEN_BYTES..];
+        match access.region {
+            CONFIG_REGION => self.function.read_config(access.offset as usize, data, device),
+            bar => self.function.read_bar(bar as usize, access.offset, data, device),
+        }
+        Ok(body.into())
+    }
+
+    fn write(&mut self, access: RegionAccess, data: &[u8], device: &mut impl Backend) -> Result<Reply, Refusal> {
+        self.check_bounds(access)?;
+        let written = match access.region {
+            CONFIG_REGION => self.function.write_config(access.offset as usize, data, device),
+            bar => self.function.write_bar(bar as usize, access.offset, data, device),
+        };
+        written.map_err(|source| Refusal::Register { access, source })?;
+        Ok(access.to_bytes().into())
+    }
+
+    fn io_fds(&mut self, index: u32, argsz: u32, device: &mut impl Backend) -> Result<Reply, Refusal> {
+        let most = self.version.map_or(0, |version| version.max_msg_fds.min(DESCRIPTORS_MAX));
+        let most = if index as usize == VIRTIO_BAR { most } else { 0 };
+        let doorbells = self.function.share_doorbells(most, device)?;
+        let count = doorbells.len() as u32;
+        let needed = (RegionIoFds::LEN_BYTES + doorbells.len() * IoEventfd::LEN_BYTES) as u32;
+        let mut reply = Reply::from(RegionIoFds { argsz: needed, flags: 0, index, count }.to_bytes());
+        if argsz < needed {
+            return Ok(reply);
+        }
+        for (fd_index, (offset, eventfd)) in (0..).zip(doorbells) {
+            reply.body.extend(IoEventfd { offset, fd_index, ..IoEventfd::default() }.to_bytes());
+            reply.descriptors.push(eventfd.try_clone_to_owned()?);
+        }
+        Ok(reply)
+    }
+
+    /// How many interrupts of a kind there are.
+    fn irqs(&self, index: u32) -> u32 {
+        match index {
+            INTX_IRQ => 1,
+            MSIX_IRQ => self.function.vectors().into(),
+            _ => 0,
+        }
+    }
+
+    fn set_irqs(&mut self, irqs: Irqs, device: &mut impl Backend) -> Result<Reply, Refusal> {
+        let Irqs { index, start, count, action } = irqs;
+        let there = self.irqs(index);
+        if start + count > there {
+            return Err(Refusal::Irqs { index, start, count, there });
+        }
+        let range = start as u16..(start + count) as u16;
+        match (index, action) {
+            (INTX_IRQ, Action::Connect(descriptors)) if count == 1 => {
+                let line = lines(descriptors, device)?.pop();
+                self.function.connect_intx(line, device);
+            }
+            (INTX_IRQ, Action::Disable) => self.function.connect_intx(None, device),
+            (INTX_IRQ, Action::Mask(masked, chosen)) if count == 1 && chosen.has(0) => {
+                self.function.intx().mask(masked)
+            }
+            (INTX_IRQ, Action::Trigger(chosen)) if count == 1 && chosen.has(0) => self.function.intx().trigger(),
+            (MSIX_IRQ, Action::Connect(descriptors)) => {
+                let mut lines = lines(descriptors, device)?.into_iter();
+                self.function.change_msix(|msix| range.for_each(|vector| msix.connect(vector, lines.next())), device);
+            }
+            (MSIX_IRQ, Action::Disable) => self.function.change_msix(|msix| msix.disconnect(), device),
+            (MSIX_IRQ, Action::Mask(held, chosen)) => {
+                let chosen = range.enumerate().filter(|(place, _)| chosen.has(*place));
+                self.function.change_msix(|msix| chosen.for_each(|(_, vector)| msix.hold(vector, held)), device);
+            }
+            (MSIX_IRQ, Action::Trigger(chosen)) => {
+                let chosen = range.enumerate().filter(|(place, _)| chosen.has(*place));
+                chosen.for_each(|(_, vector)| self.function.trigger(vector));
+            }
+            // Of those that there are none of, or none was chosen.
+            _ => {}
+        }
+        Ok(Reply::default())
+    }
+}
+
+/// A line to each descriptor.
+fn lines(descriptors: Vec<OwnedFd>, device: &mut impl Backend) -> Result<Vec<Arc<Line>>, Refusal> {
+    let checked: Result<Vec<_>, _> = descriptors.into_iter().map(line::notification_descriptor).collect();
+    let checked = checked.map_err(|mode| Refusal::Descriptor { mode })?;
+    Ok(checked.into_iter().map(|descriptor| device.line(descriptor)).collect::<Result<_, _>>()?)
+}
+
+impl AsFd for Session {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
+    }
+}

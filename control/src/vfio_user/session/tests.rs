@@ -1,0 +1,366 @@
+//! A client that speaks message by message, right or wrong, to a session over a device that keeps a diary.
+
+use proptest::prelude::*;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+use virtnet_rings::guest::Ram;
+
+use super::super::message::{Command, HEADER_BYTES};
+use super::*;
+use crate::firmware::PciIds;
+use crate::transport::connection::stream_pair;
+use crate::transport::diary::{Diary, VERSION_1, rung};
+use crate::virtio_pci::Traits;
+
+const GPA: u64 = 0x10_0000;
+const RAM_BYTES: u64 = 1 << 20;
+const READ_WRITE: u32 = DmaMap::READ | DmaMap::WRITE;
+const EVENTFD_TRIGGER: u32 = 4 | 32;
+const NONE_TRIGGER: u32 = 1 | 32;
+const NONE_UNMASK: u32 = 1 | 16;
+
+struct Bench {
+    session: Option<Session>,
+    client: Connection,
+    device: Diary,
+    ram: Ram,
+}
+
+/// What came back: the body and its descriptors, or an errno.
+type Answer = Result<(Vec<u8>, Vec<OwnedFd>), Errno>;
+
+impl Bench {
+    fn new() -> Self {
+        let device = Diary::default();
+        let ids = PciIds { vendor: 0x1af4, device: 0x1041, class: 0x02_8000 };
+        let function = Box::new(Function::new(Traits { ids, msix: 6 }, &device));
+        let (here, there) = stream_pair().unwrap();
+        let session = Some(Session::new(here, function));
+        let ram = Ram::new(RAM_BYTES as usize, GPA).unwrap();
+        Self { session, client: Connection::new(there), device, ram }
+    }
+
+    /// One that has agreed on a version.
+    fn agreed() -> Self {
+        let mut bench = Self::new();
+        bench.agree();
+        bench
+    }
+
+    fn agree(&mut self) {
+        let text = [&[0; 4][..], br#"{"capabilities":{"max_msg_fds":3}}"#, &[0]].concat();
+        self.done(Command::VERSION, &text);
+    }
+
+    fn session(&mut self) -> &mut Session {
+        self.session.as_mut().unwrap()
+    }
+
+    fn serve(&mut self) -> Served {
+        let Self { session, device, .. } = self;
+        session.as_mut().unwrap().serve(device)
+    }
+
+    fn ask(&mut self, command: Command, body: &[u8], descriptors: &[BorrowedFd<'_>]) -> Answer {
+        let header = Header::command(9, command, body.len());
+        self.client.send(header, body, descriptors).unwrap();
+        self.serve();
+        let Ok(Received::Message(reply)) = self.client.receive() else { panic!("{command} is not answered") };
+        assert_eq!((reply.header.id, reply.header.command, reply.header.flags & 0xf), (9, command as u16, 1));
+        if reply.header.flags & Header::ERROR != 0 {
+            assert_eq!(reply.body.len(), 0);
+            return Err(Errno::from_raw_os_error(reply.header.error as i32));
+        }
+        Ok((reply.body, reply.descriptors))
+    }
+
+    #[track_caller]
+    fn done(&mut self, command: Command, body: &[u8]) -> Vec<u8> {
+        self.ask(command, body, &[]).unwrap_or_else(|errno| panic!("{command}: {errno}")).0
+    }
+
+    fn map(&mut self, address: u64, size: u64, offset: u64) -> Answer {
+        let map = DmaMap { argsz: 32, flags: READ_WRITE, offset, address, size };
+        let fd = self.ram.fd().try_clone_to_owned().unwrap();
+        self.ask(Command::DMA_MAP, &map.to_bytes(), &[fd.as_fd()])
+    }
+
+    fn unmap(&mut self, flags: u32, address: u64, size: u64) -> Answer {
+        let unmap = DmaUnmap { argsz: 24, flags, address, size };
+        self.ask(Command::DMA_UNMAP, &unmap.to_bytes(), &[])
+    }
+
+    fn write(&mut self, region: u32, offset: u64, data: &[u8]) -> Answer {
+        let access = RegionAccess { offset, region, count: data.len() as u32 };
+        self.ask(Command::REGION_WRITE, &[access.to_bytes(), data.to_vec()].concat(), &[])
+    }
+
+    fn read(&mut self, region: u32, offset: u64, count: u32) -> Result<Vec<u8>, Errno> {
+        let access = RegionAccess { offset, region, count };
+        let (body, _) = self.ask(Command::REGION_READ, &access.to_bytes(), &[])?;
+        assert_eq!(body[..16], access.to_bytes());
+        Ok(body[16..].to_vec())
+    }
+
+    fn irqs(&mut self, flags: u32, index: u32, start: u32, descriptors: &[BorrowedFd<'_>]) -> Answer {
+        let count = descriptors.len().max(1) as u32;
+        let set = super::super::message::IrqSet { argsz: 20, flags, index, start, count };
+        self.ask(Command::DEVICE_SET_IRQS, &set.to_bytes(), descriptors)
+    }
+
+    /// Memory, bus mastering, and a driver with a split queue 0.
+    fn drive(&mut self) {
+        self.map(GPA, RAM_BYTES, 0).unwrap();
+        self.write(CONFIG_REGION, 4, &[6, 0]).unwrap();
+        for status in [0, 1, 3] {
+            self.write(4, 20, &[status]).unwrap();
+        }
+        self.write(4, 8, &1u32.to_le_bytes()).unwrap();
+        self.write(4, 12, &((VERSION_1 >> 32) as u32).to_le_bytes()).unwrap();
+        self.write(4, 20, &[0xb]).unwrap();
+        self.write(4, 24, &8u16.to_le_bytes()).unwrap();
+        for (register, offset) in [(32, 0), (40, 0x1000), (48, 0x2000)] {
+            self.write(4, register, &(GPA + offset).to_le_bytes()).unwrap();
+        }
+        self.write(4, 28, &[1, 0]).unwrap();
+        self.write(4, 20, &[0xf]).unwrap();
+        assert_eq!(self.device.running(), [0]);
+    }
+
+    /// The client leaves, and another one comes.
+    fn come_again(&mut self) {
+        let (counters, function) = self.session.take().unwrap().close(&mut self.device);
+        assert_eq!(counters.refused(), 0);
+        let (here, there) = stream_pair().unwrap();
+        (self.session, self.client) = (Some(Session::new(here, function)), Connection::new(there));
+        self.agree();
+    }
+}
+
+fn line() -> OwnedFd {
+    eventfd(0, EventfdFlags::CLOEXEC).unwrap()
+}
+
+#[test]
+fn the_version_comes_first_and_once() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.ask(Command::DEVICE_RESET, &[], &[]).unwrap_err(), Errno::INVAL);
+    bench.agree();
+    assert_eq!(bench.ask(Command::VERSION, &[0; 4], &[]).unwrap_err(), Errno::INVAL);
+    bench.done(Command::DEVICE_RESET, &[]);
+    assert_eq!(bench.session().counters().by_outcome().collect::<Vec<_>>(), [("order", 2)]);
+    let mut bench = Bench::new();
+    let header = Header::command(1, Command::VERSION, 4);
+    bench.client.send(header, &[1, 0, 0, 0], &[]).unwrap();
+    let Served::Ended(Some(why)) = bench.serve() else { panic!("another major version") };
+    assert_eq!(why.to_string(), "version 1.0, allowed is major version 0");
+    let Ok(Received::Message(told)) = bench.client.receive() else { panic!("it is told") };
+    assert_eq!(told.header.error, Errno::PROTONOSUPPORT.raw_os_error() as u32);
+}
+
+#[test]
+fn the_device_says_what_it_has() {
+    let mut bench = Bench::agreed();
+    let info = bench.done(Command::DEVICE_GET_INFO, &DeviceInfo { argsz: 16, ..DeviceInfo::default() }.to_bytes());
+    assert_eq!(info, DeviceInfo { argsz: 16, flags: 3, num_regions: 9, num_irqs: 5 }.to_bytes());
+    for (index, size) in [(0, 0), (1, 0), (2, 0x2000), (3, 0), (4, 0x4000), (5, 0), (6, 0), (7, 4096), (8, 0)] {
+        let asked = RegionInfo { argsz: 32, index, ..RegionInfo::default() };
+        let flags = if size > 0 { 3 } else { 0 };
+        assert_eq!(
+            bench.done(Command::DEVICE_GET_REGION_INFO, &asked.to_bytes()),
+            RegionInfo { size, flags, ..asked }.to_bytes()
+        );
+    }
+    for (index, count, flags) in [(0, 1, 7), (1, 0, 0), (2, 6, 3), (3, 0, 0), (4, 0, 0)] {
+        let asked = IrqInfo { argsz: 16, index, ..IrqInfo::default() };
+        assert_eq!(
+            bench.done(Command::DEVICE_GET_IRQ_INFO, &asked.to_bytes()),
+            IrqInfo { count, flags, ..asked }.to_bytes()
+        );
+    }
+    assert_eq!(bench.read(CONFIG_REGION, 0, 4), Ok(vec![0xf4, 0x1a, 0x41, 0x10]));
+    assert_eq!(bench.read(CONFIG_REGION, 0, 4096).unwrap().len(), 4096);
+    assert_eq!(bench.read(4, 0x2000, 6), Ok(vec![2, 0, 0, 0, 0, 9]));
+}
+
+#[test]
+fn registers_are_where_they_are() {
+    let mut bench = Bench::agreed();
+    for (region, offset, count) in
+        [(7, 4093, 4), (7, 4096, 1), (4, 0x4000, 1), (4, u64::MAX - 4096, 4), (0, 0, 1), (6, 0, 1), (8, 0, 1)]
+    {
+        assert_eq!(bench.read(region, offset, count), Err(Errno::INVAL), "{region} {offset:#x}");
+        assert_eq!(bench.write(region, offset, &[0; 4][..count as usize]).unwrap_err(), Errno::INVAL);
+    }
+    assert_eq!(bench.session().counters().by_outcome().collect::<Vec<_>>(), [("bounds", 14)]);
+    // What a driver writes in vain is not its client's fault.
+    assert_eq!(bench.write(4, 4, &[1; 4]).unwrap().0, RegionAccess { offset: 4, region: 4, count: 4 }.to_bytes());
+    assert_eq!(bench.session().counters().by_outcome().last(), Some(("register", 1)));
+}
+
+#[test]
+fn memory_comes_and_goes() {
+    let mut bench = Bench::agreed();
+    bench.drive();
+    // More memory, and some that cannot be mapped: the ring goes on.
+    let without = DmaMap { argsz: 32, flags: DmaMap::READ, offset: 0, address: 0xfffc_0000, size: 0x4_0000 };
+    bench.done(Command::DMA_MAP, &without.to_bytes());
+    bench.map(GPA + RAM_BYTES, 4096, 0).unwrap();
+    assert_eq!(bench.device.running(), [0]);
+    for (address, size) in [(GPA, 4096), (GPA + RAM_BYTES - 1, 1), (GPA - 1, 2), (0xfffc_0000, 1), (0, 1 << 40)] {
+        assert_eq!(bench.map(address, size, 0).unwrap_err(), Errno::EXIST, "{address:#x}");
+    }
+    assert_eq!(bench.map(0x1_0000_0000, RAM_BYTES, 4096).unwrap_err(), Errno::INVAL, "more than the file has");
+    let (pipe, _end) = rustix::pipe::pipe().unwrap();
+    let map = DmaMap { argsz: 32, flags: READ_WRITE, offset: 0, address: 0x1_0000_0000, size: 4096 };
+    assert!(bench.ask(Command::DMA_MAP, &map.to_bytes(), &[pipe.as_fd()]).is_err(), "what cannot be mapped");
+    for (address, size) in [(GPA, 4096), (GPA + 4096, 1), (GPA + RAM_BYTES - 1, 1), (GPA - 1, 2), (GPA - 1, RAM_BYTES)]
+    {
+        assert_eq!(bench.unmap(0, address, size).unwrap_err(), Errno::INVAL, "{address:#x}: a part");
+    }
+    bench.unmap(0, 0x5000, 1).unwrap();
+    bench.unmap(0, 1 << 63, 1 << 63).unwrap();
+    assert_eq!(bench.device.running(), [0], "what was refused has changed nothing");
+    let answer = bench.unmap(0, GPA, RAM_BYTES).unwrap().0;
+    assert_eq!(answer, DmaUnmap { argsz: 24, flags: 0, address: GPA, size: RAM_BYTES }.to_bytes());
+    assert!(bench.device.running().is_empty() && !bench.session().function().needs_reset());
+    bench.map(GPA, RAM_BYTES, 0).unwrap();
+    assert_eq!(bench.device.running(), [0], "and it goes on");
+    bench.unmap(0, 0, 0xfffc_0000).unwrap();
+    assert_eq!((bench.device.running().len(), bench.session().maps.len()), (0, 1), "all that is inside");
+    bench.map(GPA, RAM_BYTES, 0).unwrap();
+    bench.unmap(DmaUnmap::ALL, 0, 0).unwrap();
+    assert!(bench.device.running().is_empty() && bench.session().maps.is_empty());
+    bench.unmap(DmaUnmap::ALL, 0, 0).unwrap();
+}
+
+#[test]
+fn no_more_is_mapped_than_can_be() {
+    let mut bench = Bench::agreed();
+    for page in 0..REGIONS_MAX as u64 {
+        let map = DmaMap { argsz: 32, flags: READ_WRITE, offset: 0, address: 4096 * page, size: 4096 };
+        bench.done(Command::DMA_MAP, &map.to_bytes());
+    }
+    let map = DmaMap { argsz: 32, flags: READ_WRITE, offset: 0, address: 1 << 40, size: 4096 };
+    assert_eq!(bench.ask(Command::DMA_MAP, &map.to_bytes(), &[]).unwrap_err(), Errno::NOSPC);
+}
+
+#[test]
+fn interrupts_go_to_eventfds() {
+    let mut bench = Bench::agreed();
+    let (first, second, pin) = (line(), line(), line());
+    bench.irqs(EVENTFD_TRIGGER, MSIX_IRQ, 2, &[first.as_fd(), second.as_fd()]).unwrap();
+    bench.irqs(NONE_TRIGGER, MSIX_IRQ, 3, &[]).unwrap();
+    assert_eq!(rung(&second), 1);
+    bench.irqs(EVENTFD_TRIGGER, INTX_IRQ, 0, &[pin.as_fd()]).unwrap();
+    bench.irqs(NONE_TRIGGER, INTX_IRQ, 0, &[]).unwrap();
+    assert_eq!(rung(&pin), 1);
+    bench.irqs(NONE_UNMASK, INTX_IRQ, 0, &[]).unwrap();
+    // Without descriptors it goes nowhere, and is pending until there is one again.
+    bench.irqs(EVENTFD_TRIGGER, MSIX_IRQ, 3, &[]).unwrap();
+    bench.irqs(NONE_TRIGGER, MSIX_IRQ, 3, &[]).unwrap();
+    assert_eq!(bench.read(2, 0x1000, 1), Ok(vec![8]));
+    bench.irqs(EVENTFD_TRIGGER, MSIX_IRQ, 3, &[second.as_fd()]).unwrap();
+    assert_eq!((rung(&second), bench.read(2, 0x1000, 1)), (1, Ok(vec![0])));
+    for (index, start) in [(MSIX_IRQ, 6), (MSIX_IRQ, u32::MAX - 1), (INTX_IRQ, 1), (1, 0), (4, 0)] {
+        assert_eq!(bench.irqs(NONE_TRIGGER, index, start, &[]).unwrap_err(), Errno::INVAL, "{index} {start}");
+    }
+    let file = tempfile::tempfile().unwrap();
+    assert_eq!(bench.irqs(EVENTFD_TRIGGER, MSIX_IRQ, 0, &[file.as_fd()]).unwrap_err(), Errno::INVAL, "a file");
+    assert_eq!(bench.session().counters().by_outcome().collect::<Vec<_>>(), [("descriptor", 1), ("irqs", 5)]);
+    let disable =
+        super::super::message::IrqSet { argsz: 20, flags: NONE_TRIGGER, index: MSIX_IRQ, ..Default::default() };
+    bench.done(Command::DEVICE_SET_IRQS, &disable.to_bytes());
+}
+
+#[test]
+fn doorbells_are_given_as_far_as_the_client_takes_them() {
+    let mut bench = Bench::agreed();
+    bench.drive();
+    let mut ask = |index, argsz| {
+        let asked = RegionIoFds { argsz, index, ..RegionIoFds::default() };
+        bench.ask(Command::DEVICE_GET_REGION_IO_FDS, &asked.to_bytes(), &[]).unwrap()
+    };
+    let (body, descriptors) = ask(4, 4096);
+    let (told, mut rest) = RegionIoFds::split(Command::DEVICE_GET_REGION_IO_FDS, &body).unwrap();
+    assert_eq!((told.argsz as usize, told.count, descriptors.len()), (body.len(), 3, 3), "4 queues, 3 descriptors");
+    for n in 0..3 {
+        let (part, behind) = IoEventfd::split(Command::DEVICE_GET_REGION_IO_FDS, rest).unwrap();
+        assert_eq!((part.offset, part.fd_index, part.kind), (0x3000 + 4 * n, n as u32, 0));
+        rest = behind;
+    }
+    let (body, descriptors) = ask(4, 16);
+    assert_eq!((body, descriptors.len()), (told.to_bytes(), 0), "no room: how much is needed");
+    assert_eq!(ask(7, 4096).0, RegionIoFds { argsz: 16, flags: 0, index: 7, count: 0 }.to_bytes());
+}
+
+#[test]
+fn a_client_that_comes_again_finds_the_device_as_it_was() {
+    let mut bench = Bench::agreed();
+    bench.drive();
+    bench.write(CONFIG_REGION, 0x3c, &[5]).unwrap();
+    bench.come_again();
+    assert!(bench.device.running().is_empty(), "its memory is gone");
+    assert_eq!((bench.read(4, 20, 1), bench.read(CONFIG_REGION, 0x3c, 1)), (Ok(vec![0xf]), Ok(vec![5])));
+    bench.map(GPA, RAM_BYTES, 0).unwrap();
+    assert_eq!(bench.device.running(), [0]);
+    bench.done(Command::DEVICE_RESET, &[]);
+    assert_eq!((bench.device.running().len(), bench.read(4, 20, 1)), (0, Ok(vec![0])));
+}
+
+#[test]
+fn posted_writes_are_not_answered() {
+    let mut bench = Bench::agreed();
+    let body = [RegionAccess { offset: 20, region: 4, count: 1 }.to_bytes(), vec![1]].concat();
+    for flags in [Header::NO_REPLY, Header::REPLY] {
+        let header = Header { flags, ..Header::command(1, Command::REGION_WRITE, body.len()) };
+        bench.client.send(header, &body, &[]).unwrap();
+        bench.serve();
+    }
+    assert_eq!(bench.read(4, 20, 1), Ok(vec![1]), "the first answer is to this");
+    assert_eq!(bench.session().counters().by_outcome().collect::<Vec<_>>(), [("flags", 1)]);
+}
+
+#[test]
+fn a_client_that_does_not_read_is_left() {
+    let mut bench = Bench::agreed();
+    let body = RegionAccess { offset: 0, region: 7, count: 4096 }.to_bytes();
+    for _ in 0..10_000 {
+        if bench.client.send(Header::command(1, Command::REGION_READ, 16), &body, &[]).is_err() {
+            continue;
+        }
+        if let Served::Ended(Some(why)) = bench.serve() {
+            assert_eq!(why.to_string(), "command 9: the reply cannot be sent, for the client does not read");
+            return;
+        }
+    }
+    panic!("it is served for ever");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Any messages, well framed: each is answered, and the device is as its diary says.
+    #[test]
+    fn any_messages_are_answered(messages in prop::collection::vec(
+        (prop_oneof![1u16..14, Just(9u16), Just(10), Just(2), Just(8)],
+         prop::collection::vec(prop_oneof![Just(0u8), Just(1), Just(4), Just(7), Just(32), any::<u8>()], 0..48),
+         0usize..3), 0..60)
+    ) {
+        let mut bench = Bench::agreed();
+        bench.drive();
+        let fd = line();
+        for (command, body, descriptors) in messages {
+            let size_bytes = (HEADER_BYTES + body.len()) as u32;
+            let header = Header { command, size_bytes, ..Header::command(3, Command::VERSION, 0) };
+            bench.client.send(header, &body, &vec![fd.as_fd(); descriptors]).unwrap();
+            if matches!(bench.serve(), Served::Ended(_)) {
+                break;
+            }
+            prop_assert!(matches!(bench.client.receive(), Ok(Received::Message(_))));
+        }
+        let Bench { session, mut device, .. } = bench;
+        session.unwrap().close(&mut device);
+        prop_assert!(device.running().is_empty());
+    }
+}
