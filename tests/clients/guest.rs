@@ -12,6 +12,8 @@ pub struct Guest {
     name: String,
     process: Process,
     commands: u32,
+    /// Where on its console the boot begins that is waited for.
+    boot: usize,
 }
 
 /// What a command in the guest did.
@@ -23,16 +25,21 @@ pub struct Answer {
 impl Guest {
     /// A guest whose console is `process`, not yet waited for.
     pub fn new(name: &str, process: Process) -> Guest {
-        Guest { name: name.to_owned(), process, commands: 0 }
+        Guest { name: name.to_owned(), process, commands: 0, boot: 0 }
     }
 
     /// Waits until the guest's shell answers, and returns its kernel's release.
     #[track_caller]
     pub fn wait_boot(&mut self) -> String {
-        self.process.wait_until("boot", 0, BOOT, |text| {
+        self.process.wait_until("boot", self.boot, BOOT, |text| {
             let after = text.split("@@ready ").nth(1)?;
             after.contains('\n').then(|| after.split_whitespace().next().unwrap_or_default().to_owned())
         })
+    }
+
+    /// It is about to boot again.
+    pub fn forget_boot(&mut self) {
+        self.boot = self.process.mark();
     }
 
     /// Starts a command without waiting for it.

@@ -19,3 +19,4 @@ mod qemu;
 mod testpmd;
 mod traffic;
 mod uml;
+mod vfio_user;

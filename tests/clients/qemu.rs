@@ -1,8 +1,10 @@
-//! Linux guests in QEMU (emulated, so that any machine can run them) with `-netdev vhost-user`.
+//! Linux guests in QEMU (emulated, so that any machine can run them): with `-netdev vhost-user` here, with whole functions in
+//! [`crate::vfio_user`].
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -13,11 +15,28 @@ use crate::lab::{Kernel, Lab};
 use crate::network::Network;
 use crate::process::{self, Process};
 
-const HOST: &str = "10.77.0.1";
-const TCP_BYTES: u64 = 512 << 10;
-const VIRTIO_NET_F_MQ: usize = 22;
+pub const HOST: &str = "10.77.0.1";
+pub const TCP_BYTES: u64 = 512 << 10;
+pub const VIRTIO_NET_F_MQ: usize = 22;
 const VIRTIO_F_VERSION_1: usize = 32;
-const VIRTIO_F_RING_PACKED: usize = 34;
+pub const VIRTIO_F_RING_PACKED: usize = 34;
+
+/// A virtual machine without devices, with so many CPUs.
+pub fn bare_machine(lab: &Lab, kernel: &Kernel, cpus: usize, append: &str) -> Command {
+    let mut command = process::command(&[], lab.command("qemu"));
+    command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", "192M", "-machine", "q35,memory-backend=mem"]);
+    command.args(["-object", "memory-backend-memfd,id=mem,size=192M,share=on"]);
+    command.args(["-smp", &cpus.to_string()]);
+    command.args(["-nographic", "-nodefaults", "-serial", "stdio"]);
+    command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&kernel.initramfs);
+    command.args(["-append", &format!("console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable {append}")]);
+    command
+}
+
+/// Lets QEMU take commands at `path`.
+pub fn monitored(command: &mut Command, path: &Path) {
+    command.args(["-qmp", &format!("unix:{},server=on,wait=off", path.display())]);
+}
 
 /// One virtual machine's settings.
 struct Machine<'a> {
@@ -39,13 +58,8 @@ struct Machine<'a> {
 
 impl Machine<'_> {
     fn start(&self, lab: &Lab) -> Guest {
-        let mut command = process::command(&[], lab.command("qemu"));
-        command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", "192M", "-machine", "q35,memory-backend=mem"]);
-        command.args(["-object", "memory-backend-memfd,id=mem,size=192M,share=on"]);
-        command.args(["-smp", &self.queue_pairs.to_string()]);
-        command.args(["-nographic", "-nodefaults", "-no-reboot", "-serial", "stdio"]);
-        command.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(&self.kernel.initramfs);
-        command.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable"]);
+        let mut command = bare_machine(lab, self.kernel, self.queue_pairs, "");
+        command.arg("-no-reboot");
         let side = if self.listens { "server=on,wait=off" } else { "reconnect-ms=200" };
         command.args(["-chardev", &format!("socket,id=c0,path={},{side}", self.socket.display())]);
         command.args(["-netdev", &format!("vhost-user,id=n0,chardev=c0,queues={}", self.queue_pairs)]);
@@ -59,7 +73,7 @@ impl Machine<'_> {
         }
         command.args(["-device", &device]);
         if let Some(monitor) = self.monitor {
-            command.args(["-qmp", &format!("unix:{},server=on,wait=off", monitor.display())]);
+            monitored(&mut command, monitor);
         }
         if self.incoming {
             command.args(["-incoming", "defer"]);
@@ -244,14 +258,14 @@ fn guest_migrates_while_it_pings() {
 }
 
 /// QEMU's command socket.
-struct Monitor {
+pub struct Monitor {
     reader: BufReader<UnixStream>,
     writer: UnixStream,
 }
 
 impl Monitor {
     #[track_caller]
-    fn connect(path: &Path) -> Monitor {
+    pub fn connect(path: &Path) -> Monitor {
         let mut stream = None;
         eventually("command socket of QEMU", Duration::from_secs(20), || {
             stream = UnixStream::connect(path).ok();
@@ -267,7 +281,7 @@ impl Monitor {
     }
 
     #[track_caller]
-    fn execute(&mut self, command: &str, arguments: Value) -> Value {
+    pub fn execute(&mut self, command: &str, arguments: Value) -> Value {
         // All at once: QEMU obeys at the last bracket, and after "quit" takes not even the end of the line.
         let line = format!("{}\n", json!({ "execute": command, "arguments": arguments }));
         self.writer.write_all(line.as_bytes()).expect("QEMU takes commands");

@@ -1,0 +1,203 @@
+//! Linux guests in QEMU that see whole PCI functions, through `-device vfio-user-pci`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::controller::Controller;
+use crate::guest::{Guest, eventually};
+use crate::lab::{Kernel, Lab};
+use crate::network::Network;
+use crate::process::Process;
+use crate::qemu::{HOST, Monitor, TCP_BYTES, VIRTIO_F_RING_PACKED, VIRTIO_NET_F_MQ, bare_machine, monitored};
+
+/// The function's folder in the guest's sysfs.
+const FUNCTION: &str = "$(readlink -f /sys/class/net/eth0/device/..)";
+/// Its driver's.
+const DRIVER: &str = "/sys/bus/pci/drivers/virtio-pci";
+
+/// One virtual machine with one function.
+struct Machine<'a> {
+    name: &'a str,
+    kernel: &'a Kernel,
+    socket: &'a Path,
+    cpus: usize,
+    /// Words for its kernel.
+    append: &'a str,
+    /// Where QEMU takes commands; then a reset does not end it.
+    monitor: Option<&'a Path>,
+}
+
+impl Machine<'_> {
+    fn start(&self, lab: &Lab) -> Guest {
+        let mut command = bare_machine(lab, self.kernel, self.cpus, self.append);
+        let socket = json!({ "type": "unix", "path": self.socket });
+        command.args(["-device", &json!({ "driver": "vfio-user-pci", "socket": socket }).to_string()]);
+        match self.monitor {
+            Some(monitor) => monitored(&mut command, monitor),
+            None => drop(command.arg("-no-reboot")),
+        }
+        Guest::new(self.name, Process::start(self.name, command))
+    }
+}
+
+fn device(n: usize, queue_pairs: usize, packed: bool) -> Value {
+    json!({ "name": format!("vm{n}"), "socket": format!("vm{n}.sock"), "transport": "vfio-user", "mode": "server",
+            "queue_pairs": queue_pairs, "port": "switch", "mac": format!("02:00:00:00:00:{n:02x}"),
+            "features": { "packed": packed } })
+}
+
+/// What the guest's kernel says of the function: one file of its folder.
+#[track_caller]
+fn seen(guest: &mut Guest, file: &str) -> String {
+    guest.run(&format!("cat {FUNCTION}/{file}"))
+}
+
+/// Interrupts of the function's that the guest has had, by the kind of its controller.
+#[track_caller]
+fn interrupts(guest: &mut Guest, kind: &str) -> Vec<u64> {
+    let text = guest.run("grep virtio /proc/interrupts");
+    let counts = |line: &str| line.split_whitespace().skip(1).map_while(|word| word.parse::<u64>().ok()).sum();
+    text.lines().filter(|line| line.contains(kind)).map(counts).collect()
+}
+
+/// The device status that the controller shows of static PF 0.
+#[track_caller]
+fn status(controller: &Controller) -> Value {
+    controller.virtnet("query -p 0 -b")["devices"][0]["status"]["value"].clone()
+}
+
+#[track_caller]
+fn is_up(guest: &mut Guest, address: &str) {
+    guest.address("eth0", address);
+    guest.ping(HOST, 3);
+}
+
+/// Two guests and a TAP on the switch: they see what the functions are, every pair pings and carries TCP; then functions are reset by
+/// their guest, the machine is, and others take them over.
+#[test]
+fn guests_drive_whole_functions_and_reset_them() {
+    let Some(lab) = Lab::with(&["qemu"]) else { return };
+    let Some(network) = Network::new(&lab) else { return };
+    let kernels = lab.kernels();
+    let (oldest, newest) = (&kernels[0], &kernels[kernels.len() - 1]);
+    let devices = [device(1, 1, false), device(2, 2, true)];
+    let config =
+        json!({ "lcores": "0", "idle": "adaptive", "switch": { "uplinks": [{ "tap": "vn0" }] }, "devices": devices });
+    let controller = Controller::start(&config, Some(&network));
+    network.address("vn0", &format!("{HOST}/24"));
+    let _echo = network.echo();
+    let (sockets, monitor) = ([controller.path("vm1.sock"), controller.path("vm2.sock")], controller.path("qmp"));
+    let split = Machine {
+        name: "split guest",
+        kernel: oldest,
+        socket: &sockets[0],
+        cpus: 1,
+        append: "",
+        monitor: Some(&monitor),
+    };
+    let packed =
+        Machine { name: "packed guest", kernel: newest, socket: &sockets[1], cpus: 2, append: "", monitor: None };
+    let (mut first, mut second) = (split.start(&lab), packed.start(&lab));
+    for (n, (guest, machine)) in [(&mut first, &split), (&mut second, &packed)].into_iter().enumerate() {
+        assert_eq!(guest.wait_boot(), machine.kernel.release);
+        assert_eq!(guest.has_feature("eth0", VIRTIO_F_RING_PACKED), n == 1, "packed ring");
+        assert_eq!(guest.has_feature("eth0", VIRTIO_NET_F_MQ), n == 1, "multi-queue");
+        assert_eq!(guest.queue_pairs("eth0"), n + 1);
+        for (file, value) in [
+            ("vendor", "0x1af4"),
+            ("device", "0x1041"),
+            ("subsystem_vendor", "0x1af4"),
+            ("class", "0x028000"),
+            ("revision", "0x01"),
+            ("reset_method", "flr"),
+        ] {
+            assert!(seen(guest, file).starts_with(value), "{file}");
+        }
+        guest.address("eth0", &format!("10.77.0.1{}/24", n + 1));
+    }
+    first.ping(HOST, 5);
+    second.ping(HOST, 5);
+    second.ping("10.77.0.11", 5);
+    first.tcp_echo(HOST, TCP_BYTES);
+    second.tcp_echo(HOST, TCP_BYTES);
+    second.echo();
+    first.tcp_echo("10.77.0.12", TCP_BYTES);
+    // A vector for the configuration, and one for each queue; the pair's are used.
+    let counts = interrupts(&mut first, "PCI-MSI");
+    assert_eq!((counts.len(), counts[0]), (3, 0), "{counts:?}");
+    assert!(counts[1] > 0 && counts[2] > 0, "{counts:?}");
+
+    follows_its_link(&controller, &mut first);
+    is_reset_by_its_guest(&controller, &mut first);
+    is_modified_without_its_driver(&controller, &mut first);
+    second.ping("10.77.0.11", 5);
+
+    // The machine is reset, under traffic.
+    let pings = second.begin("ping -i 0.1 -w 5 10.77.0.11 >/dev/null; true");
+    first.forget_boot();
+    Monitor::connect(&monitor).execute("system_reset", json!({}));
+    assert_eq!(first.wait_boot(), oldest.release);
+    second.wait(pings, Duration::from_secs(30));
+    is_up(&mut first, "10.77.0.11/24");
+    second.ping("10.77.0.11", 5);
+    second.power_off();
+
+    // QEMU is killed; another comes to the same function, without MSI-X.
+    drop(first);
+    let pinned = Machine { name: "guest with INTx", append: "pci=nomsi", kernel: newest, monitor: None, ..split };
+    let mut third = pinned.start(&lab);
+    third.wait_boot();
+    is_up(&mut third, "10.77.0.13/24");
+    third.tcp_echo(HOST, TCP_BYTES);
+    let counts = interrupts(&mut third, "IO-APIC");
+    assert!(counts.iter().sum::<u64>() > 0, "{counts:?}");
+    third.power_off();
+    controller.end();
+}
+
+/// A link that goes down and comes back is seen by the guest at once, by a configuration interrupt each time.
+fn follows_its_link(controller: &Controller, guest: &mut Guest) {
+    for (told, link, carrier) in [(1, 0, "0"), (2, 1, "1")] {
+        controller.virtnet(&format!("modify -p 0 device -l {link}"));
+        eventually("carrier", Duration::from_secs(10), || {
+            guest.run("cat /sys/class/net/eth0/carrier").trim() == carrier
+        });
+        assert_eq!(interrupts(guest, "PCI-MSI")[0], told, "configuration interrupts");
+    }
+}
+
+/// A guest resets the function under its driver, which does not know: nothing runs any more. Then the driver begins anew.
+fn is_reset_by_its_guest(controller: &Controller, guest: &mut Guest) {
+    assert_eq!(status(controller), "0xf");
+    guest.run(&format!("echo flr >{FUNCTION}/reset_method; echo 1 >{FUNCTION}/reset"));
+    assert_eq!(status(controller), "0x0");
+    let address = unbind(guest);
+    bind(guest, &address);
+    is_up(guest, "10.77.0.11/24");
+    assert_eq!(status(controller), "0xf");
+}
+
+/// Without its driver the function gets another address and another MTU; QEMU stays, and the driver finds them.
+fn is_modified_without_its_driver(controller: &Controller, guest: &mut Guest) {
+    let address = unbind(guest);
+    controller.virtnet("modify -p 0 device -m 02:00:00:00:00:21 -t 1400");
+    bind(guest, &address);
+    let found = guest.run("cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu");
+    assert_eq!(found.split_whitespace().collect::<Vec<_>>(), ["02:00:00:00:00:21", "1400"]);
+    is_up(guest, "10.77.0.11/24");
+}
+
+/// Takes the driver from the function. Returns where that is on its bus.
+#[track_caller]
+fn unbind(guest: &mut Guest) -> String {
+    let address = guest.run(&format!("A=$(basename {FUNCTION}); echo $A >{DRIVER}/unbind && echo $A"));
+    address.trim().to_owned()
+}
+
+#[track_caller]
+fn bind(guest: &mut Guest, address: &str) {
+    guest.run(&format!("echo {address} >{DRIVER}/bind"));
+    eventually("netdev", Duration::from_secs(10), || guest.run("ls /sys/class/net").contains("eth0"));
+}
