@@ -36,3 +36,8 @@ fn no_ring_content_makes_the_device_leave_guest_memory_or_lose_a_chain() {
 fn no_message_of_a_front_end_breaks_a_session_or_a_device() {
     run(fuzz::vhost_user_message);
 }
+
+#[test]
+fn no_message_of_a_client_and_no_register_breaks_a_function_or_its_device() {
+    run(fuzz::vfio_user_message);
+}

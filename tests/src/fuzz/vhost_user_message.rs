@@ -2,111 +2,17 @@
 //! asked for what it has not been given, and nothing of either is left when the session is over.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::net::{SendFlags, send};
-use virtnet_control::transport::Backend;
 use virtnet_control::vhost_user::message::Header;
 use virtnet_control::vhost_user::session::{Served, Session};
 use virtnet_control::vhost_user::socket::{Connection, Received, stream_pair};
-use virtnet_engine::caller::{Caller, Line};
-use virtnet_rings::{Notifier, PartStore, Queue, Used, Virtqueue};
 
 use super::Input;
+use super::device::{Device, MEMORY_BYTES, RINGS, descriptor};
 
-const RINGS: usize = 4;
-const MEMORY_BYTES: u64 = 1 << 20;
 /// Where the front end says that the memory is in itself.
 const USER: u64 = 0x7f00_0000_0000;
-
-/// A device that serves rings as a worker would, and insists on being asked in order.
-#[derive(Debug)]
-struct Device {
-    rings: [Option<Queue>; RINGS],
-    store: PartStore,
-    caller: Caller,
-}
-
-impl Device {
-    /// One burst of each ring, returned at once; a ring that breaks a rule is not served any more.
-    fn turn(&mut self, session: &mut Session) {
-        for (index, ring) in self.rings.iter_mut().enumerate() {
-            let Some(queue) = ring else { continue };
-            let (chains, violation) = queue.take_list(32, &mut self.store);
-            let used: Vec<Used> = chains.iter().map(|chain| chain.used(0)).collect();
-            chains.into_iter().for_each(|mut chain| self.store.give_back(chain.parts.take_list()));
-            queue.return_used(&used);
-            if queue.wants_notification() {
-                queue.call().notify();
-            }
-            if violation.is_some() {
-                session.ring_failed(index);
-            }
-        }
-    }
-}
-
-impl Backend for Device {
-    fn features(&self) -> u64 {
-        // Version 1, packed rings, event indices, indirect tables, merged buffers, in order.
-        1 << 32 | 1 << 34 | 1 << 29 | 1 << 28 | 1 << 15 | 1 << 35
-    }
-    fn ring_count(&self) -> usize {
-        RINGS
-    }
-    fn queue_size_max(&self) -> u16 {
-        256
-    }
-    fn config(&self) -> Vec<u8> {
-        vec![2, 0, 0, 0, 0, 9, 1, 0, 2, 0, 0xdc, 5]
-    }
-    fn restore_config(&mut self, offset: usize, bytes: &[u8]) -> Result<(), &'static str> {
-        if offset + bytes.len() <= 6 { Ok(()) } else { Err("only the address") }
-    }
-    fn set_features(&mut self, features: u64) {
-        assert!(self.rings.iter().all(Option::is_none), "features {features:#x} change under a ring");
-    }
-    fn start_ring(&mut self, index: usize, queue: Queue, _enabled: bool) -> Result<(), &'static str> {
-        assert!(self.rings[index].replace(queue).is_none(), "ring {index} is started twice");
-        Ok(())
-    }
-    fn stop_ring(&mut self, index: usize) -> u32 {
-        self.rings[index].take().expect("only a ring that was started is stopped").base()
-    }
-    fn line(&mut self, descriptor: OwnedFd) -> std::io::Result<Arc<Line>> {
-        self.caller.line(descriptor)
-    }
-    fn set_call(&mut self, index: usize, call: Notifier) {
-        *self.rings[index].as_mut().expect("only a ring that was started is called").call() = call;
-    }
-    fn enable_ring(&mut self, index: usize, _enabled: bool) {
-        assert!(self.rings[index].is_some(), "only a ring that was started is enabled");
-    }
-    fn set_status(&mut self, _status: u8) {}
-    fn set_mtu(&mut self, mtu: u16) -> Result<(), &'static str> {
-        if mtu <= 9216 { Ok(()) } else { Err("9216 at most") }
-    }
-    fn announce(&mut self, _mac: [u8; 6]) {}
-}
-
-/// A descriptor of one kind or another.
-fn descriptor(kind: u8) -> OwnedFd {
-    let file = |len_bytes| {
-        let file = memfd_create("fuzz", MemfdFlags::CLOEXEC).expect("a memory file");
-        ftruncate(&file, len_bytes).expect("its length");
-        file
-    };
-    match kind % 8 {
-        0 => file(0),
-        1 => file(4096),
-        2 => rustix::pipe::pipe().expect("a pipe").0,
-        3 => rustix::pipe::pipe().expect("a pipe").1,
-        4 | 5 => eventfd(0, EventfdFlags::CLOEXEC).expect("an eventfd"),
-        _ => file(MEMORY_BYTES),
-    }
-}
 
 /// A body: bytes of the input, or numbers that make sense in most requests.
 fn body(input: &mut Input, request: u32) -> Vec<u8> {
@@ -171,7 +77,7 @@ pub fn vhost_user_message(bytes: &[u8]) {
     let (here, there) = stream_pair().expect("a pair of sockets");
     let raw = here.try_clone().expect("a file descriptor");
     let mut peer = Connection::new(here);
-    let mut device = Device { rings: Default::default(), store: PartStore::new(32), caller: Caller::default() };
+    let mut device = Device::default();
     let mut session = Session::new(there, &device);
     'session: while !input.is_empty() {
         let choice = input.u8();
@@ -195,10 +101,10 @@ pub fn vhost_user_message(bytes: &[u8]) {
                 Served::Ended(_) => break 'session,
             }
         }
-        device.turn(&mut session);
+        device.turn(|index| session.ring_failed(index));
         // The front end reads what it is sent, or the session would rightly end.
         while matches!(peer.receive(), Ok(Received::Message(_))) {}
     }
     session.close(&mut device);
-    assert!(device.rings.iter().all(Option::is_none), "rings outlive their session");
+    assert!(!device.has_rings(), "rings outlive their session");
 }

@@ -1,0 +1,152 @@
+//! A client that sends anything, and a driver that writes anything into any register: the session answers or ends, the device is never
+//! asked for what it has not been given, a ring runs only between DRIVER_OK and the next reset, and none is left when the client is gone.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use virtnet_control::firmware::PciIds;
+use virtnet_control::transport::connection::stream_pair;
+use virtnet_control::vfio_user::message::{
+    Command, Connection, DmaMap, DmaUnmap, HEADER_BYTES, Header, IrqSet, Received, RegionAccess,
+};
+use virtnet_control::vfio_user::session::{Served, Session};
+use virtnet_control::virtio_pci::{Function, Traits};
+
+use super::Input;
+use super::device::{Device, MEMORY_BYTES, descriptor};
+
+/// Configuration space, and the BARs of MSI-X and of virtio.
+const REGIONS: [u32; 3] = [7, 2, 4];
+/// Registers of common configuration, and their lengths.
+const COMMON: [(u64, usize); 14] = [
+    (0, 4),
+    (8, 4),
+    (12, 4),
+    (16, 2),
+    (20, 1),
+    (20, 1),
+    (22, 2),
+    (24, 2),
+    (26, 2),
+    (28, 2),
+    (32, 8),
+    (40, 8),
+    (48, 8),
+    (58, 2),
+];
+
+/// A message: its command, its body, and how many descriptors come along.
+type Words = (u16, Vec<u8>, u8);
+
+fn write(region: u32, offset: u64, data: &[u8]) -> Words {
+    let access = RegionAccess { offset, region, count: data.len() as u32 };
+    (Command::REGION_WRITE as u16, [access.to_bytes(), data.to_vec()].concat(), 0)
+}
+
+/// Messages that bring a driver as far as two running queues.
+fn beginning(packed: bool) -> Vec<Words> {
+    let map = DmaMap { argsz: 32, flags: 3, offset: 0, address: 0, size: MEMORY_BYTES };
+    let mut words = vec![(Command::DMA_MAP as u16, map.to_bytes(), 1), write(7, 4, &[6, 0])];
+    let mut set = |offset: u64, data: &[u8]| words.push(write(4, offset, data));
+    [1, 3].iter().for_each(|status| set(20, &[*status]));
+    set(8, &[1, 0, 0, 0]);
+    set(12, &[if packed { 5 } else { 1 }, 1, 0, 0]);
+    set(20, &[0xb]);
+    for queue in 0..2u8 {
+        set(22, &[queue, 0]);
+        set(24, &[16, 0]);
+        for (register, area) in [(32, 0u64), (40, 0x1000), (48, 0x2000)] {
+            set(register, &(u64::from(queue) * 0x4000 + area).to_le_bytes());
+        }
+        set(28, &[1, 0]);
+    }
+    set(20, &[0xf]);
+    words
+}
+
+/// What comes next.
+fn words(input: &mut Input) -> Words {
+    match input.u8() % 8 {
+        0 => {
+            let (command, count) = (u16::from(input.u8() % 20), usize::from(input.u8()));
+            (command, input.bytes(count).to_vec(), input.u8() % 4)
+        }
+        1 | 2 => {
+            let (register, len_bytes) = COMMON[usize::from(input.u8()) % COMMON.len()];
+            let value = [0, 1, 0xf, 0xb, 3, u64::from(input.u8()), input.u64()][usize::from(input.u8() % 7)];
+            write(4, register, &value.to_le_bytes()[..len_bytes])
+        }
+        3 => {
+            let region = REGIONS[usize::from(input.u8() % 3)];
+            let (offset, count) = (u64::from(input.u16() % 0x4010), usize::from(input.u8() % 10));
+            write(region, offset, input.bytes(count))
+        }
+        4 => {
+            let region = REGIONS[usize::from(input.u8() % 3)];
+            let access = RegionAccess { offset: u64::from(input.u16() % 0x4010), region, count: input.u16().into() };
+            (Command::REGION_READ as u16, access.to_bytes(), 0)
+        }
+        5 => {
+            let (address, size) =
+                (MEMORY_BYTES * u64::from(input.u8() % 3), [MEMORY_BYTES, 4096][usize::from(input.u8() % 2)]);
+            match input.u8() % 3 {
+                0 => (Command::DMA_UNMAP as u16, DmaUnmap { argsz: 24, flags: 0, address, size }.to_bytes(), 0),
+                1 => (Command::DMA_UNMAP as u16, DmaUnmap { argsz: 24, flags: 2, address: 0, size: 0 }.to_bytes(), 0),
+                _ => {
+                    let map = DmaMap { argsz: 32, flags: 3, offset: 0, address, size };
+                    (Command::DMA_MAP as u16, map.to_bytes(), input.u8() % 2)
+                }
+            }
+        }
+        6 => {
+            let flags = [33, 36, 9, 17, u32::from(input.u8())][usize::from(input.u8() % 5)];
+            let (index, start) = (u32::from(input.u8() % 3), u32::from(input.u8() % 8));
+            let count = input.u8() % 4;
+            let set = IrqSet { argsz: 20, flags, index, start, count: count.into() };
+            (Command::DEVICE_SET_IRQS as u16, set.to_bytes(), if flags == 36 { count } else { 0 })
+        }
+        _ => write(4, 0x3000 + u64::from(input.u8() % 5) * 4, &[0, 0]),
+    }
+}
+
+/// A function, from its first client to its last.
+pub fn vfio_user_message(bytes: &[u8]) {
+    let mut input = Input(bytes);
+    let mut device = Device::default();
+    let ids = PciIds { vendor: 0x1af4, device: 0x1041, class: 0x02_8000 };
+    let mut function = Box::new(Function::new(Traits { ids, msix: 6 }, &device));
+    while !input.is_empty() {
+        let (here, there) = stream_pair().expect("a pair of sockets");
+        let mut session = Session::new(there, function);
+        let mut client = Connection::new(here);
+        let mut first = vec![(Command::VERSION as u16, vec![0; 4], 0)];
+        if input.u8() % 4 != 0 {
+            first.extend(beginning(input.u8() % 2 == 1));
+        }
+        let count = usize::from(input.u8());
+        let mut first = first.into_iter();
+        'session: for _ in 0..count {
+            let (command, body, kinds) = first.next().unwrap_or_else(|| words(&mut input));
+            let descriptors: Vec<OwnedFd> = (0..kinds)
+                .map(|_| descriptor(if command == Command::DMA_MAP as u16 { 7 } else { input.u8() }))
+                .collect();
+            let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+            let size_bytes = (HEADER_BYTES + body.len()) as u32;
+            let flags = if input.u8() % 16 == 15 { Header::NO_REPLY } else { 0 };
+            let _ = client.send(Header { id: 1, command, size_bytes, flags, error: 0 }, &body, &borrowed);
+            for _ in 0..4 {
+                match session.serve(&mut device) {
+                    Served::Message | Served::Refused(_) => {}
+                    Served::Nothing => break,
+                    Served::Ended(_) => break 'session,
+                }
+            }
+            let status = session.function().status();
+            assert!(!device.has_rings() || status & 0x8c == 0xc, "rings with status {status:#x}");
+            device.turn(|_| session.function_mut().ring_failed());
+            // The client reads what it is sent, or the session would rightly end.
+            while matches!(client.receive(), Ok(Received::Message(_))) {}
+        }
+        function = session.close(&mut device).1;
+        assert!(!device.has_rings(), "rings outlive their client");
+    }
+}
