@@ -74,8 +74,8 @@ fn is_up(guest: &mut Guest, address: &str) {
     guest.ping(HOST, 3);
 }
 
-/// Two guests and a TAP on the switch: they see what the functions are, every pair pings and carries TCP; then functions are reset by
-/// their guest, the machine is, and others take them over.
+/// Two guests and a TAP on the switch: they see what the functions are, every pair pings and carries TCP; then functions are
+/// reset by their guest, the machine is, and others take them over.
 #[test]
 fn guests_drive_whole_functions_and_reset_them() {
     let Some(lab) = Lab::with(&["qemu"]) else { return };

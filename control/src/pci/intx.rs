@@ -1,4 +1,5 @@
-//! INTx: a level, shown to a client that knows edges. It masks itself when it is raised, and is looked at again when it is unmasked.
+//! INTx: a level, shown to a client that knows edges. It masks itself when it is raised, and is looked at again when it is
+//! unmasked.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};

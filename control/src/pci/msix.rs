@@ -1,7 +1,7 @@
 //! MSI-X: the table, who is masked, and what is pending meanwhile.
 //!
-//! A client sets each vector's eventfd, and may keep the table for itself. So an entry's mask counts from the first time that it is
-//! written; until then it reads as masked, as after a reset, and does not mask.
+//! A client sets each vector's eventfd, and may keep the table for itself. So an entry's mask counts from the first time that it
+//! is written; until then it reads as masked, as after a reset, and does not mask.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

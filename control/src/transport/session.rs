@@ -78,9 +78,9 @@ impl Session {
         either!(self, session => session.status(), session => session.function().status())
     }
 
-    /// Does what a device status that somebody else than the driver has chosen stands for, and tells the driver that there is something
-    /// to read: 0 resets the device as its driver would, DEVICE_NEEDS_RESET asks the driver for that, FAILED stops all rings. Other
-    /// bits are the driver's.
+    /// Does what a device status that somebody else than the driver has chosen stands for, and tells the driver that there is
+    /// something to read: 0 resets the device as its driver would, DEVICE_NEEDS_RESET asks the driver for that, FAILED stops all
+    /// rings. Other bits are the driver's.
     pub fn put_status(&mut self, status: u8, device: &mut impl Backend) {
         either!(self,
             session => session.put_status(status, device),
@@ -113,8 +113,8 @@ impl Session {
         either!(self, session => session.ring_failed(index), session => session.function_mut().ring_failed())
     }
 
-    /// Looks whether the front end has cut a memory file short. If so, every ring stops, the memory is let go and the device wants a
-    /// reset; `true` once for each such memory.
+    /// Looks whether the front end has cut a memory file short. If so, every ring stops, the memory is let go and the device
+    /// wants a reset; `true` once for each such memory.
     pub fn check_memory(&mut self, device: &mut impl Backend) -> bool {
         either!(self, session => session.check_memory(device), session => session.function_mut().check_memory(device))
     }

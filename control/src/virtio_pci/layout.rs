@@ -42,8 +42,8 @@ pub const ACCESS_LENGTH: usize = 12;
 /// The bytes.
 pub const ACCESS_DATA: usize = 16;
 
-/// Adds the capabilities that name the structures, of a device with so many queues and bytes of configuration. Returns where the one
-/// is that gives access to BARs. ("Virtio Structure PCI Capabilities")
+/// Adds the capabilities that name the structures, of a device with so many queues and bytes of configuration. Returns where the
+/// one is that gives access to BARs. ("Virtio Structure PCI Capabilities")
 pub fn add_capabilities(space: &mut ConfigSpace, queues: usize, config_bytes: usize) -> usize {
     let doorbells_bytes = queues * NOTIFY_STRIDE as usize;
     for (kind, offset, len_bytes) in

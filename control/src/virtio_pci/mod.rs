@@ -3,8 +3,8 @@
 //! * [`layout`]: where registers are.
 //! * [`Function`]: the registers, and the rings that a [`Backend`](crate::transport::Backend) runs as they say.
 //!
-//! Whatever happens changes what the registers say; then [`Function`] starts and stops rings, and points their notifications, until all
-//! is as they say. A write that makes no sense changes nothing, and is told as a [`Refusal`].
+//! Whatever happens changes what the registers say; then [`Function`] starts and stops rings, and points their notifications,
+//! until all is as they say. A write that makes no sense changes nothing, and is told as a [`Refusal`].
 
 mod common;
 mod function;

@@ -1,5 +1,6 @@
-//! A client that sends anything, and a driver that writes anything into any register: the session answers or ends, the device is never
-//! asked for what it has not been given, a ring runs only between DRIVER_OK and the next reset, and none is left when the client is gone.
+//! A client that sends anything, and a driver that writes anything into any register: the session answers or ends, the device is
+//! never asked for what it has not been given, a ring runs only between DRIVER_OK and the next reset, and none is left when the
+//! client is gone.
 
 use std::os::fd::{AsFd, OwnedFd};
 

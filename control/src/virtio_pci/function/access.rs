@@ -1,0 +1,126 @@
+//! Reading and writing: configuration space, BARs, and BARs through configuration space.
+
+use super::Function;
+use crate::pci::config_space::{BARS, COMMAND_INTX_DISABLE};
+use crate::pci::{capability, msix};
+use crate::transport::Backend;
+use crate::virtio_pci::Refusal;
+use crate::virtio_pci::layout::{self, MSIX_BAR, VIRTIO_BAR};
+
+impl Function {
+    /// Configuration space as the host reads it: bytes that lie inside.
+    pub fn read_config(&mut self, offset: usize, into: &mut [u8], device: &impl Backend) {
+        self.space.show_intx(self.intx.is_wanted() && !self.msix.is_enabled());
+        if self.touches(layout::ACCESS_DATA, 4, offset, into.len())
+            && let Some((bar, at, len_bytes)) = self.window()
+        {
+            let mut data = [0; 4];
+            self.read_bar(bar, at, &mut data[..len_bytes], device);
+            self.space.write(self.places.access + layout::ACCESS_DATA, &data);
+        }
+        self.space.read(offset, into);
+    }
+
+    /// The same, written.
+    ///
+    /// # Errors
+    /// [`Refusal`] of what is written through it to a BAR.
+    pub fn write_config(&mut self, offset: usize, bytes: &[u8], device: &mut impl Backend) -> Result<(), Refusal> {
+        let control = self.places.express + capability::DEVICE_CONTROL + 1;
+        let [_, reset] = capability::DEVICE_CONTROL_FLR.to_le_bytes();
+        if control.checked_sub(offset).and_then(|at| bytes.get(at)).is_some_and(|byte| byte & reset != 0) {
+            self.reset(device);
+            return Ok(());
+        }
+        self.space.write(offset, bytes);
+        self.msix.control(self.space.half(self.places.msix + msix::CONTROL));
+        self.intx.enable(!self.msix.is_enabled() && !self.space.has_command(COMMAND_INTX_DISABLE));
+        self.settle(device);
+        if self.touches(layout::ACCESS_DATA, 4, offset, bytes.len())
+            && let Some((bar, at, len_bytes)) = self.window()
+        {
+            let data = self.space.word(self.places.access + layout::ACCESS_DATA).to_le_bytes();
+            return self.write_bar(bar, at, &data[..len_bytes], device);
+        }
+        Ok(())
+    }
+
+    /// Registers of a BAR as the host reads them: bytes that lie inside.
+    pub fn read_bar(&mut self, bar: usize, offset: u64, into: &mut [u8], device: &impl Backend) {
+        into.fill(0);
+        if bar == MSIX_BAR {
+            return self.msix.read(offset, into);
+        }
+        if bar != VIRTIO_BAR {
+            return;
+        }
+        match offset {
+            layout::NOTIFY.. => {}
+            layout::DEVICE.. => copy(&device.config(), offset - layout::DEVICE, into),
+            layout::ISR.. => {
+                if let (layout::ISR, [reasons, ..]) = (offset, into) {
+                    *reasons = self.intx.take_reasons();
+                }
+            }
+            _ => {
+                let image = self.registers.image(self.offered(device), self.status(), &self.queues);
+                copy(&image, offset, into);
+            }
+        }
+    }
+
+    /// The same, written.
+    ///
+    /// # Errors
+    /// [`Refusal`]: what is written makes no sense, or a queue cannot be as it says.
+    pub fn write_bar(
+        &mut self,
+        bar: usize,
+        offset: u64,
+        bytes: &[u8],
+        device: &mut impl Backend,
+    ) -> Result<(), Refusal> {
+        if bar == MSIX_BAR {
+            self.msix.write(offset, bytes);
+            self.settle(device);
+            return Ok(());
+        }
+        let refused = Refusal::Register { bar, offset, len_bytes: bytes.len() };
+        let mut value = [0; 8];
+        let Some(low) = value.get_mut(..bytes.len()) else { return Err(refused) };
+        low.copy_from_slice(bytes);
+        let value = u64::from_le_bytes(value);
+        match offset {
+            _ if bar != VIRTIO_BAR => Err(refused),
+            layout::NOTIFY.. => self.ring((offset - layout::NOTIFY) / u64::from(layout::NOTIFY_STRIDE)),
+            ..layout::ISR => self.write_common(offset, bytes.len(), value, device).unwrap_or(Err(refused)),
+            _ => Err(refused),
+        }
+    }
+
+    /// Whether an access to configuration space touches a field of the capability that gives access to BARs.
+    fn touches(&self, field: usize, field_bytes: usize, offset: usize, len_bytes: usize) -> bool {
+        let field = self.places.access + field;
+        offset < field + field_bytes && field < offset + len_bytes
+    }
+
+    /// What the capability for access to BARs points at, if that is inside one. ("PCI configuration access capability")
+    fn window(&self) -> Option<(usize, u64, usize)> {
+        let at = self.places.access;
+        let bar = usize::from(self.space.half(at + layout::ACCESS_BAR) as u8);
+        let offset = u64::from(self.space.word(at + layout::ACCESS_OFFSET));
+        let len_bytes = self.space.word(at + layout::ACCESS_LENGTH) as usize;
+        let is_good = bar < BARS
+            && matches!(len_bytes, 1 | 2 | 4)
+            && offset % len_bytes as u64 == 0
+            && offset + len_bytes as u64 <= self.bar_bytes(bar);
+        is_good.then_some((bar, offset, len_bytes))
+    }
+}
+
+/// The bytes of a structure from `offset` on; none behind its end.
+fn copy(from: &[u8], offset: u64, into: &mut [u8]) {
+    let from = usize::try_from(offset).ok().and_then(|offset| from.get(offset..)).unwrap_or_default();
+    let len = from.len().min(into.len());
+    into[..len].copy_from_slice(&from[..len]);
+}
