@@ -26,7 +26,7 @@ pub use owned::OwnedMemory;
 pub use span::Span;
 
 /// The most regions a table may have.
-pub const REGIONS_MAX: usize = 512;
+pub const REGIONS_MAX: usize = 16384;
 
 /// One region as a front end names it.
 #[derive(Debug)]
@@ -62,11 +62,13 @@ pub enum MemoryError {
         /// The higher region.
         second_gpa: u64,
     },
-    /// More than [`REGIONS_MAX`].
-    #[error("{found} regions; at most {REGIONS_MAX} are allowed")]
+    /// More than there can be.
+    #[error("{found} regions; at most {max} are allowed")]
     TooMany {
         /// How many were asked for.
         found: usize,
+        /// How many there can be: [`REGIONS_MAX`], or fewer.
+        max: usize,
     },
     /// The file could not be mapped.
     #[error("region at {gpa:#x}: {source}")]
@@ -84,6 +86,8 @@ pub struct Region {
     gpa: u64,
     len_bytes: u64,
     frontend_address: u64,
+    /// Where it is in this process.
+    start: usize,
     mapping: Arc<Mapping>,
 }
 
@@ -100,7 +104,34 @@ impl Region {
         }
         let mapping =
             Mapping::of_file(&fd, offset_bytes, len_bytes).map_err(|source| MemoryError::Map { gpa, source })?;
-        Ok(Region { gpa, len_bytes, frontend_address, mapping: Arc::new(mapping) })
+        let start = mapping.address();
+        Ok(Region { gpa, len_bytes, frontend_address, start, mapping: Arc::new(mapping) })
+    }
+
+    /// A part of what is mapped already, `offset_bytes` from its start on. The front end knows it by its guest physical address.
+    ///
+    /// # Errors
+    /// [`MemoryError::Range`]: also where the mapping does not hold it.
+    pub fn part(mapping: &Arc<Mapping>, offset_bytes: u64, gpa: u64, len_bytes: u64) -> Result<Self, MemoryError> {
+        let end = offset_bytes.checked_add(len_bytes).filter(|end| *end <= mapping.len_bytes() as u64);
+        if len_bytes == 0 || end.is_none() || gpa.checked_add(len_bytes).is_none() {
+            return Err(MemoryError::Range { gpa, len_bytes });
+        }
+        let start = mapping.address() + offset_bytes as usize;
+        Ok(Region { gpa, len_bytes, frontend_address: gpa, start, mapping: mapping.clone() })
+    }
+
+    /// Takes in a part of the same mapping that goes on where this one ends, for the guest, its front end and here; `false` if it
+    /// is none.
+    pub fn extend(&mut self, next: &Region) -> bool {
+        let ends = (self.gpa + self.len_bytes, self.frontend_address + self.len_bytes);
+        let goes_on = Arc::ptr_eq(&self.mapping, &next.mapping)
+            && ends == (next.gpa, next.frontend_address)
+            && self.start + self.len_bytes as usize == next.start;
+        if goes_on {
+            self.len_bytes += next.len_bytes;
+        }
+        goes_on
     }
 
     /// First guest physical address.
@@ -116,6 +147,11 @@ impl Region {
     /// The same memory's address in the front end.
     pub fn frontend_address(&self) -> u64 {
         self.frontend_address
+    }
+
+    /// What it is a part of.
+    pub fn mapping(&self) -> &Arc<Mapping> {
+        &self.mapping
     }
 
     /// Whether the file was cut short under us; what was cut reads as zeroes.
@@ -155,7 +191,7 @@ impl GuestMemory {
     /// Any [`MemoryError`]; nothing stays mapped.
     pub fn new(specs: Vec<RegionSpec>) -> Result<Arc<Self>, MemoryError> {
         if specs.len() > REGIONS_MAX {
-            return Err(MemoryError::TooMany { found: specs.len() });
+            return Err(MemoryError::TooMany { found: specs.len(), max: REGIONS_MAX });
         }
         let regions = specs.into_iter().map(Region::map).collect::<Result<Vec<_>, _>>()?;
         Self::from_regions(regions)
@@ -167,7 +203,7 @@ impl GuestMemory {
     /// [`MemoryError::Overlap`] and [`MemoryError::TooMany`].
     pub fn from_regions(mut regions: Vec<Region>) -> Result<Arc<Self>, MemoryError> {
         if regions.len() > REGIONS_MAX {
-            return Err(MemoryError::TooMany { found: regions.len() });
+            return Err(MemoryError::TooMany { found: regions.len(), max: REGIONS_MAX });
         }
         regions.sort_by_key(|region| region.gpa);
         for pair in regions.windows(2) {
@@ -214,7 +250,7 @@ impl GuestMemory {
         if offset >= region.len_bytes {
             return None;
         }
-        *window = Window { gpa: region.gpa, len_bytes: region.len_bytes, host: region.mapping.address() };
+        *window = Window { gpa: region.gpa, len_bytes: region.len_bytes, host: region.start };
         let len_bytes = u64::from(len_bytes).min(region.len_bytes - offset) as u32;
         Some(Span::in_window(window.host, offset, len_bytes))
     }
@@ -227,8 +263,46 @@ impl GuestMemory {
     /// Where a span of this memory starts, as the guest counts: the way back, for the dirty log.
     pub fn gpa_of(&self, span: Span) -> Option<u64> {
         self.regions.iter().find_map(|region| {
-            let offset = (span.address() as u64).checked_sub(region.mapping.address() as u64)?;
+            let offset = (span.address() as u64).checked_sub(region.start as u64)?;
             (offset < region.len_bytes).then(|| region.gpa + offset)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+    use super::*;
+
+    const PAGE: u64 = 4096;
+
+    #[test]
+    fn parts_of_a_mapping_that_lie_side_by_side_are_one_region() {
+        let file = memfd_create("parts", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, 4 * PAGE).unwrap();
+        let mapping = Arc::new(Mapping::of_file(&file, 0, 4 * PAGE).unwrap());
+        let part = |offset, gpa| Region::part(&mapping, offset, gpa, PAGE).unwrap();
+        let mut first = part(PAGE, 0x10_0000);
+        assert!(!first.extend(&part(2 * PAGE, 0x10_0000 + 2 * PAGE)), "not for the guest");
+        assert!(!first.extend(&part(3 * PAGE, 0x10_0000 + PAGE)), "not in the file");
+        let other = Arc::new(Mapping::of_file(&file, 0, 4 * PAGE).unwrap());
+        assert!(
+            !first.extend(&Region::part(&other, 2 * PAGE, 0x10_0000 + PAGE, PAGE).unwrap()),
+            "not the same mapping"
+        );
+        assert!(first.extend(&part(2 * PAGE, 0x10_0000 + PAGE)));
+        let memory = GuestMemory::from_regions(vec![first, part(0, 0)]).unwrap();
+        let span = memory.span(0x10_0000 + PAGE - 4, 8).unwrap();
+        assert_eq!(span.write(b"seamless"), 8);
+        assert_eq!(memory.gpa_of(span), Some(0x10_0000 + PAGE - 4));
+        let mut found = [0; 8];
+        rustix::io::pread(&file, &mut found, 2 * PAGE - 4).unwrap();
+        assert_eq!(&found, b"seamless");
+        for (offset, gpa, len_bytes) in
+            [(0, 0, 0), (0, 0, 4 * PAGE + 1), (4 * PAGE, 0, 1), (u64::MAX, 0, 2), (0, u64::MAX, 1)]
+        {
+            assert!(Region::part(&mapping, offset, gpa, len_bytes).is_err());
+        }
     }
 }

@@ -6,8 +6,8 @@ use super::{BODY_BYTES_MAX, Command, HEADER_BYTES};
 
 const MESSAGE_BYTES_MAX: usize = HEADER_BYTES + BODY_BYTES_MAX;
 
-/// A message that breaks the protocol. All but the first few leave the stream in step: the message is refused and the session goes on
-/// ([`ProtocolError::ends_the_session`]).
+/// A message that breaks the protocol. All but the first few leave the stream in step: the message is refused and the session
+/// goes on ([`ProtocolError::ends_the_session`]).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
     /// The message announced is shorter than its header, or longer than any message.
@@ -133,8 +133,8 @@ impl ProtocolError {
         }
     }
 
-    /// Whether nobody can know any more where the next message starts, what it means, or whether the client listens: nothing is left
-    /// but to close.
+    /// Whether nobody can know any more where the next message starts, what it means, or whether the client listens: nothing is
+    /// left but to close.
     pub const fn ends_the_session(&self) -> bool {
         matches!(self, Self::Length { .. } | Self::Truncated { .. } | Self::ReplyUnread { .. } | Self::Version { .. })
     }

@@ -1,6 +1,6 @@
-//! The words of the vfio-user protocol, version 0.0, and nothing else: the header, commands of a client, what follows them, how many
-//! descriptors come along, limits. ("vfio-user Protocol Specification", QEMU's interoperability documents; numbers are in the machine's
-//! own byte order.)
+//! The words of the vfio-user protocol, version 0.0, and nothing else: the header, commands of a client, what follows them, how
+//! many descriptors come along, limits. ("vfio-user Protocol Specification", QEMU's interoperability documents; numbers are in
+//! the machine's own byte order.)
 //!
 //! [`Request::new`] checks all that can be known without knowing the device. Everything a client can get wrong is a
 //! [`ProtocolError`], and has an errno.

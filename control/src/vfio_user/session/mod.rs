@@ -1,17 +1,20 @@
 //! The server's side of one connection: it carries a function's registers, the guest's memory and the function's interrupts.
 //!
-//! A message that is refused changes nothing and is answered with an errno. What a driver writes in vain is no fault of its client's:
-//! that is answered as any write, and counted.
+//! A message that is refused changes nothing and is answered with an errno. What a driver writes in vain is no fault of its
+//! client's: that is answered as any write, and counted.
 
 mod refusal;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use rustix::fs::{FileType, fstat};
 use virtnet_engine::caller::Line;
-use virtnet_rings::memory::{GuestMemory, REGIONS_MAX, Region, RegionSpec};
+use virtnet_rings::memory::{GuestMemory, Mapping, MemoryError, REGIONS_MAX, Region, RegionSpec};
 
 pub use refusal::Refusal;
 
@@ -31,16 +34,11 @@ pub type Served = transport::Served<Refusal, SocketError>;
 /// Some of the guest's memory.
 #[derive(Debug)]
 struct Map {
-    address: u64,
     len_bytes: u64,
     /// None, where the client has no file of it: nothing that a driver gives to a device is there.
     region: Option<Region>,
-}
-
-impl Map {
-    fn last(&self) -> u64 {
-        self.address + (self.len_bytes - 1)
-    }
+    /// The file: its file system and its number there.
+    file: Option<(u64, u64)>,
 }
 
 /// What goes back for a message that was taken.
@@ -62,7 +60,8 @@ pub struct Session {
     connection: Connection,
     /// What the client has said of itself.
     version: Option<Version>,
-    maps: Vec<Map>,
+    /// By their addresses.
+    maps: BTreeMap<u64, Map>,
     function: Box<Function>,
     counters: Counters,
 }
@@ -100,8 +99,8 @@ impl Session {
         }
     }
 
-    /// The client has left: the function without its memory, its rings taken back from the device. To be called once, when the session
-    /// is over.
+    /// The client has left: the function without its memory, its rings taken back from the device. To be called once, when the
+    /// session is over.
     pub fn close(mut self, device: &mut impl Backend) -> (Counters, Box<Function>) {
         self.function.leave(device);
         (self.counters, self.function)
@@ -192,44 +191,75 @@ impl Session {
     }
 
     fn map(&mut self, map: &DmaMap, file: Option<OwnedFd>, device: &mut impl Backend) -> Result<Reply, Refusal> {
-        let &DmaMap { address, size: len_bytes, offset, .. } = map;
-        let overlaps = |map: &&Map| address < map.address + map.len_bytes && map.address < address + len_bytes;
-        if let Some(other) = self.maps.iter().find(overlaps) {
-            return Err(Refusal::Mapped { address, len_bytes, other: (other.address, other.len_bytes) });
+        let &DmaMap { address, size: len_bytes, .. } = map;
+        if let Some((other, known)) = self.maps_in(address, address + (len_bytes - 1)).next() {
+            return Err(Refusal::Mapped { address, len_bytes, other: (*other, known.len_bytes) });
         }
         if self.maps.len() == REGIONS_MAX {
             return Err(Refusal::Maps);
         }
-        let spec = |fd| RegionSpec { gpa: address, len_bytes, frontend_address: address, fd, offset_bytes: offset };
-        let region = file.map(|fd| Region::map(spec(fd))).transpose()?;
+        let (file, region) = file.map(|file| self.region(map, file)).transpose()?.unzip();
         let is_mapped = region.is_some();
-        self.maps.push(Map { address, len_bytes, region });
+        self.maps.insert(address, Map { len_bytes, region, file: file.flatten() });
         if is_mapped {
             self.remember(device)?;
         }
         Ok(Reply::default())
     }
 
+    /// What a map shows of its file, which is mapped whole, and once: a client may map it page by page.
+    fn region(&self, map: &DmaMap, fd: OwnedFd) -> Result<(Option<(u64, u64)>, Region), Refusal> {
+        let &DmaMap { address: gpa, size: len_bytes, offset: offset_bytes, .. } = map;
+        let found = fstat(&fd).map_err(io::Error::from)?;
+        let end = offset_bytes + len_bytes;
+        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile || end > found.st_size as u64 {
+            let spec = RegionSpec { gpa, len_bytes, frontend_address: gpa, fd, offset_bytes };
+            return Ok((None, Region::map(spec)?));
+        }
+        let file = Some((found.st_dev, found.st_ino));
+        let of_file = self.maps.values().filter(|map| map.file == file).filter_map(|map| map.region.as_ref());
+        let known = of_file.map(Region::mapping).find(|mapping| end <= mapping.len_bytes() as u64);
+        let mapping = match known {
+            Some(mapping) => mapping.clone(),
+            None => {
+                let mapped = Mapping::of_file(&fd, 0, found.st_size as u64);
+                Arc::new(mapped.map_err(|source| MemoryError::Map { gpa, source })?)
+            }
+        };
+        Ok((file, Region::part(&mapping, offset_bytes, gpa, len_bytes)?))
+    }
+
+    /// Maps that have some of the addresses from the first to the last, the highest first.
+    fn maps_in(&self, first: u64, last: u64) -> impl Iterator<Item = (&u64, &Map)> {
+        let below = self.maps.range(..=last).rev();
+        below.take_while(move |(address, map)| first <= **address + (map.len_bytes - 1))
+    }
+
     fn unmap(&mut self, unmap: DmaUnmap, device: &mut impl Backend) -> Result<Reply, Refusal> {
         // All there is has a size of 0.
         let (first, last) = (unmap.address, unmap.address.wrapping_add(unmap.size).wrapping_sub(1));
-        let touches = |map: &&Map| map.address <= last && first <= map.last();
-        let is_inside = |map: &Map| first <= map.address && map.last() <= last;
-        if let Some(map) = self.maps.iter().filter(touches).find(|map| !is_inside(map)) {
-            let (address, len_bytes) = (unmap.address, unmap.size);
-            return Err(Refusal::Cut { address, len_bytes, map: (map.address, map.len_bytes) });
+        let is_inside = |address: u64, map: &Map| first <= address && address + (map.len_bytes - 1) <= last;
+        if let Some((address, map)) = self.maps_in(first, last).find(|(address, map)| !is_inside(**address, map)) {
+            let (len_bytes, map) = (unmap.size, (*address, map.len_bytes));
+            return Err(Refusal::Cut { address: first, len_bytes, map });
         }
-        let before = self.maps.len();
-        self.maps.retain(|map| !is_inside(map));
-        if self.maps.len() < before {
+        let gone: Vec<u64> = self.maps_in(first, last).map(|(address, _)| *address).collect();
+        let was_mapped = gone.iter().filter_map(|address| self.maps.remove(address)?.region).count() > 0;
+        if was_mapped {
             self.remember(device)?;
         }
         Ok(DmaUnmap { argsz: DmaUnmap::LEN_BYTES as u32, ..unmap }.to_bytes().into())
     }
 
-    /// The function's memory is what is mapped now.
+    /// The function's memory is what is mapped now. Maps that lie side by side, for the device and in their file, are one region:
+    /// an area of a queue may be in several.
     fn remember(&mut self, device: &mut impl Backend) -> Result<(), Refusal> {
-        let regions = self.maps.iter().filter_map(|map| map.region.clone()).collect();
+        let mut regions: Vec<Region> = Vec::new();
+        for region in self.maps.values().filter_map(|map| map.region.as_ref()) {
+            if !regions.last_mut().is_some_and(|last| last.extend(region)) {
+                regions.push(region.clone());
+            }
+        }
         self.function.set_memory(GuestMemory::from_regions(regions)?, device);
         Ok(())
     }

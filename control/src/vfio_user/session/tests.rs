@@ -235,6 +235,31 @@ fn memory_comes_and_goes() {
 }
 
 #[test]
+fn a_ring_may_lie_in_several_maps() {
+    let mut bench = Bench::agreed();
+    bench.drive();
+    bench.unmap(DmaUnmap::ALL, 0, 0).unwrap();
+    // Each page comes by itself, from the last to the first, as behind an IOMMU.
+    let page = |at: u64| (GPA + 4096 * at, 4096, 4096 * at);
+    for at in (0..4).rev() {
+        assert!(bench.device.running().is_empty());
+        let (address, size, offset) = page(at);
+        bench.map(address, size, offset).unwrap();
+    }
+    assert_eq!(bench.device.running(), [0]);
+    let regions = |bench: &mut Bench| bench.session().function().memory().regions().len();
+    assert_eq!(regions(&mut bench), 1);
+    // Side by side for the device, and not in the file; and the other way round.
+    bench.map(GPA + 4 * 4096, 4096, 9 * 4096).unwrap();
+    bench.map(GPA + 6 * 4096, 4096, 10 * 4096).unwrap();
+    assert_eq!(regions(&mut bench), 3);
+    bench.unmap(0, GPA + 4096, 4096).unwrap();
+    assert_eq!((regions(&mut bench), bench.device.running().len()), (4, 0), "its driver area is gone");
+    bench.map(GPA + 4096, 4096, 4096).unwrap();
+    assert_eq!((regions(&mut bench), bench.device.running().len()), (3, 1));
+}
+
+#[test]
 fn no_more_is_mapped_than_can_be() {
     let mut bench = Bench::agreed();
     for page in 0..REGIONS_MAX as u64 {

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use virtnet_engine::caller::Line;
-use virtnet_rings::memory::{DirtyLog, GuestMemory, REGIONS_MAX, Region, RegionSpec};
+use virtnet_rings::memory::{DirtyLog, GuestMemory, MemoryError, Region, RegionSpec};
 use virtnet_rings::spec::status::{DEVICE_NEEDS_RESET, FAILED};
 use virtnet_rings::{Layout, Virtqueue};
 
@@ -44,6 +44,8 @@ pub const PROTOCOL_FEATURES: ProtocolFeatures = ProtocolFeatures::of(&[
     ProtocolFeature::STATUS,
 ]);
 
+/// Memory regions that can be added one by one. ("CONFIGURE_MEM_SLOTS")
+const SLOTS_MAX: usize = 512;
 /// The least MTU of an IPv4 host, which is what the device's MTU may not go below. ("Device configuration layout")
 const MTU_MIN: u64 = 68;
 
@@ -379,7 +381,7 @@ impl Session {
     }
 
     fn get_max_mem_slots(&self) -> Result<Reply, Refusal> {
-        Ok(Reply::U64(REGIONS_MAX as u64))
+        Ok(Reply::U64(SLOTS_MAX as u64))
     }
 
     fn add_mem_reg(
@@ -392,6 +394,9 @@ impl Session {
         let refused = |source| Refusal::Memory { request, source };
         let fd = fds.pop().expect("their number was checked");
         let mut regions = self.memory.regions().to_vec();
+        if regions.len() == SLOTS_MAX {
+            return Err(refused(MemoryError::TooMany { found: SLOTS_MAX + 1, max: SLOTS_MAX }));
+        }
         regions.push(Region::map(region_spec(&region, fd)).map_err(refused)?);
         let memory = GuestMemory::from_regions(regions).map_err(refused)?;
         self.change(request, device, |session| session.memory = memory)
