@@ -68,6 +68,15 @@ fn status(controller: &Controller) -> Value {
     controller.virtnet("query -p 0 -b")["devices"][0]["status"]["value"].clone()
 }
 
+/// The MSI-X vectors that the controller shows of a static PF: its configuration's, then its queues'.
+#[track_caller]
+fn vectors(controller: &Controller, pf: u16) -> Vec<String> {
+    let queried = controller.virtnet(&format!("query -p {pf}"))["devices"][0].clone();
+    let queues = queried["enabled-queues-info"].as_array().expect("queues run");
+    let queues = queues.iter().map(|queue| &queue["msix_vector"]);
+    [&queried["msix_config_vector"]].into_iter().chain(queues).map(|v| v.as_str().expect("hex").to_owned()).collect()
+}
+
 #[track_caller]
 fn is_up(guest: &mut Guest, address: &str) {
     guest.address("eth0", address);
@@ -129,6 +138,9 @@ fn guests_drive_whole_functions_and_reset_them() {
     assert_eq!((counts.len(), counts[0]), (3, 0), "{counts:?}");
     assert!(counts[1] > 0 && counts[2] > 0, "{counts:?}");
 
+    // Linux polls its control queue.
+    assert_eq!(vectors(&controller, 1), ["0x0", "0x1", "0x2", "0x3", "0x4", "0xffff"]);
+
     follows_its_link(&controller, &mut first);
     is_reset_by_its_guest(&controller, &mut first);
     is_modified_without_its_driver(&controller, &mut first);
@@ -153,6 +165,7 @@ fn guests_drive_whole_functions_and_reset_them() {
     third.tcp_echo(HOST, TCP_BYTES);
     let counts = interrupts(&mut third, "IO-APIC");
     assert!(counts.iter().sum::<u64>() > 0, "{counts:?}");
+    assert_eq!(vectors(&controller, 0), ["0xFFFF", "0xffff", "0xffff", "0xffff"]);
     third.power_off();
     controller.end();
 }

@@ -32,6 +32,8 @@ pub struct Sight<'a> {
     pub accepted: u64,
     /// The device status field.
     pub status: u8,
+    /// The MSI-X vector of its configuration, 0xffff for none; 0 of a driver whose front end keeps it for itself.
+    pub config_vector: u16,
     /// How many queue pairs the driver uses, where it has said so.
     pub pairs_used: u16,
     /// The index of its representor, 0 where that is no netdev.
@@ -121,7 +123,7 @@ fn put_state(object: &mut Object, sight: &Sight) {
     object.text("num_queues", share.msix.saturating_sub(1));
     object.text("enabled_queues", sight.rings.len());
     object.text("max_queue_size", spec.queue_size_max);
-    object.put("msix_config_vector", if has_driver { "0x0" } else { "0xFFFF" });
+    object.put("msix_config_vector", format!("0x{:X}", sight.config_vector));
     object.put("mac", capitals(spec.mac));
     object.text("link_status", u8::from(spec.settings.link_up));
     object.text("max_queue_pairs", share.pairs);

@@ -16,6 +16,8 @@ pub struct Ring {
     pub index: u16,
     /// Descriptors.
     pub size: u16,
+    /// Its MSI-X vector; that of its index, where it is not known.
+    pub vector: u16,
     /// Whether its driver has enabled it.
     pub enabled: bool,
     /// Where its descriptor, driver and device areas are, as the front end says.
@@ -35,7 +37,7 @@ pub(super) fn rings(rings: &[Ring], details: &Details, debug: &[Debug]) -> Value
         let mut object = Object::default();
         object.text("index", ring.index);
         object.text("size", ring.size);
-        object.put("msix_vector", format!("{:#x}", ring.index + 1));
+        object.put("msix_vector", format!("{:#x}", ring.vector));
         object.text("enable", u8::from(ring.enabled));
         object.text("notify_offset", ring.index);
         for (key, address) in ["descriptor_address", "driver_address", "device_address"].into_iter().zip(ring.areas) {

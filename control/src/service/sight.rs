@@ -9,6 +9,7 @@ use super::{Entry, Live, Service};
 use crate::class::Class;
 use crate::function::{Counting, Id, Pool, Share};
 use crate::reply::{Debug, Health, Ring, Sight};
+use crate::virtio_pci::NO_VECTOR;
 
 impl Service {
     /// A function as it is now.
@@ -29,6 +30,7 @@ impl Service {
             has_device: entry.live.is_some(),
             accepted: 0,
             status: 0,
+            config_vector: NO_VECTOR,
             pairs_used: 0,
             ifindex: 0,
             rings: Vec::new(),
@@ -42,6 +44,8 @@ impl Service {
         if let Some(session) = endpoint.session() {
             sight.accepted = device.accepted();
             sight.status = session.status();
+            let driven = if sight.status == 0 { NO_VECTOR } else { 0 };
+            sight.config_vector = session.vector_of(None).unwrap_or(driven);
             sight.pairs_used = device.pairs_used().unwrap_or(0);
             let controlq = device.controlq_index();
             let moderation = self.engine.moderation(device.id()).unwrap_or_default();
@@ -53,6 +57,7 @@ impl Service {
                 Ring {
                     index,
                     size,
+                    vector: session.vector_of(Some(index.into())).unwrap_or(index + 1),
                     enabled,
                     areas,
                     moderation: queue.and_then(|_| moderation.get(usize::from(index)).copied()),

@@ -103,6 +103,11 @@ impl Session {
         either!(self, session => session.rings().collect(), session => session.function().rings().collect())
     }
 
+    /// The MSI-X vector of a ring, or of the configuration, where it is known: a vhost-user front end keeps it for itself.
+    pub fn vector_of(&self, ring: Option<usize>) -> Option<u16> {
+        either!(self, _session => None, session => Some(session.function().vector_of(ring)))
+    }
+
     /// Tells whoever wants to know that the configuration space has changed.
     pub fn config_changed(&mut self) {
         either!(self, session => session.config_changed(), session => session.function_mut().config_changed())

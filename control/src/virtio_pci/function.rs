@@ -249,6 +249,14 @@ impl Function {
         })
     }
 
+    /// The vector of a queue, or of the configuration; [`NO_VECTOR`](super::NO_VECTOR) where there is none.
+    pub fn vector_of(&self, queue: Option<usize>) -> u16 {
+        match queue {
+            Some(index) => self.queues.get(index).map_or(super::NO_VECTOR, |queue| queue.vector),
+            None => self.registers.config_vector,
+        }
+    }
+
     /// Configuration has changed.
     pub fn config_changed(&mut self) {
         self.registers.generation = self.registers.generation.wrapping_add(1);

@@ -14,5 +14,6 @@ mod refusal;
 #[cfg(test)]
 mod tests;
 
+pub use common::NO_VECTOR;
 pub use function::{Function, Traits};
 pub use refusal::Refusal;
