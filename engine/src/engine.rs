@@ -526,15 +526,16 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoDevice`] and [`EngineError::Silent`].
     pub fn set_filter(&mut self, id: DeviceId, filter: Option<Filter>) -> Result<(), EngineError> {
-        let device = self.devices.get_mut(&id).ok_or(EngineError::NoDevice)?;
+        let device = self.device(id)?;
         if device.filter.as_deref() == filter.as_ref() {
             return Ok(());
         }
-        device.filter = filter.map(Arc::new);
-        let (filter, places) = (device.filter.clone(), device.places.clone());
-        places
-            .into_iter()
-            .try_for_each(|Place { worker, slot }| self.ask(worker, Command::SetFilter(slot, filter.clone())).map(drop))
+        let filter = filter.map(Arc::new);
+        let command = |place: &Place| (place.worker, Command::SetFilter(place.slot, filter.clone()));
+        let commands = device.places.iter().map(command).collect();
+        self.ask_each(commands).into_iter().try_for_each(|answer| answer.map(drop))?;
+        self.devices.get_mut(&id).ok_or(EngineError::NoDevice)?.filter = filter;
+        Ok(())
     }
 
     /// Changes how frames from the switch find a device's pairs: those to a destination port of TCP or UDP over IPv4 go to the first

@@ -59,6 +59,8 @@ impl Service {
         leave(&mut self.engine, before);
         let port = port::of(&function.port, &function.spec, &mut self.netdevs)?;
         let id = engine.add_device(DeviceConfig { pairs, port, workers: Vec::new() })?;
+        device.move_to(id);
+        device.steer(engine);
         let begun = moderation::begin(engine, id, pairs, function.coalescing);
         let attached = begun.and_then(|()| {
             rings.into_iter().try_for_each(|(index, queue)| {
@@ -69,8 +71,6 @@ impl Service {
             leave(engine, id);
             return Err(error.into());
         }
-        device.move_to(id);
-        device.steer(engine);
         Ok(())
     }
 }

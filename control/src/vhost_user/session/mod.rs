@@ -125,6 +125,8 @@ impl Session {
     /// Takes every ring back from the device. To be called once, when the session is over.
     pub fn close(mut self, device: &mut impl Backend) -> Counters {
         self.stop_all(device);
+        // The next one may find another driver, and none of its features differ from none.
+        device.set_features(0);
         self.counters
     }
 
@@ -347,6 +349,10 @@ impl Session {
             device.set_features(features);
             self.features = features;
             return Ok(Reply::None);
+        }
+        if !self.has_rings() {
+            // Another driver with the same features, or the same one again.
+            device.set_features(features);
         }
         self.change("SET_FEATURES", device, |session| session.features = features)
     }
