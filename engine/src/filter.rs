@@ -28,7 +28,7 @@ pub type Vlans = BitArr!(for VLAN_ID as usize + 1, in u64);
 pub struct Modes(u8);
 
 impl Modes {
-    /// All frames are taken, whatever the others say.
+    /// Frames to all addresses are taken, whatever the others say.
     pub const PROMISC: u8 = 1 << 0;
     /// All frames to groups.
     pub const ALLMULTI: u8 = 1 << 1;
@@ -53,8 +53,15 @@ impl Modes {
         self.0
     }
 
+    /// These, with or without some of them.
+    #[must_use]
+    pub fn with(self, modes: u8, are_on: bool) -> Self {
+        Self(if are_on { self.0 | modes & Self::ALL } else { self.0 & !modes })
+    }
+
+    /// Whether one is among them.
     #[inline]
-    fn has(self, mode: u8) -> bool {
+    pub fn has(self, mode: u8) -> bool {
         self.0 & mode != 0
     }
 }
@@ -70,6 +77,7 @@ impl Default for Modes {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
     modes: Modes,
+    /// Sorted.
     addresses: Box<[Mac]>,
     /// None: all.
     vlans: Option<Box<Vlans>>,
@@ -80,7 +88,11 @@ impl Filter {
     /// where `vlans` are given, only what is in one of them. `None` where nothing is refused.
     pub fn new(modes: Modes, addresses: impl Into<Box<[Mac]>>, vlans: Option<Vlans>) -> Option<Self> {
         let refuses = vlans.is_some() || !modes.has(Modes::PROMISC);
-        refuses.then(|| Self { modes, addresses: addresses.into(), vlans: vlans.map(Box::new) })
+        refuses.then(|| {
+            let mut addresses = addresses.into();
+            addresses.sort_unstable();
+            Self { modes, addresses, vlans: vlans.map(Box::new) }
+        })
     }
 
     /// Whether a frame that begins like this is taken.
@@ -105,7 +117,7 @@ impl Filter {
         }
         let (all, none) =
             if to[0] & 1 != 0 { (Modes::ALLMULTI, Modes::NOMULTI) } else { (Modes::ALLUNI, Modes::NOUNI) };
-        !modes.has(none) && (modes.has(all) || addresses.contains(&to))
+        !modes.has(none) && (modes.has(all) || addresses.binary_search(&to).is_ok())
     }
 }
 

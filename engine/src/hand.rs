@@ -136,7 +136,7 @@ impl Hand {
             // No more than there are buffers for: the rest waits in the port.
             left = left.min(self.end.saturating_sub(self.arrivals.len()));
         }
-        if self.arrivals.is_empty() && !receiveq.is_logging() && frame::is_mostly_plain(features) {
+        if self.arrivals.is_empty() && !receiveq.is_logging() && frame::has_plain_path(features) {
             left -= self.fill_plain(port, bench, features, left);
             if !bench.used.is_empty() {
                 self.waiting_since_ns = None;
@@ -204,7 +204,7 @@ impl Hand {
                 self.waiting_since_ns = None;
                 return Ok(());
             }
-            if !receiveq.is_logging() && frame::is_mostly_plain(features) {
+            if !receiveq.is_logging() && frame::has_plain_path(features) {
                 left -= self.fill_plain(port, bench, features, left.min(bench.used_room()));
             }
             if left > 0 && !self.is_waiting() {

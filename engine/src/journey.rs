@@ -55,7 +55,7 @@ impl<Q: Virtqueue, P: Port> Burst for FromGuest<'_, Q, P> {
         let first = lend(P::KEEPS, window, bench, taken.count); // out until their tickets are settled
         let Bench { chains, counts, lender, .. } = bench;
         let reads_header = frame::reads_header(features);
-        let plain = if frame::is_mostly_plain(features) { taken.count } else { 0 };
+        let plain = if frame::has_plain_path(features) { taken.count } else { 0 };
         let (mut packets, mut bytes) = (0, 0);
         for (chain, number) in chains[..plain].iter_mut().zip(0..) {
             let ticket = first.wrapping_add(number);

@@ -120,7 +120,7 @@ impl Exchange {
         attach.arg("--peer-socket").arg(house.folder.path().join("pf1.sock"));
         attach.args(["--direction", "guest-to-guest", "--ring", "split", "--features", "none", "--allow-loss"]);
         attach.args(["--frame-bytes", "64", "--seconds", "3600", "--json", "-", "--rate", &rate.to_string()]);
-        attach.args(["--driver-lcores", &lcore.to_string()]).stdout(Stdio::piped()).stderr(Stdio::null());
+        attach.args(["--driver-lcores", &lcore.to_string()]).stdout(Stdio::piped()).stderr(Stdio::piped());
         let attached =
             attach.spawn().with_context(|| format!("{}: is virtnet-perf built?", house.programs.display()))?;
         std::thread::sleep(CALM);
@@ -133,7 +133,8 @@ impl Exchange {
         kill_process(Pid::from_child(&attached), Signal::INT)?;
         let output = attached.wait_with_output()?;
         let report = output.stdout.split(|&byte| byte == b'\n').next().unwrap_or_default();
-        serde_json::from_slice(report).with_context(|| format!("virtnet-perf attach: {}", output.status))
+        serde_json::from_slice(report)
+            .with_context(|| format!("virtnet-perf attach: {}", String::from_utf8_lossy(&output.stderr)))
     }
 }
 

@@ -72,7 +72,7 @@ fn two_guests_and_a_tap_meet_in_the_switch() {
 
 /// It passes its driver's control queue on, too.
 #[test]
-fn a_guest_receives_what_is_of_its_vlans() {
+fn a_guest_receives_what_it_has_asked_for() {
     let Some(lab) = Lab::with(&["uml"]) else { return };
     let device = |n: u32| json!({ "name": format!("vm{n}"), "socket": format!("vm{n}.sock"), "port": "switch" });
     let config = json!({ "lcores": "0", "idle": "adaptive", "devices": [device(1), device(2)] });
@@ -110,6 +110,29 @@ fn a_guest_receives_what_is_of_its_vlans() {
     first.run("ip link del eth0.5");
     assert!(is_refused(5));
     first.ping("10.77.6.12", 5);
+
+    // Nobody has heard of that station: its frames go to all.
+    second.run("arp -s 10.77.0.99 02:00:00:00:99:99");
+    let mut strays = || {
+        let before = refused();
+        second.run("! ping -c 3 -W 1 10.77.0.99");
+        refused() >= before + 3
+    };
+    assert!(strays());
+    first.run("ip link set eth0 promisc on");
+    assert!(!strays());
+    first.run("ip link set eth0 promisc off");
+    assert!(strays());
+    first.run("ip link set eth0 address 02:00:00:00:77:01");
+    eprintln!(
+        "{}",
+        second.run(
+            "ping -c 2 -W 1 10.77.0.11; arp -a; ping -c 3 -W 1 10.77.0.11; ping -c 2 -W 1 10.77.6.11; arp -a; true"
+        )
+    );
+    second.run("arp -d 10.77.6.11");
+    second.ping("10.77.6.11", 5);
+    assert_eq!(controller.virtnet("query -p 0 -b")["devices"][0]["ctrl_mac"], "02:00:00:00:77:01");
     drop((first, second));
     controller.end();
 }

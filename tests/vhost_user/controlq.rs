@@ -1,6 +1,6 @@
-//! The control queue of a device with several queue pairs, for drivers whose front end passes it on.
+//! The control queue, for drivers whose front end passes it on.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,36 +14,74 @@ use virtnet_rings::guest::{Buffer, Completed, Driver, Options, Ram};
 use super::house::{House, SOON};
 
 /// VERSION_1, MQ, CTRL_VLAN, CTRL_VQ.
-const FEATURES: u64 = 1 << 32 | 1 << 22 | 1 << 19 | 1 << 17;
+const FEATURES: u64 = 1 << 32 | MQ | 1 << 19 | 1 << 17;
+const MQ: u64 = 1 << 22;
+/// Those, CTRL_MAC_ADDR, CTRL_RX_EXTRA and CTRL_RX.
+const ALL_FEATURES: u64 = FEATURES | 1 << 23 | 1 << 20 | 1 << 18;
 const DEVICE: &str = r#""name": "vm1", "socket": "vm1.sock", "port": "loopback", "queue_pairs": 2"#;
+const STATION: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const GROUP: [u8; 6] = [1, 0, 0x5e, 0, 0, 1];
 const OK: u8 = 0;
 const ERR: u8 = 1;
 
 struct Bench {
     ram: Arc<Ram>,
-    cards: [Nic; 2],
+    features: u64,
+    cards: Vec<Nic>,
     controlq: Driver,
-    kick: std::os::fd::OwnedFd,
+    kick: OwnedFd,
+    /// Of all rings that are set up, the control queue's last.
+    bases: Vec<VringBase>,
     frontend: Frontend,
 }
 
 impl Bench {
     fn new(house: &House, layout: Layout) -> Self {
+        Self::with(house, layout, FEATURES)
+    }
+
+    fn with(house: &House, layout: Layout, features: u64) -> Self {
         let ram = Arc::new(Ram::new(8 << 20, 0x10_0000).unwrap());
-        let cards = [(); 2].map(|()| Nic::new(&ram, NicOptions { layout, size: 64, ..NicOptions::default() }).unwrap());
+        let pairs = if features & MQ == 0 { 1 } else { 2 };
+        let card = |_| Nic::new(&ram, NicOptions { layout, size: 64, ..NicOptions::default() }).unwrap();
+        let cards: Vec<Nic> = (0..pairs).map(card).collect();
         let controlq = Driver::new(&ram, layout, 64, Options::default()).unwrap();
         let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+        let packed = layout == Layout::Packed;
+        let features = features | if packed { VIRTIO_F_RING_PACKED } else { 0 };
+        let bases = vec![VringBase::start(packed); 2 * pairs + 1];
         let frontend = Frontend::connect(&house.socket("vm1.sock"), SOON, SOON).unwrap();
-        let mut bench = Self { ram, cards, controlq, kick, frontend };
-        bench.start(layout);
+        let mut bench = Self { ram, features, cards, controlq, kick, bases, frontend };
+        bench.start();
         bench
     }
 
-    fn start(&mut self, layout: Layout) {
-        let Self { ram, cards, controlq, kick, frontend } = self;
-        let packed = layout == Layout::Packed;
-        let features = FEATURES | if packed { VIRTIO_F_RING_PACKED } else { 0 };
-        assert_eq!(frontend.negotiate(features, PROTOCOL_FEATURES).unwrap().offered & features, features);
+    fn start(&mut self) {
+        let Self { features, frontend, .. } = self;
+        assert_eq!(frontend.negotiate(*features, PROTOCOL_FEATURES).unwrap().offered & *features, *features);
+        self.share();
+        let Self { ram, cards, controlq, kick, bases, frontend, .. } = self;
+        let rings = cards.iter().flat_map(|card| [&card.receiveq, &card.transmitq]).chain([&*controlq]);
+        for (index, (driver, base)) in rings.zip(bases.iter()).enumerate() {
+            let at = driver.addresses();
+            let user = |gpa: u64| gpa - ram.gpa() + ram.user_address();
+            let setup = RingSetup {
+                size: driver.size().into(),
+                base: *base,
+                descriptor_addr: user(at.descriptor),
+                driver_addr: user(at.driver),
+                device_addr: user(at.device),
+                log_addr: None,
+                kick: (index + 1 == bases.len()).then_some(kick.as_fd()),
+                call: None,
+                err: None,
+            };
+            frontend.start_ring(index as u8, &setup).unwrap();
+        }
+    }
+
+    fn share(&mut self) {
+        let Self { ram, frontend, .. } = self;
         let region = MemoryRegion {
             guest_addr: ram.gpa(),
             size_bytes: ram.len_bytes(),
@@ -51,24 +89,13 @@ impl Bench {
             mmap_offset: 0,
         };
         frontend.set_mem_table(&[SharedRegion { region, file: ram.fd() }]).unwrap();
-        let [first, second] = cards;
-        let rings = [&first.receiveq, &first.transmitq, &second.receiveq, &second.transmitq, controlq];
-        for (index, driver) in rings.into_iter().enumerate() {
-            let at = driver.addresses();
-            let user = |gpa: u64| gpa - ram.gpa() + ram.user_address();
-            let setup = RingSetup {
-                size: driver.size().into(),
-                base: VringBase::start(packed),
-                descriptor_addr: user(at.descriptor),
-                driver_addr: user(at.driver),
-                device_addr: user(at.device),
-                log_addr: None,
-                kick: (index == 4).then_some(kick.as_fd()),
-                call: None,
-                err: None,
-            };
-            frontend.start_ring(index as u8, &setup).unwrap();
-        }
+    }
+
+    /// Its front end leaves, and another one goes on with the driver.
+    fn come_again(&mut self, house: &House) {
+        self.bases = (0..self.bases.len() as u8).map(|index| self.frontend.stop_ring(index).unwrap()).collect();
+        self.frontend = Frontend::connect(&house.socket("vm1.sock"), SOON, SOON).unwrap();
+        self.start();
     }
 
     /// Sends commands at once, and gives back what the device says to each.
@@ -77,17 +104,18 @@ impl Bench {
             .iter()
             .enumerate()
             .map(|(token, bytes)| {
-                let at = self.ram.alloc(64, 64).unwrap();
+                let ack = bytes.len().next_multiple_of(64) as u64;
+                let at = self.ram.alloc(ack + 1, 64).unwrap();
                 self.ram.write(at, bytes);
-                self.ram.write(at + 63, &[0xee]);
+                self.ram.write(at + ack, &[0xee]);
                 let cut = bytes.len().min(2) as u32;
                 let mut chain = vec![Buffer::readable(at, cut)];
                 if bytes.len() > 2 {
                     chain.push(Buffer::readable(at + 2, bytes.len() as u32 - 2));
                 }
-                chain.push(Buffer::writable(at + 63, 1));
+                chain.push(Buffer::writable(at + ack, 1));
                 self.controlq.offer(&chain, token as u32).unwrap();
-                at + 63
+                at + ack
             })
             .collect();
         self.controlq.publish();
@@ -115,6 +143,12 @@ impl Bench {
     fn of_vlans(&mut self) -> [bool; 3] {
         let frame = |tag: [u8; 4]| [&[2; 12][..], &tag, &[0; 44]].concat();
         [[0x81, 0, 0, 5], [0x81, 0, 0xe0, 6], [8, 0, 0, 5]].map(|tag| self.frame_comes_back(0, &frame(tag)))
+    }
+
+    /// Of what it sends to its device, another station, a group, another group and everybody, what comes back.
+    fn of_addresses(&mut self) -> [bool; 5] {
+        [[2, 0, 0, 0, 0, 1], STATION, GROUP, [1, 0, 0x5e, 0, 0, 9], [0xff; 6]]
+            .map(|to: [u8; 6]| self.frame_comes_back(0, &[&to[..], &[2, 0, 0, 0, 0, 7], &[0; 48]].concat()))
     }
 
     fn frame_comes_back(&mut self, pair: usize, frame: &[u8]) -> bool {
@@ -156,6 +190,87 @@ fn frames_of_vlans_come_when_the_driver_has_joined_them() {
         assert_eq!(bench.of_vlans(), [true, false, true]);
         assert_eq!(bench.command(&[&[2, 0, 6, 0], &[2, 1, 5, 0]]), [OK; 2]);
         assert_eq!(bench.of_vlans(), [false, true, true]);
+    }
+    house.end();
+}
+
+#[test]
+fn orders_last_until_a_driver_begins_anew() {
+    let house = House::with(&[DEVICE]);
+    for layout in [Layout::Split, Layout::Packed] {
+        let mut bench = Bench::new(&house, layout);
+        assert_eq!(bench.command(&[&[4, 0, 2, 0], &[2, 0, 5, 0]]), [OK; 2]);
+        // All rings stop, and go on.
+        bench.share();
+        assert_eq!(([0, 1].map(|pair| bench.comes_back(pair)), bench.of_vlans()), ([true; 2], [true, false, true]));
+        bench.come_again(&house);
+        assert_eq!(([0, 1].map(|pair| bench.comes_back(pair)), bench.of_vlans()), ([true; 2], [true; 3]), "not known");
+        drop(bench);
+        let mut bench = Bench::new(&house, layout);
+        assert_eq!(
+            ([0, 1].map(|pair| bench.comes_back(pair)), bench.of_vlans()),
+            ([true, false], [false, false, true])
+        );
+    }
+    house.end();
+}
+
+#[test]
+fn a_driver_of_one_pair_has_a_control_queue_behind_it() {
+    for pairs in [1, 2] {
+        let device = format!(r#""name": "vm1", "socket": "vm1.sock", "port": "loopback", "queue_pairs": {pairs}"#);
+        let house = House::with(&[&device]);
+        for layout in [Layout::Split, Layout::Packed] {
+            let mut bench = Bench::with(&house, layout, FEATURES & !MQ);
+            assert_eq!(bench.of_vlans(), [false, false, true]);
+            assert_eq!(bench.command(&[&[2, 0, 5, 0], &[4, 0, 1, 0]]), [OK, ERR], "no number of pairs without MQ");
+            assert_eq!(bench.of_vlans(), [true, false, true]);
+        }
+        house.end();
+    }
+}
+
+#[test]
+fn frames_come_that_the_driver_has_asked_for() {
+    let house = House::with(&[
+        r#""name": "vm1", "socket": "vm1.sock", "port": "loopback", "queue_pairs": 2, "mac": "02:00:00:00:00:01""#,
+    ]);
+    for layout in [Layout::Split, Layout::Packed] {
+        let mut bench = Bench::with(&house, layout, ALL_FEATURES);
+        assert_eq!(bench.of_addresses(), [true; 5]);
+        assert_eq!(bench.command(&[&[0, 0, 0]]), [OK], "not promiscuous");
+        assert_eq!(bench.of_addresses(), [true, false, false, false, true]);
+        let table = |stations: u32, groups: u32, addresses: &[[u8; 6]]| {
+            let (one, other) = addresses.split_at(stations as usize);
+            [&[1, 0][..], &stations.to_le_bytes(), &one.concat(), &groups.to_le_bytes(), &other.concat()].concat()
+        };
+        assert_eq!(bench.command(&[&table(1, 1, &[STATION, GROUP])]), [OK]);
+        assert_eq!(bench.of_addresses(), [true, true, true, false, true]);
+        assert_eq!(
+            bench.command(&[&[0, 1, 1], &[0, 4, 1], &[0, 5, 1]]),
+            [OK; 3],
+            "all groups, no stations, no broadcasts"
+        );
+        assert_eq!(bench.of_addresses(), [false, false, true, true, false]);
+        assert_eq!(bench.command(&[&[0, 1, 0], &[0, 4, 0], &[0, 5, 0], &table(0, 0, &[])]), [OK; 4]);
+        assert_eq!(bench.of_addresses(), [true, false, false, false, true]);
+        assert_eq!(bench.command(&[&table(1000, 0, &[STATION; 1000])]), [OK], "more than are kept: all of them");
+        assert_eq!(bench.of_addresses(), [true; 5]);
+        assert_eq!(bench.command(&[&table(0, 0, &[]), &[1, 1, 2, 0, 0, 0, 0, 2]]), [OK; 2], "it is that station now");
+        assert_eq!(bench.of_addresses(), [false, true, false, false, true]);
+        assert_eq!(bench.frontend.get_config(0, 6).unwrap(), STATION);
+        let bad: [&[u8]; 8] = [
+            &[0, 6, 1],
+            &[0, 0],
+            &[1, 1, 3, 0, 0, 0, 0, 1], // a group's
+            &[1, 1, 2, 0, 0, 0, 0],
+            &table(1, 0, &[STATION])[..11],
+            &[1, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0],
+            &[1, 0, 0, 0, 0, 0],
+            &[1, 2, 0],
+        ];
+        assert_eq!(bench.command(&bad), [ERR; 8]);
+        assert_eq!(bench.of_addresses(), [false, true, false, false, true], "as before");
     }
     house.end();
 }

@@ -7,15 +7,24 @@ use std::os::fd::OwnedFd;
 
 use virtnet_rings::{Chain, Notifier, PartStore, Queue, Violation, Virtqueue};
 
+use crate::config::Mac;
+
 /// Commands served at a time; the rest has to wait for the next.
 const COMMANDS_PER_TURN: usize = 16;
-/// Bytes of a command that we look at: class, command, and a number, which all that we know have.
-const COMMAND_BYTES: usize = 4;
+/// Bytes of a command that we look at. Only a table of more than 600 addresses has more.
+const COMMAND_BYTES_MAX: usize = 4096;
 
 /// `ack`: the command was done.
 pub const VIRTIO_NET_OK: u8 = 0;
 /// `ack`: it was not.
 pub const VIRTIO_NET_ERR: u8 = 1;
+/// Class of the commands about what is received; a command is the number of a mode. ("Packet Receive Filtering")
+const VIRTIO_NET_CTRL_RX: u8 = 0;
+const VIRTIO_NET_CTRL_RX_NOBCAST: u8 = 5;
+/// Class of the commands about addresses. ("Setting MAC Address Filtering")
+const VIRTIO_NET_CTRL_MAC: u8 = 1;
+const VIRTIO_NET_CTRL_MAC_TABLE_SET: u8 = 0;
+const VIRTIO_NET_CTRL_MAC_ADDR_SET: u8 = 1;
 /// Class of the commands about VLANs. ("VLAN Filtering")
 const VIRTIO_NET_CTRL_VLAN: u8 = 2;
 const VIRTIO_NET_CTRL_VLAN_ADD: u8 = 0;
@@ -25,8 +34,14 @@ const VIRTIO_NET_CTRL_MQ: u8 = 4;
 const VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET: u8 = 0;
 
 /// What a driver asks for; whether it may is for the device to say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
+    /// A receive mode, by its number, is on or off.
+    SetMode(u8, bool),
+    /// What else is received than the device's own address; `None` is more than we keep.
+    SetAddresses(Option<Vec<[u8; 6]>>),
+    /// The device's own address.
+    SetAddress(Mac),
     /// So many queue pairs are used.
     UsePairs(u16),
     /// Frames of this VLAN are taken.
@@ -100,20 +115,37 @@ impl ControlQueue {
 }
 
 fn parse(chain: &Chain) -> Option<Command> {
-    let mut command = [0; COMMAND_BYTES];
+    let mut command = [0; COMMAND_BYTES_MAX + 1];
     let mut len = 0;
     // Copied once, and the copy is looked at.
     for part in chain.parts.iter().take(chain.parts.readable()) {
         len += part.read(&mut command[len..]);
     }
-    let [class, command, low, high, ..] = command[..len] else { return None };
-    let number = u16::from_le_bytes([low, high]);
-    match (class, command) {
-        (VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD) => Some(Command::JoinVlan(number)),
-        (VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_DEL) => Some(Command::LeaveVlan(number)),
-        (VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET) => Some(Command::UsePairs(number)),
-        _ => None,
+    let [class, command, argument @ ..] = &command[..len] else { return None };
+    let number = || argument.first_chunk().map(|bytes| u16::from_le_bytes(*bytes));
+    Some(match (*class, *command) {
+        (VIRTIO_NET_CTRL_RX, mode @ ..=VIRTIO_NET_CTRL_RX_NOBCAST) => Command::SetMode(mode, *argument.first()? != 0),
+        (VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET) if len > COMMAND_BYTES_MAX => Command::SetAddresses(None),
+        (VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET) => Command::SetAddresses(Some(addresses(argument)?)),
+        (VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET) => Command::SetAddress(Mac(*argument.first_chunk()?)),
+        (VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD) => Command::JoinVlan(number()?),
+        (VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_DEL) => Command::LeaveVlan(number()?),
+        (VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET) => Command::UsePairs(number()?),
+        _ => return None,
+    })
+}
+
+/// Those of the two tables, of stations and of groups: each a number, and as many addresses.
+fn addresses(mut tables: &[u8]) -> Option<Vec<[u8; 6]>> {
+    let mut all = Vec::new();
+    for _ in 0..2 {
+        let (count, rest) = tables.split_first_chunk()?;
+        let len_bytes = usize::try_from(u32::from_le_bytes(*count)).ok()?.checked_mul(6)?;
+        let (table, rest) = rest.split_at_checked(len_bytes)?;
+        all.extend_from_slice(table.as_chunks().0);
+        tables = rest;
     }
+    Some(all)
 }
 
 /// Writes `ack` where the driver has left a byte for it; gives back how many bytes were written.

@@ -15,7 +15,10 @@ pub const ALWAYS: u64 = 1 << VIRTIO_F_VERSION_1
 
 /// All that a device can offer.
 pub const SUPPORTED: u64 = ALWAYS
+    | 1 << VIRTIO_NET_F_CTRL_RX
     | 1 << VIRTIO_NET_F_CTRL_VLAN
+    | 1 << VIRTIO_NET_F_CTRL_RX_EXTRA
+    | 1 << VIRTIO_NET_F_CTRL_MAC_ADDR
     | 1 << VIRTIO_NET_F_MQ
     | 1 << VIRTIO_NET_F_MTU
     | 1 << VIRTIO_NET_F_SPEED_DUPLEX
@@ -29,7 +32,7 @@ pub const SUPPORTED: u64 = ALWAYS
 
 /// Each with those without which a device must not offer it: one of them is enough. ("Feature bit requirements", of the
 /// network device)
-const NEEDS: [(u32, u64); 11] = [
+const NEEDS: [(u32, u64); 14] = [
     (VIRTIO_NET_F_GUEST_TSO4, 1 << VIRTIO_NET_F_GUEST_CSUM),
     (VIRTIO_NET_F_GUEST_TSO6, 1 << VIRTIO_NET_F_GUEST_CSUM),
     (VIRTIO_NET_F_GUEST_USO4, 1 << VIRTIO_NET_F_GUEST_CSUM),
@@ -39,7 +42,10 @@ const NEEDS: [(u32, u64); 11] = [
     (VIRTIO_NET_F_HOST_TSO6, 1 << VIRTIO_NET_F_CSUM),
     (VIRTIO_NET_F_HOST_USO, 1 << VIRTIO_NET_F_CSUM),
     (VIRTIO_NET_F_HOST_ECN, 1 << VIRTIO_NET_F_HOST_TSO4 | 1 << VIRTIO_NET_F_HOST_TSO6),
+    (VIRTIO_NET_F_CTRL_RX, 1 << VIRTIO_NET_F_CTRL_VQ),
     (VIRTIO_NET_F_CTRL_VLAN, 1 << VIRTIO_NET_F_CTRL_VQ),
+    (VIRTIO_NET_F_CTRL_RX_EXTRA, 1 << VIRTIO_NET_F_CTRL_VQ),
+    (VIRTIO_NET_F_CTRL_MAC_ADDR, 1 << VIRTIO_NET_F_CTRL_VQ),
     (VIRTIO_NET_F_MQ, 1 << VIRTIO_NET_F_CTRL_VQ),
 ];
 
@@ -80,7 +86,14 @@ mod tests {
     fn what_is_offered_has_what_it_needs() {
         assert_eq!(consistent(SUPPORTED), SUPPORTED);
         let lost = |without: u32| SUPPORTED & !consistent(SUPPORTED & !(1 << without)) & !(1 << without);
-        assert_eq!(lost(VIRTIO_NET_F_CTRL_VQ), 1 << VIRTIO_NET_F_MQ | 1 << VIRTIO_NET_F_CTRL_VLAN);
+        let by_commands = [
+            VIRTIO_NET_F_CTRL_RX,
+            VIRTIO_NET_F_CTRL_VLAN,
+            VIRTIO_NET_F_CTRL_RX_EXTRA,
+            VIRTIO_NET_F_CTRL_MAC_ADDR,
+            VIRTIO_NET_F_MQ,
+        ];
+        assert_eq!(lost(VIRTIO_NET_F_CTRL_VQ), by_commands.map(|bit| 1 << bit).iter().sum::<u64>());
         assert_eq!(lost(VIRTIO_NET_F_CSUM), offload::FROM_GUEST & !(1 << VIRTIO_NET_F_CSUM));
         assert_eq!(lost(VIRTIO_NET_F_GUEST_CSUM), offload::TO_GUEST & !(1 << VIRTIO_NET_F_GUEST_CSUM));
         assert_eq!(lost(VIRTIO_NET_F_HOST_TSO4), 0, "ECN has TSO6 still");

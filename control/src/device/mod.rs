@@ -3,6 +3,7 @@
 pub mod config_space;
 pub mod controlq;
 pub mod features;
+pub mod orders;
 pub mod settings;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use rustix::event::epoll;
 use virtnet_engine::caller::{Caller, Line};
-use virtnet_engine::filter::{Filter, Vlans};
+use virtnet_engine::filter::Vlans;
 use virtnet_engine::{DeviceId, Engine, EngineError};
 use virtnet_rings::spec::net::{VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MTU};
 use virtnet_rings::spec::virtq::{VIRTIO_F_ANY_LAYOUT, VIRTIO_F_RING_PACKED};
@@ -22,6 +23,7 @@ use crate::transport::Backend;
 use crate::vhost_user::message::VringBase;
 use config_space::ConfigSpace;
 use controlq::{Command, ControlQueue};
+use orders::Orders;
 use settings::Settings;
 
 /// What a device is made as.
@@ -86,10 +88,8 @@ pub struct Device {
     controlq: Option<ControlQueue>,
     /// Which queues the front end has enabled.
     enabled: Vec<bool>,
-    /// How many pairs the driver uses, if it says so to us and not to its front end: one, until it asks for more.
-    pairs_used: Option<u16>,
-    /// The VLANs whose frames the driver takes, if we have heard of all that it has joined.
-    vlans: Option<Vlans>,
+    /// What the driver has said by its control queue, if it says so to us and not to its front end.
+    orders: Orders,
     /// Rings the lines to its front end.
     caller: Caller,
     /// What has gone wrong.
@@ -107,8 +107,7 @@ impl Device {
             accepted: 0,
             controlq: None,
             enabled: vec![false; queues],
-            pairs_used: None,
-            vlans: None,
+            orders: Orders::default(),
             caller: Caller::default(),
             faults: Faults::default(),
         }
@@ -117,6 +116,11 @@ impl Device {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.spec.name
+    }
+
+    /// Its address, as its driver has it.
+    pub fn mac(&self) -> Mac {
+        self.orders.mac.unwrap_or(self.config_space.mac())
     }
 
     /// What it was made as.
@@ -129,9 +133,9 @@ impl Device {
         self.accepted
     }
 
-    /// How many queue pairs the driver uses, if it has said so.
-    pub fn pairs_used(&self) -> Option<u16> {
-        self.pairs_used
+    /// What the driver has said by its control queue.
+    pub fn orders(&self) -> &Orders {
+        &self.orders
     }
 
     /// What the engine knows it as.
@@ -141,7 +145,7 @@ impl Device {
 
     /// Whether frames go through a queue: its link is up, its front end has enabled it, and its driver uses its pair.
     pub fn is_enabled(&self, index: usize) -> bool {
-        let pairs_used = self.pairs_used.unwrap_or(self.spec.queue_pairs);
+        let pairs_used = self.orders.pairs.unwrap_or(self.spec.queue_pairs);
         self.config_space.settings().link_up && self.enabled[index] && index / 2 < usize::from(pairs_used)
     }
 
@@ -150,15 +154,16 @@ impl Device {
         self.id = id;
     }
 
-    /// Tells the engine what it does not have by default: how frames for its driver are filtered and steered.
-    pub fn steer(&mut self, engine: &mut Engine) {
+    /// Tells the engine what it does not have by default: how frames for its driver are filtered and steered. Whether it does so.
+    pub fn steer(&mut self, engine: &mut Engine) -> bool {
         let Settings { rx_mode, dst_port, aarfs, .. } = self.config_space.settings();
-        let filter = Filter::new(rx_mode, [self.config_space.mac().0], self.vlans);
+        let filter = self.orders.filter(self.mac(), rx_mode);
         let told = engine.set_filter(self.id, filter).and_then(|()| engine.set_steering(self.id, dst_port, aarfs));
-        if let Err(error) = told {
+        if let Err(error) = &told {
             self.faults.count(Fault::Announce);
             tracing::error!(device = self.spec.name, "the engine refuses: {error}");
         }
+        told.is_ok()
     }
 
     /// Looks whether its front end keeps the thread that notifies it.
@@ -212,47 +217,36 @@ impl Served<'_> {
     }
 
     fn obey(&mut self, command: Command) -> bool {
-        let device = &*self.device;
-        let is_allowed = match command {
-            Command::UsePairs(pairs) => device.has(VIRTIO_NET_F_MQ) && (1..=device.spec.queue_pairs).contains(&pairs),
-            Command::JoinVlan(vlan) | Command::LeaveVlan(vlan) => {
-                device.has(VIRTIO_NET_F_CTRL_VLAN) && usize::from(vlan) < Vlans::ZERO.len()
-            }
-        };
-        match command {
-            _ if !is_allowed => {}
-            Command::UsePairs(pairs) => self.use_pairs(pairs),
-            Command::JoinVlan(vlan) => self.set_vlan(vlan, true),
-            Command::LeaveVlan(vlan) => self.set_vlan(vlan, false),
+        let Device { orders, accepted, spec, .. } = &mut *self.device;
+        let moves_pairs = matches!(command, Command::UsePairs(_));
+        if !orders.obey(command, *accepted, spec.queue_pairs) {
+            return false;
         }
-        is_allowed
-    }
-
-    fn set_vlan(&mut self, vlan: u16, is_joined: bool) {
-        if let Some(vlans) = &mut self.device.vlans {
-            vlans.set(vlan.into(), is_joined);
-            self.device.steer(self.engine);
+        if moves_pairs {
+            self.tell_all_enabled(Fault::Steer);
+            return true;
         }
+        self.device.steer(self.engine)
     }
 
     /// A driver begins anew.
-    fn forget_commands(&mut self) {
-        self.device.pairs_used = None;
-        if self.device.vlans.take().is_some() {
-            self.device.steer(self.engine);
-        }
+    fn forget_orders(&mut self) {
+        self.device.orders = Orders::default();
+        self.device.steer(self.engine);
     }
 
-    fn use_pairs(&mut self, pairs: u16) {
-        self.device.pairs_used = Some(pairs);
-        (0..self.device.enabled.len()).for_each(|index| self.tell_enabled(index, Fault::Steer));
+    fn tell_all_enabled(&mut self, fault: Fault) {
+        (0..self.device.enabled.len()).for_each(|index| self.tell_enabled(index, fault));
     }
 
-    /// Changes settings. While the link is down, all queues are as if they were disabled.
+    /// Changes settings. Receive modes that are changed go before its driver's. While the link is down, all queues are as if they were disabled.
     pub fn set(&mut self, settings: Settings) {
+        if settings.rx_mode != self.device.config_space.settings().rx_mode {
+            self.device.orders.forget_modes();
+        }
         self.device.config_space.set(settings);
         self.device.steer(self.engine);
-        (0..self.device.enabled.len()).for_each(|index| self.tell_enabled(index, Fault::Link));
+        self.tell_all_enabled(Fault::Link);
     }
 
     fn tell_enabled(&mut self, index: usize, fault: Fault) {
@@ -272,14 +266,15 @@ impl Served<'_> {
                 "the control queue's kick cannot be watched"
             })?;
         }
-        // A driver that goes on has joined VLANs that we do not know of.
+        // A driver that goes on, after we were killed, has given orders that we do not know of: it gets everything.
         let is_new = queue.base() == VringBase::start(self.device.has(VIRTIO_F_RING_PACKED)).to_num();
-        if is_new && self.device.has(VIRTIO_NET_F_CTRL_VLAN) {
-            self.device.vlans = Some(Vlans::ZERO);
+        if is_new && self.device.orders.pairs.is_none() {
+            self.device.orders.pairs = Some(1);
+            self.device.orders.vlans = self.device.has(VIRTIO_NET_F_CTRL_VLAN).then_some(Vlans::ZERO);
             self.device.steer(self.engine);
+            self.tell_all_enabled(Fault::Steer);
         }
         self.device.controlq = Some(ControlQueue::new(queue));
-        self.use_pairs(self.device.pairs_used.unwrap_or(1));
         // What came before the kick was watched has no kick of its own.
         self.serve_controlq();
         Ok(())
@@ -305,8 +300,7 @@ impl Backend for Served<'_> {
     }
 
     fn ring_count(&self) -> usize {
-        let controlq = self.device.spec.features() & 1 << VIRTIO_NET_F_CTRL_VQ != 0;
-        self.device.enabled.len() + usize::from(controlq)
+        self.device.enabled.len() + 1
     }
 
     fn queue_size_max(&self) -> u16 {
@@ -314,7 +308,9 @@ impl Backend for Served<'_> {
     }
 
     fn config(&self) -> Vec<u8> {
-        self.device.config_space.to_bytes().to_vec()
+        let mut bytes = self.device.config_space.to_bytes().to_vec();
+        bytes[..6].copy_from_slice(&self.device.mac().0);
+        bytes
     }
 
     fn restore_config(&mut self, offset: usize, bytes: &[u8]) -> Result<(), &'static str> {
@@ -325,7 +321,7 @@ impl Backend for Served<'_> {
 
     fn set_features(&mut self, features: u64) {
         self.device.accepted = features;
-        self.forget_commands();
+        self.forget_orders();
     }
 
     fn start_ring(&mut self, index: usize, queue: Queue, enabled: bool) -> Result<(), &'static str> {
@@ -380,7 +376,7 @@ impl Backend for Served<'_> {
     fn set_status(&mut self, status: u8) {
         tracing::debug!(device = self.device.spec.name, "device status {status:#x}");
         if status == 0 {
-            self.forget_commands();
+            self.forget_orders();
         }
     }
 

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Object;
 
-const FEATURES: [(u32, &str); 45] = [
+const FEATURES: [(u32, &str); 46] = [
     (0, "VIRTIO_NET_F_CSUM"),
     (1, "VIRTIO_NET_F_GUEST_CSUM"),
     (2, "VIRTIO_NET_F_CTRL_GUEST_OFFLOADS"),
@@ -23,6 +23,7 @@ const FEATURES: [(u32, &str); 45] = [
     (17, "VIRTIO_NET_F_CTRL_VQ"),
     (18, "VIRTIO_NET_F_CTRL_RX"),
     (19, "VIRTIO_NET_F_CTRL_VLAN"),
+    (20, "VIRTIO_NET_F_CTRL_RX_EXTRA"),
     (21, "VIRTIO_NET_F_GUEST_ANNOUNCE"),
     (22, "VIRTIO_NET_F_MQ"),
     (23, "VIRTIO_NET_F_CTRL_MAC_ADDR"),

@@ -34,6 +34,8 @@ pub struct Sight<'a> {
     pub status: u8,
     /// The MSI-X vector of its configuration, 0xffff for none; 0 of a driver whose front end keeps it for itself.
     pub config_vector: u16,
+    /// The address that the driver has.
+    pub driver_mac: Mac,
     /// How many queue pairs the driver uses, where it has said so.
     pub pairs_used: u16,
     /// The index of its representor, 0 where that is no netdev.
@@ -117,8 +119,6 @@ fn put_identity(object: &mut Object, sight: &Sight) {
 
 fn put_state(object: &mut Object, sight: &Sight) {
     let Function { identity, spec, share, coalescing, .. } = sight.function;
-    let has_driver = sight.status != 0;
-    let driver_mac = if has_driver { spec.mac } else { Mac([0; 6]) };
     object.text("num_msix", share.msix);
     object.text("num_queues", share.msix.saturating_sub(1));
     object.text("enabled_queues", sight.rings.len());
@@ -129,7 +129,7 @@ fn put_state(object: &mut Object, sight: &Sight) {
     object.text("max_queue_pairs", share.pairs);
     object.text("mtu", spec.mtu.unwrap_or(1500));
     object.text("speed", spec.settings.speed.mbps());
-    object.put("ctrl_mac", capitals(driver_mac));
+    object.put("ctrl_mac", capitals(sight.driver_mac));
     object.text("ctrl_mq", sight.pairs_used);
     object.put("sf_num", identity.sf_num);
     object.put("sf_parent_device", identity.sf_parent_device.as_str());

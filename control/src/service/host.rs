@@ -4,7 +4,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use virtnet_rings::spec::net::VIRTIO_NET_F_MRG_RXBUF;
-use virtnet_rings::spec::virtq::VIRTIO_F_RING_PACKED;
+use virtnet_rings::spec::virtq::{VIRTIO_F_ANY_LAYOUT, VIRTIO_F_RING_PACKED};
 
 use crate::class::Class;
 use crate::config::providers::Provider;
@@ -171,20 +171,21 @@ impl Host {
         self.check_port(&record.port_ib_dev)?;
         let share = Share::with_pairs(record.mq)?;
         let mut function = self.function(identity, share, Some(record.mac), QUEUE_SIZE, MTU, self.features_default());
-        function.spec.transitional = self.check_transitional(record.transitional.unwrap_or(false))?;
+        self.set_transitional(&mut function, record.transitional.unwrap_or(false))?;
         Ok(function)
     }
 
-    /// Whether a hotplug PF is transitional, if it can be as it is wanted.
+    /// Makes a hotplug PF transitional, or not.
     ///
     /// # Errors
     /// [`Code::NotSupported`]: the firmware does not allow it.
-    pub fn check_transitional(&self, wanted: bool) -> Result<bool, Refusal> {
-        match wanted && !self.limits.transitional_hotplug {
-            true => Err(Code::NotSupported
-                .because("transitional hotplug PFs need VIRTIO_EMULATION_HOTPLUG_TRANS=1, which is not in effect")),
-            false => Ok(wanted),
+    pub fn set_transitional(&self, function: &mut Function, wanted: bool) -> Result<(), Refusal> {
+        if wanted && !self.limits.transitional_hotplug {
+            let why = "transitional hotplug PFs need VIRTIO_EMULATION_HOTPLUG_TRANS=1, which is not in effect";
+            return Err(Code::NotSupported.because(why));
         }
+        function.spec.transitional = wanted;
+        Ok(())
     }
 
     /// Whether SFs can be made on an RDMA device.
@@ -262,7 +263,8 @@ impl Host {
     /// # Errors
     /// [`Code::Features`]: bits that no function has.
     pub fn check_features(&self, bits: u64) -> Result<u64, Refusal> {
-        let unknown = bits & !features::SUPPORTED;
+        // What a transitional function offers besides is not a matter of choice.
+        let unknown = bits & !(features::SUPPORTED | 1 << VIRTIO_F_ANY_LAYOUT);
         if unknown != 0 {
             let allowed = features::SUPPORTED;
             return Err(Code::Features.because(format!("{unknown:#x} of {bits:#x}; {allowed:#x} are allowed")));

@@ -55,7 +55,7 @@ impl Service {
         let identity = self.host.identity(Id::Pf(pf), Seat::Slot(slot), Some(sf_num), &plug.ib_device);
         let size = check_queue_size(plug.queue_size_max)?;
         let mut function = self.host.function(identity, share, Some(plug.mac), size, check_mtu(plug.mtu)?, offered);
-        function.spec.transitional = self.host.check_transitional(plug.transitional)?;
+        self.host.set_transitional(&mut function, plug.transitional)?;
         function.check_layout()?;
         let key = self.add(function).map_err(|error| Refusal::of(error, Code::Hotplug))?;
         self.keep_or_discard(&[key])?;

@@ -7,6 +7,7 @@ use virtnet_engine::port::tap;
 
 use super::{Entry, Live, Service};
 use crate::class::Class;
+use crate::config::Mac;
 use crate::function::{Counting, Id, Pool, Share};
 use crate::reply::{Debug, Health, Ring, Sight};
 use crate::virtio_pci::NO_VECTOR;
@@ -31,6 +32,7 @@ impl Service {
             accepted: 0,
             status: 0,
             config_vector: NO_VECTOR,
+            driver_mac: Mac([0; 6]),
             pairs_used: 0,
             ifindex: 0,
             rings: Vec::new(),
@@ -46,7 +48,10 @@ impl Service {
             sight.status = session.status();
             let driven = if sight.status == 0 { NO_VECTOR } else { 0 };
             sight.config_vector = session.vector_of(None).unwrap_or(driven);
-            sight.pairs_used = device.pairs_used().unwrap_or(0);
+            if sight.status != 0 {
+                sight.driver_mac = device.mac();
+            }
+            sight.pairs_used = device.orders().pairs.unwrap_or(0);
             let controlq = device.controlq_index();
             let moderation = self.engine.moderation(device.id()).unwrap_or_default();
             let ring = |(index, size, enabled, areas): (usize, u16, bool, [u64; 3])| {

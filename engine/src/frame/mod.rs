@@ -275,10 +275,10 @@ pub fn reads_header(features: u64) -> bool {
     features & offload::FROM_GUEST != 0
 }
 
-/// Whether a header and its frame are mostly in one buffer: those of legacy drivers, which have shorter headers, are not, and no
-/// path of its own is worth it.
+/// Whether plain frames have a path of their own: behind the shorter header of a legacy driver, which is mostly in another buffer
+/// than its frame, they have none.
 #[inline(always)]
-pub fn is_mostly_plain(features: u64) -> bool {
+pub fn has_plain_path(features: u64) -> bool {
     net_header_size_bytes(features) == NET_HEADER_SIZE_BYTES
 }
 

@@ -32,12 +32,18 @@ pub const VIRTIO_NET_F_MRG_RXBUF: u32 = 15;
 pub const VIRTIO_NET_F_STATUS: u32 = 16;
 /// There is a control queue.
 pub const VIRTIO_NET_F_CTRL_VQ: u32 = 17;
+/// The driver says which frames it receives.
+pub const VIRTIO_NET_F_CTRL_RX: u32 = 18;
 /// The driver says which VLANs it is in.
 pub const VIRTIO_NET_F_CTRL_VLAN: u32 = 19;
+/// The driver says so more closely.
+pub const VIRTIO_NET_F_CTRL_RX_EXTRA: u32 = 20;
 /// The guest can be asked to announce itself.
 pub const VIRTIO_NET_F_GUEST_ANNOUNCE: u32 = 21;
 /// Several queue pairs.
 pub const VIRTIO_NET_F_MQ: u32 = 22;
+/// The driver gives the device another address.
+pub const VIRTIO_NET_F_CTRL_MAC_ADDR: u32 = 23;
 /// The driver takes USOv4.
 pub const VIRTIO_NET_F_GUEST_USO4: u32 = 54;
 /// The driver takes USOv6.

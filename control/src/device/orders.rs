@@ -1,0 +1,165 @@
+//! What a driver has said by its control queue, since its device was last reset.
+
+use virtnet_engine::filter::{Filter, Modes, Vlans};
+use virtnet_rings::spec::net::{
+    VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_CTRL_RX, VIRTIO_NET_F_CTRL_RX_EXTRA, VIRTIO_NET_F_CTRL_VLAN,
+    VIRTIO_NET_F_MQ,
+};
+
+use super::controlq::Command;
+use crate::config::Mac;
+
+/// Modes that VIRTIO_NET_F_CTRL_RX is enough for.
+const PLAIN_MODES: u8 = Modes::PROMISC | Modes::ALLMULTI;
+
+/// Nothing, as long as it has said nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Orders {
+    /// How many queue pairs it uses: one, from the start of its control queue, until it asks for more.
+    pub pairs: Option<u16>,
+    /// The device's address.
+    pub mac: Option<Mac>,
+    /// The VLANs it is in, if we have heard of all.
+    pub vlans: Option<Vlans>,
+    /// The receive modes that it has said anything of, and those of them that are on, a bit each.
+    modes: [u8; 2],
+    /// Addresses it receives besides the device's.
+    addresses: Vec<[u8; 6]>,
+    /// Whether there are more of them than we keep.
+    has_more: bool,
+}
+
+impl Orders {
+    /// Takes note of a command; whether a driver that has accepted `features`, of a device of so many pairs, may give it.
+    pub fn obey(&mut self, command: Command, features: u64, queue_pairs: u16) -> bool {
+        let needed = match command {
+            Command::SetMode(number, _) if PLAIN_MODES & 1 << number == 0 => VIRTIO_NET_F_CTRL_RX_EXTRA,
+            Command::SetMode(..) | Command::SetAddresses(_) => VIRTIO_NET_F_CTRL_RX,
+            Command::SetAddress(_) => VIRTIO_NET_F_CTRL_MAC_ADDR,
+            Command::JoinVlan(_) | Command::LeaveVlan(_) => VIRTIO_NET_F_CTRL_VLAN,
+            Command::UsePairs(_) => VIRTIO_NET_F_MQ,
+        };
+        if features & 1 << needed == 0 {
+            return false;
+        }
+        match command {
+            Command::SetMode(number, is_on) => {
+                let [said, on] = &mut self.modes;
+                *said |= 1 << number;
+                *on = *on & !(1 << number) | u8::from(is_on) << number;
+            }
+            Command::SetAddresses(addresses) => {
+                self.has_more = addresses.is_none();
+                self.addresses = addresses.unwrap_or_default();
+            }
+            Command::SetAddress(mac) if mac.0[0] & 1 == 0 => self.mac = Some(mac),
+            Command::JoinVlan(vlan) => return self.set_vlan(vlan, true),
+            Command::LeaveVlan(vlan) => return self.set_vlan(vlan, false),
+            Command::UsePairs(pairs) if (1..=queue_pairs).contains(&pairs) => self.pairs = Some(pairs),
+            Command::SetAddress(_) | Command::UsePairs(_) => return false,
+        }
+        true
+    }
+
+    fn set_vlan(&mut self, vlan: u16, is_joined: bool) -> bool {
+        let is_one = usize::from(vlan) < Vlans::ZERO.len();
+        if let Some(vlans) = self.vlans.as_mut().filter(|_| is_one) {
+            vlans.set(vlan.into(), is_joined);
+        }
+        is_one
+    }
+
+    /// Forgets what it has said of receive modes.
+    pub fn forget_modes(&mut self) {
+        self.modes = [0; 2];
+    }
+
+    /// What arrives for it, at a device of this address; `modes` are an operator's, each of which holds until it says something of it.
+    /// Who asked for everything gets all VLANs, too.
+    pub fn filter(&self, mac: Mac, modes: Modes) -> Option<Filter> {
+        let [said, on] = self.modes;
+        let kept = if self.has_more { Modes::ALLUNI | Modes::ALLMULTI } else { 0 };
+        let modes = modes.with(said, false).with(on | kept, true);
+        let addresses = [&[mac.0], &self.addresses[..]].concat();
+        Filter::new(modes, addresses, self.vlans.filter(|_| on & Modes::PROMISC == 0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: u64 = 1 << VIRTIO_NET_F_CTRL_RX
+        | 1 << VIRTIO_NET_F_CTRL_RX_EXTRA
+        | 1 << VIRTIO_NET_F_CTRL_MAC_ADDR
+        | 1 << VIRTIO_NET_F_CTRL_VLAN
+        | 1 << VIRTIO_NET_F_MQ;
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+    const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+    fn of(commands: &[Command]) -> Orders {
+        let mut orders = Orders { vlans: Some(Vlans::ZERO), ..Orders::default() };
+        assert!(commands.iter().all(|command| orders.obey(command.clone(), ALL, 4)));
+        orders
+    }
+
+    #[test]
+    fn a_command_needs_its_feature() {
+        for (command, bit) in [
+            (Command::SetMode(0, true), VIRTIO_NET_F_CTRL_RX),
+            (Command::SetMode(1, false), VIRTIO_NET_F_CTRL_RX),
+            (Command::SetMode(2, true), VIRTIO_NET_F_CTRL_RX_EXTRA),
+            (Command::SetMode(5, true), VIRTIO_NET_F_CTRL_RX_EXTRA),
+            (Command::SetAddresses(None), VIRTIO_NET_F_CTRL_RX),
+            (Command::SetAddress(MAC), VIRTIO_NET_F_CTRL_MAC_ADDR),
+            (Command::JoinVlan(1), VIRTIO_NET_F_CTRL_VLAN),
+            (Command::LeaveVlan(1), VIRTIO_NET_F_CTRL_VLAN),
+            (Command::UsePairs(1), VIRTIO_NET_F_MQ),
+        ] {
+            assert!(Orders::default().obey(command.clone(), 1 << bit, 1), "{command:?}");
+            assert!(!Orders::default().obey(command.clone(), ALL & !(1 << bit), 1), "{command:?}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_changes_nothing() {
+        let mut orders = of(&[Command::UsePairs(2), Command::SetAddress(MAC)]);
+        for command in [
+            Command::UsePairs(0),
+            Command::UsePairs(5),
+            Command::SetAddress(Mac([3, 0, 0, 0, 0, 1])),
+            Command::JoinVlan(4096),
+            Command::LeaveVlan(u16::MAX),
+        ] {
+            assert!(!orders.obey(command.clone(), ALL, 4), "{command:?}");
+        }
+        assert_eq!((orders.pairs, orders.mac, orders.vlans), (Some(2), Some(MAC), Some(Vlans::ZERO)));
+    }
+
+    #[test]
+    fn an_operators_modes_hold_until_the_driver_says_others() {
+        let none = Modes::new(0).unwrap();
+        let filter = |commands: &[Command], modes| Orders { vlans: None, ..of(commands) }.filter(MAC, modes);
+        assert_eq!(filter(&[], Modes::default()), None);
+        assert_eq!(filter(&[], none), Filter::new(none, [MAC.0], None));
+        let own = [Command::SetMode(0, false)];
+        assert_eq!(filter(&own, Modes::default()), Filter::new(none, [MAC.0], None));
+        let groups = [Command::SetMode(2, true), Command::SetMode(1, true), Command::SetMode(2, false)];
+        assert_eq!(filter(&groups, Modes::new(0x24).unwrap()), Filter::new(Modes::new(0x22).unwrap(), [MAC.0], None));
+        let table = [Command::SetMode(0, false), Command::SetAddresses(Some(vec![OTHER]))];
+        assert_eq!(filter(&table, none), Filter::new(none, [MAC.0, OTHER], None));
+        let long = [Command::SetMode(0, false), Command::SetAddresses(None)];
+        assert_eq!(filter(&long, none), Filter::new(Modes::new(6).unwrap(), [MAC.0], None), "too many to know");
+        let short = [&long[..], &[Command::SetAddresses(Some(vec![]))]].concat();
+        assert_eq!(filter(&short, none), Filter::new(none, [MAC.0], None));
+    }
+
+    #[test]
+    fn a_driver_that_asks_for_everything_gets_all_vlans() {
+        let mut vlans = Vlans::ZERO;
+        vlans.set(7, true);
+        let modes = Modes::default();
+        assert_eq!(of(&[Command::JoinVlan(7)]).filter(MAC, modes), Filter::new(modes, [MAC.0], Some(vlans)));
+        assert_eq!(of(&[Command::JoinVlan(7), Command::SetMode(0, true)]).filter(MAC, modes), None);
+    }
+}
