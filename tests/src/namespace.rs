@@ -23,8 +23,10 @@ pub fn inside(devices: &[&str]) -> bool {
     } else if !runs(Command::new("ip").arg("-V")) {
         aloud::skip("there is no ip command");
     } else {
-        let status = again("inside").status().expect("unshare runs");
-        assert!(status.success(), "the run inside the namespace failed");
+        let run = again("inside").stderr(Stdio::inherit()).output().expect("unshare runs");
+        let said = String::from_utf8_lossy(&run.stdout);
+        print!("{said}");
+        assert!(run.status.success() && said.contains("ok. 1 passed"), "the run inside the namespace failed");
     }
     false
 }
