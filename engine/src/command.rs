@@ -35,6 +35,8 @@ pub enum Command {
     SetEnabled(u16, Side, bool),
     /// Changes a pair's receive filter; answered by [`Reply::Done`].
     SetFilter(u16, Option<Arc<Filter>>),
+    /// Changes which offloads frames for a receiveq may come with; answered by [`Reply::Done`].
+    SetOffloads(u16, u64),
     /// Changes a queue's used buffer notifications; answered by [`Reply::Done`].
     SetCall(u16, Side, Notifier),
     /// Changes how a queue's used buffer notifications are held back, until it is changed again; answered by [`Reply::Done`].

@@ -19,6 +19,8 @@ use crate::announcement;
 use crate::command::{Broken, Command, Reply};
 use crate::counters::{CountersReader, QueueCounters, QueueCounts};
 use crate::filter::Filter;
+#[cfg(doc)]
+use crate::frame::offload;
 use crate::frame::steer::{FlowTable, Rules, Steering};
 use crate::idle::IdlePolicy;
 use crate::latency::Latencies;
@@ -536,6 +538,17 @@ impl Engine {
         self.ask_each(commands).into_iter().try_for_each(|answer| answer.map(drop))?;
         self.devices.get_mut(&id).ok_or(EngineError::NoDevice)?.filter = filter;
         Ok(())
+    }
+
+    /// Changes which offloads, bits of [`offload::TO_GUEST`], frames for a device's guest may come with; what is attached later says so
+    /// itself.
+    ///
+    /// # Errors
+    /// [`EngineError::NoDevice`] and [`EngineError::Silent`].
+    pub fn set_offloads(&mut self, id: DeviceId, offloads: u64) -> Result<(), EngineError> {
+        let places = &self.device(id)?.places;
+        let commands = places.iter().map(|place| (place.worker, Command::SetOffloads(place.slot, offloads))).collect();
+        self.ask_each(commands).into_iter().try_for_each(|answer| answer.map(drop))
     }
 
     /// Changes how frames from the switch find a device's pairs: those to a destination port of TCP or UDP over IPv4 go to the first

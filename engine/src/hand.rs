@@ -219,7 +219,12 @@ impl Hand {
     /// buffer is not usable. `false` if it must wait.
     fn fill_other(&mut self, receiveq: &mut impl Virtqueue, bench: &mut Bench, features: u64) -> bool {
         self.return_unusable(bench, features);
-        match self.arrivals[self.arrivals_done].work_for(features) {
+        let work = match self.pieces_done {
+            0 => self.arrivals[self.arrivals_done].work_for(features),
+            // What was begun is finished, whatever the receiver takes now.
+            _ => Work::Segments,
+        };
+        match work {
             Work::Nothing => self.fill_parts(receiveq, bench, features),
             work => self.fill_worked(receiveq, bench, features, work),
         }

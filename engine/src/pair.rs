@@ -10,7 +10,7 @@ use crate::announcement::Announcement;
 use crate::bench::Bench;
 use crate::counters::{BurstCounts, DropReason, QueueCounters};
 use crate::filter::{Filter, Filtered};
-use crate::frame;
+use crate::frame::{self, offload};
 use crate::hand::Hand;
 use crate::journey::{self, FromGuest, ToGuest};
 use crate::moderation::{Moderator, Setting};
@@ -75,7 +75,7 @@ macro_rules! with_port {
 #[derive(Debug)]
 pub struct Attached<T> {
     queue: Queue,
-    /// Negotiated feature bits.
+    /// Negotiated feature bits; of offloads to the guest, those it takes at present.
     features: u64,
     enabled: bool,
     /// It broke a rule, and is served no more.
@@ -330,6 +330,13 @@ impl Pair {
     /// Changes what arrives for its guest.
     pub fn set_filter(&mut self, filter: Option<Arc<Filter>>) {
         self.filter = filter;
+    }
+
+    /// Changes which offloads frames for its guest may come with.
+    pub fn set_offloads(&mut self, offloads: u64) {
+        if let Some(attached) = &mut self.receiveq {
+            attached.features = attached.features & !offload::TO_GUEST | offloads & offload::TO_GUEST;
+        }
     }
 
     /// Changes where used buffer notifications go, and sends one there: what was used while nobody could be told is told now.

@@ -414,6 +414,10 @@ impl Worker {
                 pair.set_filter(filter);
                 Reply::Done
             }),
+            Command::SetOffloads(slot, offloads) => self.pair(slot).map_or(Reply::Refused(None), |pair| {
+                pair.set_offloads(offloads);
+                Reply::Done
+            }),
             Command::SetCall(slot, side, call) => self.pair(slot).map_or(Reply::Refused(None), |pair| {
                 pair.set_call(side, call);
                 Reply::Done

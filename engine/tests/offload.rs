@@ -185,6 +185,55 @@ fn a_ring_of_eight_buffers_takes_a_long_frame_over_many_turns() {
 }
 
 #[test]
+fn a_guest_can_take_other_offloads_at_any_time() {
+    for layout in LAYOUTS {
+        let mut sender = sender();
+        let options = NicOptions { layout, mergeable: true, frame_bytes_max: 65_550, ..NicOptions::default() };
+        let mut receiver = Guest::new(options, TAKES_ALL);
+        let (mut engine, devices) = meet(&mut sender, &mut receiver);
+        let whole = payload(5000);
+        let frame = segment(&whole);
+        for _ in 0..2 {
+            send(&mut sender, cut(1448), &frame);
+            assert!(receive(&mut receiver) == frame);
+            engine.set_offloads(devices[1], 0).unwrap();
+            send(&mut sender, cut(1448), &frame);
+            receive_pieces(&mut receiver, &whole, 1448);
+            engine.set_offloads(devices[1], 1 << VIRTIO_NET_F_GUEST_CSUM).unwrap();
+            send(&mut sender, cut(1448), &frame);
+            receive_pieces(&mut receiver, &whole, 1448);
+            send(&mut sender, partial(), &frame);
+            assert!(receive(&mut receiver) == frame);
+            engine.set_offloads(devices[1], u64::MAX).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_frame_that_is_being_cut_arrives_in_pieces_to_its_end() {
+    for layout in LAYOUTS {
+        let options = NicOptions { layout, size: 8, frame_bytes_max: 65_550, ..NicOptions::default() };
+        let mut guest = Guest::new(options, SENDS_ALL);
+        let mut engine =
+            Engine::start(EngineConfig { lcores: vec![None], idle: IdlePolicy::Adaptive, burst: 32 }).unwrap();
+        let device = engine.add_device(DeviceConfig { pairs: 1, port: PortConfig::Loopback, workers: vec![] }).unwrap();
+        guest.plug(&mut engine, device);
+        let whole = payload(60_000);
+        let frame = segment(&whole);
+        send(&mut guest, cut(1448), &frame);
+        let deadline = Instant::now() + PATIENCE;
+        while engine.counters(device).unwrap()[0].counts.packets < 8 {
+            assert!(Instant::now() < deadline, "eight pieces for eight buffers");
+            std::thread::yield_now();
+        }
+        engine.set_offloads(device, TAKES_ALL).unwrap();
+        receive_pieces(&mut guest, &whole, 1448);
+        send(&mut guest, cut(1448), &frame);
+        assert!(receive(&mut guest) == frame, "and the next one as it is");
+    }
+}
+
+#[test]
 fn what_was_not_negotiated_or_makes_no_sense_goes_no_further() {
     for layout in LAYOUTS {
         let mut sender = Guest::new(NicOptions { layout, ..NicOptions::default() }, 1 << VIRTIO_NET_F_CSUM);

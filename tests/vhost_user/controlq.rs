@@ -8,7 +8,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use virtnet_control::vhost_user::frontend::{Frontend, PROTOCOL_FEATURES, RingSetup, SharedRegion};
 use virtnet_control::vhost_user::message::{MemoryRegion, VIRTIO_F_RING_PACKED, VringBase};
 use virtnet_rings::Layout;
-use virtnet_rings::guest::net::{Nic, NicOptions};
+use virtnet_rings::guest::net::{Header, Nic, NicOptions};
 use virtnet_rings::guest::{Buffer, Completed, Driver, Options, Ram};
 
 use super::house::{House, SOON};
@@ -151,6 +151,18 @@ impl Bench {
             .map(|to: [u8; 6]| self.frame_comes_back(0, &[&to[..], &[2, 0, 0, 0, 0, 7], &[0; 48]].concat()))
     }
 
+    /// Whether a frame comes back with its checksum still to be completed.
+    fn is_left_unfinished(&mut self) -> bool {
+        let header = Header { flags: 1, csum_start: 34, csum_offset: 6, ..Header::default() };
+        let card = &mut self.cards[0];
+        assert!(card.send_with(header, &[2; 60], &[]).unwrap());
+        let deadline = Instant::now() + SOON;
+        while !card.receive(&mut Vec::new()).unwrap() {
+            assert!(Instant::now() < deadline, "no frame has come");
+        }
+        card.header().flags == 1
+    }
+
     fn frame_comes_back(&mut self, pair: usize, frame: &[u8]) -> bool {
         let card = &mut self.cards[pair];
         assert!(card.send(frame).unwrap());
@@ -271,6 +283,30 @@ fn frames_come_that_the_driver_has_asked_for() {
         ];
         assert_eq!(bench.command(&bad), [ERR; 8]);
         assert_eq!(bench.of_addresses(), [false, true, false, false, true], "as before");
+    }
+    house.end();
+}
+
+#[test]
+fn frames_come_with_the_offloads_that_the_driver_takes_now() {
+    // CSUM, GUEST_CSUM, CTRL_GUEST_OFFLOADS.
+    const OFFLOADS: u64 = FEATURES | 1 << 0 | 1 << 1 | 1 << 2;
+    let house = House::with(&[DEVICE]);
+    let set = |offloads: u64| [&[5, 0][..], &offloads.to_le_bytes()].concat();
+    for layout in [Layout::Split, Layout::Packed] {
+        let mut bench = Bench::with(&house, layout, OFFLOADS);
+        for _ in 0..2 {
+            assert_eq!((bench.is_left_unfinished(), bench.command(&[&set(0)])), (true, vec![OK]));
+            assert!(!bench.is_left_unfinished(), "nothing is left to the driver");
+            bench.share();
+            assert!(!bench.is_left_unfinished(), "nor when its queues have stopped and go on");
+            assert_eq!(bench.command(&[&set(1 << 7), &set(1), &set(u64::MAX), &set(2)[..9]]), [ERR; 4]);
+            assert!(!bench.is_left_unfinished());
+            assert_eq!(bench.command(&[&set(2)]), [OK]);
+        }
+        assert_eq!(bench.command(&[&set(0)]), [OK]);
+        drop(bench);
+        assert!(Bench::with(&house, layout, OFFLOADS).is_left_unfinished(), "another driver");
     }
     house.end();
 }

@@ -33,6 +33,10 @@ const VIRTIO_NET_CTRL_VLAN_DEL: u8 = 1;
 const VIRTIO_NET_CTRL_MQ: u8 = 4;
 const VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET: u8 = 0;
 
+/// Class of the commands about offloads. ("Offloads State Configuration")
+const VIRTIO_NET_CTRL_GUEST_OFFLOADS: u8 = 5;
+const VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET: u8 = 0;
+
 /// What a driver asks for; whether it may is for the device to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -48,6 +52,8 @@ pub enum Command {
     JoinVlan(u16),
     /// And not any more.
     LeaveVlan(u16),
+    /// Frames may come with these offloads, by their feature bits, and no others.
+    SetOffloads(u64),
 }
 
 /// A control queue in use.
@@ -131,6 +137,9 @@ fn parse(chain: &Chain) -> Option<Command> {
         (VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD) => Command::JoinVlan(number()?),
         (VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_DEL) => Command::LeaveVlan(number()?),
         (VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET) => Command::UsePairs(number()?),
+        (VIRTIO_NET_CTRL_GUEST_OFFLOADS, VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET) => {
+            Command::SetOffloads(u64::from_le_bytes(*argument.first_chunk()?))
+        }
         _ => return None,
     })
 }

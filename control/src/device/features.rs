@@ -15,6 +15,7 @@ pub const ALWAYS: u64 = 1 << VIRTIO_F_VERSION_1
 
 /// All that a device can offer.
 pub const SUPPORTED: u64 = ALWAYS
+    | 1 << VIRTIO_NET_F_CTRL_GUEST_OFFLOADS
     | 1 << VIRTIO_NET_F_CTRL_RX
     | 1 << VIRTIO_NET_F_CTRL_VLAN
     | 1 << VIRTIO_NET_F_CTRL_RX_EXTRA
@@ -32,7 +33,7 @@ pub const SUPPORTED: u64 = ALWAYS
 
 /// Each with those without which a device must not offer it: one of them is enough. ("Feature bit requirements", of the
 /// network device)
-const NEEDS: [(u32, u64); 14] = [
+const NEEDS: [(u32, u64); 15] = [
     (VIRTIO_NET_F_GUEST_TSO4, 1 << VIRTIO_NET_F_GUEST_CSUM),
     (VIRTIO_NET_F_GUEST_TSO6, 1 << VIRTIO_NET_F_GUEST_CSUM),
     (VIRTIO_NET_F_GUEST_USO4, 1 << VIRTIO_NET_F_GUEST_CSUM),
@@ -42,6 +43,7 @@ const NEEDS: [(u32, u64); 14] = [
     (VIRTIO_NET_F_HOST_TSO6, 1 << VIRTIO_NET_F_CSUM),
     (VIRTIO_NET_F_HOST_USO, 1 << VIRTIO_NET_F_CSUM),
     (VIRTIO_NET_F_HOST_ECN, 1 << VIRTIO_NET_F_HOST_TSO4 | 1 << VIRTIO_NET_F_HOST_TSO6),
+    (VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, 1 << VIRTIO_NET_F_CTRL_VQ),
     (VIRTIO_NET_F_CTRL_RX, 1 << VIRTIO_NET_F_CTRL_VQ),
     (VIRTIO_NET_F_CTRL_VLAN, 1 << VIRTIO_NET_F_CTRL_VQ),
     (VIRTIO_NET_F_CTRL_RX_EXTRA, 1 << VIRTIO_NET_F_CTRL_VQ),
@@ -87,6 +89,7 @@ mod tests {
         assert_eq!(consistent(SUPPORTED), SUPPORTED);
         let lost = |without: u32| SUPPORTED & !consistent(SUPPORTED & !(1 << without)) & !(1 << without);
         let by_commands = [
+            VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
             VIRTIO_NET_F_CTRL_RX,
             VIRTIO_NET_F_CTRL_VLAN,
             VIRTIO_NET_F_CTRL_RX_EXTRA,

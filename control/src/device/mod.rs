@@ -12,6 +12,7 @@ use std::sync::Arc;
 use rustix::event::epoll;
 use virtnet_engine::caller::{Caller, Line};
 use virtnet_engine::filter::Vlans;
+use virtnet_engine::frame::offload;
 use virtnet_engine::{DeviceId, Engine, EngineError};
 use virtnet_rings::spec::net::{VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MTU};
 use virtnet_rings::spec::virtq::{VIRTIO_F_ANY_LAYOUT, VIRTIO_F_RING_PACKED};
@@ -133,6 +134,11 @@ impl Device {
         self.accepted
     }
 
+    /// Those that frames go by: without offloads that the driver does not take at present.
+    pub fn features(&self) -> u64 {
+        self.orders.offloads.map_or(self.accepted, |offloads| self.accepted & !offload::TO_GUEST | offloads)
+    }
+
     /// What the driver has said by its control queue.
     pub fn orders(&self) -> &Orders {
         &self.orders
@@ -218,15 +224,20 @@ impl Served<'_> {
 
     fn obey(&mut self, command: Command) -> bool {
         let Device { orders, accepted, spec, .. } = &mut *self.device;
-        let moves_pairs = matches!(command, Command::UsePairs(_));
-        if !orders.obey(command, *accepted, spec.queue_pairs) {
+        if !orders.obey(command.clone(), *accepted, spec.queue_pairs) {
             return false;
         }
-        if moves_pairs {
-            self.tell_all_enabled(Fault::Steer);
-            return true;
+        match command {
+            Command::UsePairs(_) => {
+                self.tell_all_enabled(Fault::Steer);
+                true
+            }
+            Command::SetOffloads(offloads) => {
+                let told = self.engine.set_offloads(self.device.id, offloads);
+                told.map_err(|error| self.refused(Fault::Announce, &error)).is_ok()
+            }
+            _ => self.device.steer(self.engine),
         }
-        self.device.steer(self.engine)
     }
 
     /// A driver begins anew.
@@ -333,7 +344,7 @@ impl Backend for Served<'_> {
         }
         self.device.enabled[index] = enabled;
         let enabled = self.device.is_enabled(index);
-        let attached = self.engine.attach(self.device.id, index as u16, queue, self.device.accepted, enabled);
+        let attached = self.engine.attach(self.device.id, index as u16, queue, self.device.features(), enabled);
         attached.map_err(|error| self.refused(Fault::Attach, &error))
     }
 

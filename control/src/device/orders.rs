@@ -1,9 +1,10 @@
 //! What a driver has said by its control queue, since its device was last reset.
 
 use virtnet_engine::filter::{Filter, Modes, Vlans};
+use virtnet_engine::frame::offload;
 use virtnet_rings::spec::net::{
-    VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_CTRL_RX, VIRTIO_NET_F_CTRL_RX_EXTRA, VIRTIO_NET_F_CTRL_VLAN,
-    VIRTIO_NET_F_MQ,
+    VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_CTRL_RX, VIRTIO_NET_F_CTRL_RX_EXTRA,
+    VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_MQ,
 };
 
 use super::controlq::Command;
@@ -21,6 +22,8 @@ pub struct Orders {
     pub mac: Option<Mac>,
     /// The VLANs it is in, if we have heard of all.
     pub vlans: Option<Vlans>,
+    /// The offloads that frames may come with, of those it has accepted.
+    pub offloads: Option<u64>,
     /// The receive modes that it has said anything of, and those of them that are on, a bit each.
     modes: [u8; 2],
     /// Addresses it receives besides the device's.
@@ -38,6 +41,7 @@ impl Orders {
             Command::SetAddress(_) => VIRTIO_NET_F_CTRL_MAC_ADDR,
             Command::JoinVlan(_) | Command::LeaveVlan(_) => VIRTIO_NET_F_CTRL_VLAN,
             Command::UsePairs(_) => VIRTIO_NET_F_MQ,
+            Command::SetOffloads(_) => VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
         };
         if features & 1 << needed == 0 {
             return false;
@@ -56,7 +60,10 @@ impl Orders {
             Command::JoinVlan(vlan) => return self.set_vlan(vlan, true),
             Command::LeaveVlan(vlan) => return self.set_vlan(vlan, false),
             Command::UsePairs(pairs) if (1..=queue_pairs).contains(&pairs) => self.pairs = Some(pairs),
-            Command::SetAddress(_) | Command::UsePairs(_) => return false,
+            Command::SetOffloads(offloads) if offloads & !(features & offload::TO_GUEST) == 0 => {
+                self.offloads = Some(offloads);
+            }
+            Command::SetAddress(_) | Command::UsePairs(_) | Command::SetOffloads(_) => return false,
         }
         true
     }
@@ -87,13 +94,16 @@ impl Orders {
 
 #[cfg(test)]
 mod tests {
+    use virtnet_rings::spec::net::{VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4};
+
     use super::*;
 
     const ALL: u64 = 1 << VIRTIO_NET_F_CTRL_RX
         | 1 << VIRTIO_NET_F_CTRL_RX_EXTRA
         | 1 << VIRTIO_NET_F_CTRL_MAC_ADDR
         | 1 << VIRTIO_NET_F_CTRL_VLAN
-        | 1 << VIRTIO_NET_F_MQ;
+        | 1 << VIRTIO_NET_F_MQ
+        | 1 << VIRTIO_NET_F_CTRL_GUEST_OFFLOADS;
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
     const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
@@ -115,6 +125,7 @@ mod tests {
             (Command::JoinVlan(1), VIRTIO_NET_F_CTRL_VLAN),
             (Command::LeaveVlan(1), VIRTIO_NET_F_CTRL_VLAN),
             (Command::UsePairs(1), VIRTIO_NET_F_MQ),
+            (Command::SetOffloads(0), VIRTIO_NET_F_CTRL_GUEST_OFFLOADS),
         ] {
             assert!(Orders::default().obey(command.clone(), 1 << bit, 1), "{command:?}");
             assert!(!Orders::default().obey(command.clone(), ALL & !(1 << bit), 1), "{command:?}");
@@ -130,10 +141,23 @@ mod tests {
             Command::SetAddress(Mac([3, 0, 0, 0, 0, 1])),
             Command::JoinVlan(4096),
             Command::LeaveVlan(u16::MAX),
+            Command::SetOffloads(1 << VIRTIO_NET_F_GUEST_CSUM),
         ] {
             assert!(!orders.obey(command.clone(), ALL, 4), "{command:?}");
         }
         assert_eq!((orders.pairs, orders.mac, orders.vlans), (Some(2), Some(MAC), Some(Vlans::ZERO)));
+    }
+
+    #[test]
+    fn offloads_are_those_that_were_accepted() {
+        const ACCEPTED: u64 = 1 << VIRTIO_NET_F_GUEST_CSUM | 1 << VIRTIO_NET_F_GUEST_TSO4;
+        let mut orders = Orders::default();
+        for (offloads, is_obeyed) in
+            [(ACCEPTED, true), (0, true), (1 << VIRTIO_NET_F_GUEST_TSO4, true), (1 << 8, false), (ALL, false)]
+        {
+            assert_eq!(orders.obey(Command::SetOffloads(offloads), ALL | ACCEPTED, 1), is_obeyed, "{offloads:#x}");
+        }
+        assert_eq!(orders.offloads, Some(1 << VIRTIO_NET_F_GUEST_TSO4));
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl Service {
         let begun = moderation::begin(engine, id, pairs, function.coalescing);
         let attached = begun.and_then(|()| {
             rings.into_iter().try_for_each(|(index, queue)| {
-                engine.attach(id, index, queue, device.accepted(), device.is_enabled(index.into()))
+                engine.attach(id, index, queue, device.features(), device.is_enabled(index.into()))
             })
         });
         if let Err(error) = attached {

@@ -6,6 +6,8 @@ use super::virtq::VIRTIO_F_VERSION_1;
 pub const VIRTIO_NET_F_CSUM: u32 = 0;
 /// The driver takes frames with partial checksums.
 pub const VIRTIO_NET_F_GUEST_CSUM: u32 = 1;
+/// The driver says which offloads it takes at present, of those it has accepted.
+pub const VIRTIO_NET_F_CTRL_GUEST_OFFLOADS: u32 = 2;
 /// The device gives a maximum MTU.
 pub const VIRTIO_NET_F_MTU: u32 = 3;
 /// The device gives a MAC address.
