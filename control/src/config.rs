@@ -7,6 +7,7 @@ mod check;
 mod device;
 mod error;
 mod function;
+mod guest;
 mod notes;
 mod port;
 pub mod providers;
@@ -28,6 +29,7 @@ use virtnet_engine::IdlePolicy;
 pub use device::{Device, Features, Mode, Transport};
 pub use error::ConfigError;
 pub use function::{ByClass, SfPort, Socket, StaticPf, Vf};
+pub use guest::Guest;
 pub use port::{Pace, Pcap, Port, Sizes, Source, Tap};
 pub use template::Template;
 pub use uplink::{Switch, Uplink, Wire};
@@ -144,6 +146,9 @@ pub struct Config {
     /// What functions' SFs are connected to.
     #[serde(default, deserialize_with = "value::object")]
     pub sf_port: ByClass<SfPort>,
+    /// Running virtual machines that hotplug PFs are plugged into.
+    #[serde(default, deserialize_with = "value::objects")]
+    pub guests: Vec<Guest>,
 }
 
 /// See [`IdlePolicy`].

@@ -15,6 +15,7 @@ pub mod function;
 pub mod log;
 pub mod manager;
 pub mod pci;
+pub mod qemu;
 pub mod recovery;
 pub mod refusal;
 pub mod reply;

@@ -1,5 +1,6 @@
 //! What the controller keeps: the engine, the functions on it, and the sockets of those that are there for a driver.
 
+mod guests;
 mod host;
 mod keep;
 pub mod life;
@@ -399,9 +400,9 @@ impl Service {
         }
     }
 
-    /// Does what waits for the disk on a thread of its own, and serves front ends meanwhile.
+    /// Does what waits for the disk, or for another process, on a thread of its own, and serves front ends meanwhile.
     fn beside<T: Send>(&mut self, work: impl Fn() -> T + Sync) -> T {
-        std::thread::scope(|scope| match std::thread::Builder::new().name("disk".into()).spawn_scoped(scope, &work) {
+        std::thread::scope(|scope| match std::thread::Builder::new().name("waits".into()).spawn_scoped(scope, &work) {
             Ok(thread) => {
                 while !thread.is_finished() {
                     self.breathe(DISK_LOOK);

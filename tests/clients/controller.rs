@@ -1,6 +1,7 @@
 //! The daemon under test.
 
 use std::path::{Path, PathBuf};
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -51,6 +52,16 @@ impl<'a> Controller<'a> {
         virtnet(self.folder.path(), &words.split_whitespace().collect::<Vec<_>>())
     }
 
+    /// What `virtnet` prints when it is told `words`, which must be refused.
+    #[track_caller]
+    pub fn refused(&self, words: &str) -> String {
+        let words: Vec<_> = words.split_whitespace().collect();
+        let output = ask(self.folder.path(), &words);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{words:?}: {text}");
+        text
+    }
+
     /// Ends the daemon without warning.
     pub fn kill(&mut self) {
         self.process.kill();
@@ -82,6 +93,8 @@ impl<'a> Controller<'a> {
             assert!(Instant::now() < end, "the daemon's sockets did not appear");
             std::thread::sleep(Duration::from_millis(20));
         }
+        // The last of them is there before anything else is.
+        self.virtnet("list");
     }
 }
 
@@ -98,12 +111,16 @@ fn spawn(folder: &Path, network: Option<&Network>) -> Process {
 
 #[track_caller]
 fn virtnet(run_dir: &Path, words: &[&str]) -> Value {
-    let mut command = process::command(&[], lab::virtnet());
-    command.arg("--run-dir").arg(run_dir).args(words).env_remove("VIRTNET_STATE_DIR");
-    let output = command.output().expect("virtnet starts");
+    let output = ask(run_dir, words);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{words:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{words:?}: {error}: {text}"))
+}
+
+fn ask(run_dir: &Path, words: &[&str]) -> Output {
+    let mut command = process::command(&[], lab::virtnet());
+    command.arg("--run-dir").arg(run_dir).args(words).env_remove("VIRTNET_STATE_DIR");
+    command.output().expect("virtnet starts")
 }
 
 /// Whether someone listens at `socket`, by the kernel's list for the namespace of process `id`: no

@@ -9,6 +9,7 @@ mod controller;
 #[path = "../vhost_user/house.rs"]
 mod front_end;
 mod guest;
+mod hotplug;
 mod lab;
 mod network;
 mod ovs;

@@ -21,7 +21,8 @@ const fn echoed(line: &'static str, echo: &'static str, at: &'static str, shape:
 }
 
 const DONE: &str = "errno:n, errstr:s";
-const HOTPLUGGED: &str = "bdf:s, vuid:s, id:n, transitional:n, sf_rep_net_device:s, mac:s, errno:n, errstr:s";
+const HOTPLUGGED: &str =
+    "bdf:s, vuid:s, id:n, transitional:n, sf_rep_net_device:s, mac:s, qemu_arguments:a, errno:n, errstr:s";
 const CONTROLLER: &str = "emulation_manager:s, max_hotplug_devices:s, max_virt_net_devices:s, max_virt_queues:s, \
     max_tunnel_descriptors:s, supported_features:o, supported_virt_queue_types:o, supported_event_modes:o";
 const LISTED_PF: &str = "pf_id:n, function_type:s, transitional:n, vuid:s, pci_bdf:s, pci_vhca_id:s, pci_max_vfs:s, enabled_vfs:s, \

@@ -1,6 +1,10 @@
 //! Functions come and go: slots, SF numbers, addresses, and VFs all at once.
 
-use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixListener;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use crate::service::{BOARD, SOON, Service, loopback, text};
 
@@ -18,10 +22,7 @@ fn pfs_are_plugged_into_slots_while_there_are_any() {
     assert_eq!(service.refused(third), -1031);
 
     // The slot, the ids, the SF and the address are free again.
-    assert_eq!(
-        service.ok(&format!("unplug -u {}", text(&first, "vuid"))),
-        serde_json::json!({"errno": 0, "errstr": "Success"})
-    );
+    assert_eq!(service.ok(&format!("unplug -u {}", text(&first, "vuid"))), json!({"errno": 0, "errstr": "Success"}));
     assert!(!service.path("pf2.sock").exists());
     assert_eq!(service.refused("unplug -p 2"), -1001);
     assert_eq!(service.hotplug(1), first);
@@ -121,4 +122,62 @@ fn a_function_goes_from_under_its_driver() {
     }
     staying.loop_frames(100);
     assert_eq!(service.list().len(), 2);
+}
+
+#[test]
+fn a_function_is_in_its_guest_or_not_there_at_all() {
+    let mut config = loopback();
+    config["guests"] = json!([{ "name": "vm", "qmp": "qmp", "root_ports": ["rp0"] }]);
+    let mut service = Service::with(BOARD, &config);
+    let line = |n: u8| format!("hotplug -i mlx5_0 -m 0C:C4:7A:FF:22:{n:02x} -t 1500 -qp 1 -s 256");
+    assert_eq!(service.refused(&format!("{} -g other", line(1))), -22, "no such guest");
+    assert_eq!(service.refused(&line(1)), -1031, "its QEMU does not run");
+    let count = service.list().len();
+
+    let listener = UnixListener::bind(service.path("qmp")).expect("a socket");
+    let monitor = |commands| listener.try_clone().map(|listener| std::thread::spawn(move || obey(&listener, commands)));
+    // With its capabilities: three parts.
+    let obeyed = monitor(4).expect("a thread");
+    let plugged = service.ok(&line(1));
+    assert_eq!((text(&plugged, "guest"), text(&plugged, "root_port")), ("vm", "rp0"));
+    assert_eq!(obeyed.join().expect("obeyed").last().map(String::as_str), Some("device_add"));
+    assert_eq!(service.refused(&line(2)), -1031, "its root port is not free");
+    assert_eq!(service.list().len(), count + 1);
+
+    // Where it is outlives the controller.
+    service.start_again_after(Signal::KILL);
+    assert_eq!(service.refused(&line(2)), -1031);
+    let unplug = format!("unplug -u {}", text(&plugged, "vuid"));
+    let obeyed = monitor(1).expect("a thread");
+    service.ok(&unplug);
+    assert_eq!(
+        obeyed.join().expect("obeyed"),
+        ["qmp_capabilities"],
+        "it ends before it obeys: its devices have gone with it"
+    );
+    assert_eq!(service.list().len(), count);
+}
+
+#[test]
+fn without_a_guest_arguments_for_qemu_are_told() {
+    let service = Service::board();
+    let plugged = service.hotplug(1);
+    let arguments = plugged["qemu_arguments"].as_array().expect("arguments");
+    assert_eq!((arguments.len(), &arguments[0], &arguments[4]), (6, &json!("-chardev"), &json!("-device")));
+    assert!(
+        arguments[1].as_str().is_some_and(|value| value.contains(service.path("pf2.sock").to_str().expect("UTF-8")))
+    );
+}
+
+/// A monitor that obeys so many commands of one who asks, and returns them.
+fn obey(listener: &UnixListener, commands: usize) -> Vec<String> {
+    let (mut stream, _) = listener.accept().expect("a connection");
+    writeln!(stream, "{}", json!({ "QMP": {} })).expect("it reads");
+    let lines = BufReader::new(stream.try_clone().expect("a handle")).lines();
+    let obey = |line: std::io::Result<String>| {
+        let command: Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
+        writeln!(stream, "{}", json!({ "return": {} })).expect("it reads");
+        command["execute"].as_str().expect("a command").to_owned()
+    };
+    lines.take(commands).map(obey).collect()
 }

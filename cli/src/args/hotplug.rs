@@ -37,6 +37,9 @@ pub struct Hotplug {
     /// A transitional device, for legacy drivers, too; where VIRTIO_EMULATION_HOTPLUG_TRANS allows it.
     #[arg(short, long)]
     legacy: bool,
+    /// The running guest to plug it into, as virtnet.conf calls it; without it, the only one that there is.
+    #[arg(short, long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    guest: Option<String>,
     /// While the host is not up yet †.
     #[arg(long = "host_awareness")]
     host_awareness: bool,
@@ -69,6 +72,7 @@ impl Hotplug {
             .given("max_queue_size", Some(self.max_queue_size))
             .given("sf_num", self.sf_num)
             .flag("legacy", self.legacy)
+            .given("guest", self.guest.as_deref())
             .given("host_awareness", self.host_awareness.then_some(true))
     }
 }

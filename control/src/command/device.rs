@@ -10,6 +10,7 @@ use super::success;
 use crate::config::{Mac, value};
 use crate::device::settings::Speed;
 use crate::function::PeriodMode;
+use crate::qemu::{self, Place};
 use crate::refusal::{Code, Refusal};
 use crate::reply::capitals;
 use crate::rpc::Params;
@@ -34,6 +35,7 @@ struct Hotplug {
     sf_num: Option<u32>,
     #[serde(default)]
     legacy: bool,
+    guest: Option<String>,
 }
 
 /// `hotplug`: a PF is plugged.
@@ -53,19 +55,28 @@ pub fn hotplug(service: &mut Service, params: Params) -> Result<Value, Refusal> 
         queue_size_max: asked.max_queue_size,
         sf_num: asked.sf_num,
         transitional: asked.legacy,
+        guest: asked.guest,
     })?;
     let sight = service.sight(key);
     let identity = &sight.function.identity;
-    Ok(json!({
+    let mut reply = json!({
         "bdf": identity.bdf.to_string(),
         "vuid": identity.vuid,
         "id": identity.id.pf(),
         "transitional": u8::from(sight.function.spec.transitional),
         "sf_rep_net_device": identity.representor(),
         "mac": capitals(sight.function.spec.mac),
-        "errno": 0,
-        "errstr": "Success",
-    }))
+    });
+    match &sight.function.place {
+        Some(Place { guest, root_port }) => {
+            reply["guest"] = json!(guest);
+            reply["root_port"] = json!(root_port);
+        }
+        None => reply["qemu_arguments"] = json!(qemu::arguments(sight.function)),
+    }
+    reply["errno"] = json!(0);
+    reply["errstr"] = json!("Success");
+    Ok(reply)
 }
 
 /// `unplug`: a hotplug PF goes.

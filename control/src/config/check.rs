@@ -144,6 +144,13 @@ impl Config {
                 claim("netdev", tap.name.clone(), &device.name)?;
             }
         }
+        for guest in &self.guests {
+            claim("guest", guest.name.clone(), &guest.name)?;
+            claim("qmp", guest.qmp.display().to_string(), &guest.name)?;
+            for port in &guest.root_ports {
+                claim("root port", format!("{} of {}", port, guest.name), &guest.name)?;
+            }
+        }
         for uplink in &self.switch.uplinks {
             let name = uplink.wire.name();
             claim("netdev", name.into(), "switch")?;

@@ -49,6 +49,8 @@ pub struct Netdev;
 pub struct Devargs;
 /// The name of a device.
 pub struct Name;
+/// The id of an object of QEMU's.
+pub struct QemuId;
 /// A path.
 pub struct FilePath;
 /// Permissions of a socket.
@@ -86,6 +88,7 @@ schemas! {
     Netdev {"type": "string", "pattern": "^[!-$&-.0-9;-~]{1,15}$"}
     Devargs {"type": "string", "pattern": "^[!-+--~]{1,63}(,[!-~]*)?$", "maxLength": 1023}
     Name {"type": "string", "minLength": 1, "maxLength": 64}
+    QemuId {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9._-]{0,63}$"}
     FilePath {"type": "string", "minLength": 1}
     Octal {"type": "string", "pattern": "^0*[67][0-7]{2}$"}
     Rate {"type": "number", "exclusiveMinimum": 0}

@@ -107,6 +107,25 @@ pub fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Err
     Err(D::Error::invalid_value(Unexpected::Str(&found), &"1 to 64 characters that can be printed"))
 }
 
+/// Ids of objects of QEMU's, one at least.
+pub fn qemu_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let found = Vec::<String>::deserialize(deserializer)?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    let is_id = |id: &str| {
+        id.starts_with(|c: char| c.is_ascii_alphabetic()) && id.len() <= NAME_CHARS_MAX && id.chars().all(is_plain)
+    };
+    if found.is_empty() {
+        return Err(D::Error::invalid_length(0, &"one id at least"));
+    }
+    match found.iter().find(|id| !is_id(id)) {
+        Some(id) => {
+            let allowed = "an id: a letter, then up to 63 letters, digits, '-', '.', '_'";
+            Err(D::Error::invalid_value(Unexpected::Str(id), &allowed))
+        }
+        None => Ok(found),
+    }
+}
+
 /// A path that is not empty.
 pub fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
     let found = String::deserialize(deserializer)?;

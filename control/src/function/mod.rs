@@ -16,6 +16,7 @@ pub use pools::{Pool, Share};
 
 use crate::config::{self, Mode, Port, Transport};
 use crate::device::Spec;
+use crate::qemu::Place;
 use crate::refusal::{Code, Refusal};
 
 /// Where a function and its front end meet.
@@ -50,6 +51,8 @@ pub struct Function {
     pub drop_counter: Counting,
     /// How its notifications are held back.
     pub coalescing: Coalescing,
+    /// Where it is plugged, if that is a running guest that the configuration knows.
+    pub place: Option<Place>,
 }
 
 impl Function {
@@ -77,7 +80,7 @@ impl Function {
     /// A function whose vectors are as many as its queue pairs need.
     pub fn new(identity: Identity, spec: Spec, port: Port, socket: Socket) -> Self {
         let share = Share { msix: pools::msix_of(spec.queue_pairs), pairs: spec.queue_pairs };
-        let (packet_counters, drop_counter, coalescing) = Default::default();
-        Self { identity, spec, share, port, socket, packet_counters, drop_counter, coalescing }
+        let (packet_counters, drop_counter, coalescing, place) = Default::default();
+        Self { identity, spec, share, port, socket, packet_counters, drop_counter, coalescing, place }
     }
 }

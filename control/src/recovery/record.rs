@@ -133,6 +133,12 @@ pub struct Record {
     /// Whether moderation follows the load.
     #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
     pub dim: Option<bool>,
+    /// The guest that it is plugged into; hotplug PFs only.
+    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
+    pub guest: Option<String>,
+    /// The root port there.
+    #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
+    pub root_port: Option<String>,
 }
 
 /// PF or VF.

@@ -9,6 +9,7 @@ use crate::class::Class;
 use crate::config::Mac;
 use crate::firmware::PciIds;
 use crate::function::{Function, Id, Pool, pools};
+use crate::qemu::Place;
 
 /// What the specification gives transitional network devices. ("Legacy Interfaces: A Note on PCI Device Discovery")
 const TRANSITIONAL_DEVICE: u16 = 0x1000;
@@ -118,7 +119,7 @@ fn put_identity(object: &mut Object, sight: &Sight) {
 }
 
 fn put_state(object: &mut Object, sight: &Sight) {
-    let Function { identity, spec, share, coalescing, .. } = sight.function;
+    let Function { identity, spec, share, coalescing, place, .. } = sight.function;
     object.text("num_msix", share.msix);
     object.text("num_queues", share.msix.saturating_sub(1));
     object.text("enabled_queues", sight.rings.len());
@@ -142,6 +143,10 @@ fn put_state(object: &mut Object, sight: &Sight) {
     object.put("sf_rqt_num", "0x0");
     object.put("aarfs", if spec.settings.aarfs { "enabled" } else { "disabled" });
     object.put("dim", if coalescing.dim { "enabled" } else { "disabled" });
+    if let Some(Place { guest, root_port }) = place {
+        object.put("guest", guest.as_str());
+        object.put("root_port", root_port.as_str());
+    }
 }
 
 /// An address as the product prints it.

@@ -9,7 +9,7 @@
 mod client;
 mod connection;
 mod error;
-mod lines;
+pub mod lines;
 mod server;
 mod work;
 

@@ -11,6 +11,7 @@ use crate::class::Class;
 use crate::config::{Hex, Mac, Port};
 use crate::device::features;
 use crate::function::{Coalescing, Function, Id, Identity, Pool, Share, pools};
+use crate::qemu::Place;
 use crate::recovery::{DeviceType, Folder, Record};
 use crate::refusal::{Code, Refusal};
 
@@ -299,11 +300,15 @@ fn record(function: &Function) -> Record {
         period: Some(fixed.period_us),
         max_count: Some(fixed.max_count),
         dim: Some(*dim),
+        guest: function.place.as_ref().map(|place| place.guest.clone()),
+        root_port: function.place.as_ref().map(|place| place.root_port.clone()),
     }
 }
 
 /// Sets a function to what its file says.
 fn restore(function: &mut Function, record: &Record) {
+    let place = record.guest.clone().zip(record.root_port.clone());
+    function.place = place.map(|(guest, root_port)| Place { guest, root_port });
     let Function { spec, share, .. } = function;
     spec.mac = record.mac;
     *share = share_of(record);

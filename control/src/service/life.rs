@@ -26,19 +26,22 @@ pub struct Plug {
     pub sf_num: Option<u32>,
     /// Whether it is meant for legacy drivers, too.
     pub transitional: bool,
+    /// The guest that it is for; by default the only one, where there is one.
+    pub guest: Option<String>,
 }
 
 impl Service {
-    /// Plugs a PF. Returns its key.
+    /// Plugs a PF, into a running guest where there is one for it. Returns its key.
     ///
     /// # Errors
-    /// What is asked for is not allowed, or there is no room for one more.
+    /// What is asked for is not allowed, there is no room for one more, or its guest does not take it.
     pub fn plug(&mut self, plug: &Plug) -> Result<usize, Refusal> {
         let slots = self.host.hotplug_pfs();
         let is_free = |slot: &u16| !self.identities().any(|one| one.class == Class::HotplugPf && one.pf_num == *slot);
         let Some(slot) = (0..slots).find(is_free) else {
             return Err(Code::Hotplug.because(format!("{slots} are allowed, and there are as many")));
         };
+        let place = self.place(plug.guest.as_deref())?;
         self.host.check_port(&plug.ib_device)?;
         self.check_mac_is_free(plug.mac, None)?;
         let sf_num = self.free_sf(plug.sf_num)?;
@@ -57,20 +60,23 @@ impl Service {
         let mut function = self.host.function(identity, share, Some(plug.mac), size, check_mtu(plug.mtu)?, offered);
         self.host.set_transitional(&mut function, plug.transitional)?;
         function.check_layout()?;
+        function.place = place;
         let key = self.add(function).map_err(|error| Refusal::of(error, Code::Hotplug))?;
         self.keep_or_discard(&[key])?;
+        self.plug_into_guest(key).or_else(|refusal| self.discard(&[key]).and(Err(refusal)))?;
         Ok(key)
     }
 
-    /// Unplugs a PF.
+    /// Unplugs a PF, and before that from its guest.
     ///
     /// # Errors
-    /// It was not plugged.
+    /// It was not plugged, or its guest does not release it.
     pub fn unplug(&mut self, key: usize) -> Result<(), Refusal> {
         let identity = &self.entries[key].function.identity;
         if identity.class != Class::HotplugPf {
             return Err(Code::NotHotplug.because(format!("{} is a {}", identity.id, identity.class.name())));
         }
+        self.unplug_from_guest(key)?;
         self.discard(&[key])
     }
 
