@@ -179,7 +179,6 @@ impl Service {
     /// it.
     pub fn add(&mut self, function: Function) -> anyhow::Result<usize> {
         self.check_is_alone(&function)?;
-        function.check_layout()?;
         self.check_sfs(1)?;
         let key = self.entries.vacant_key();
         let live = self.live_of(&function, key, None).inspect_err(|_| self.netdevs.give_back(&function.port))?;
@@ -301,7 +300,8 @@ impl Service {
             config::Transport::VfioUser => {
                 let token = controlq_token(key);
                 let served = Served { device, engine: &mut self.engine, epoll: &self.epoll, token };
-                let traits = Traits { ids: self.host.limits.pci, msix: share.msix };
+                let is_transitional = spec.transitional;
+                let traits = Traits { ids: self.host.limits.pci, is_transitional, msix: share.msix };
                 Transport::VfioUser(Some(Box::new(virtio_pci::Function::new(traits, &served))))
             }
         };

@@ -18,7 +18,7 @@ use crate::process::{self, Process};
 pub const HOST: &str = "10.77.0.1";
 pub const TCP_BYTES: u64 = 512 << 10;
 pub const VIRTIO_NET_F_MQ: usize = 22;
-const VIRTIO_F_VERSION_1: usize = 32;
+pub const VIRTIO_F_VERSION_1: usize = 32;
 pub const VIRTIO_F_RING_PACKED: usize = 34;
 
 /// A virtual machine without devices, with so many CPUs.

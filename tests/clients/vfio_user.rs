@@ -10,7 +10,9 @@ use crate::guest::{Guest, eventually};
 use crate::lab::{Kernel, Lab};
 use crate::network::Network;
 use crate::process::Process;
-use crate::qemu::{HOST, Monitor, TCP_BYTES, VIRTIO_F_RING_PACKED, VIRTIO_NET_F_MQ, bare_machine, monitored};
+use crate::qemu::{
+    HOST, Monitor, TCP_BYTES, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1, VIRTIO_NET_F_MQ, bare_machine, monitored,
+};
 
 /// The function's folder in the guest's sysfs.
 const FUNCTION: &str = "$(readlink -f /sys/class/net/eth0/device/..)";
@@ -23,6 +25,8 @@ struct Machine<'a> {
     kernel: &'a Kernel,
     socket: &'a Path,
     cpus: usize,
+    /// That of a second one.
+    second: Option<&'a Path>,
     /// Words for its kernel.
     append: &'a str,
     /// Where QEMU takes commands; then a reset does not end it.
@@ -32,8 +36,10 @@ struct Machine<'a> {
 impl Machine<'_> {
     fn start(&self, lab: &Lab) -> Guest {
         let mut command = bare_machine(lab, self.kernel, self.cpus, self.append);
-        let socket = json!({ "type": "unix", "path": self.socket });
-        command.args(["-device", &json!({ "driver": "vfio-user-pci", "socket": socket }).to_string()]);
+        for path in [Some(self.socket), self.second].into_iter().flatten() {
+            let socket = json!({ "type": "unix", "path": path });
+            command.args(["-device", &json!({ "driver": "vfio-user-pci", "socket": socket }).to_string()]);
+        }
         match self.monitor {
             Some(monitor) => monitored(&mut command, monitor),
             None => drop(command.arg("-no-reboot")),
@@ -54,10 +60,10 @@ fn seen(guest: &mut Guest, file: &str) -> String {
     guest.run(&format!("cat {FUNCTION}/{file}"))
 }
 
-/// Interrupts of the function's that the guest has had, by the kind of its controller.
+/// Interrupts of the first function's that the guest has had, by the kind of its controller.
 #[track_caller]
 fn interrupts(guest: &mut Guest, kind: &str) -> Vec<u64> {
-    let text = guest.run("grep virtio /proc/interrupts");
+    let text = guest.run("grep virtio0 /proc/interrupts");
     let counts = |line: &str| line.split_whitespace().skip(1).map_while(|word| word.parse::<u64>().ok()).sum();
     text.lines().filter(|line| line.contains(kind)).map(counts).collect()
 }
@@ -92,22 +98,39 @@ fn guests_drive_whole_functions_and_reset_them() {
     let kernels = lab.kernels();
     let (oldest, newest) = (&kernels[0], &kernels[kernels.len() - 1]);
     let devices = [device(1, 1, false), device(2, 2, true)];
-    let config =
-        json!({ "lcores": "0", "idle": "adaptive", "switch": { "uplinks": [{ "tap": "vn0" }] }, "devices": devices });
-    let controller = Controller::start(&config, Some(&network));
+    let config = json!({ "lcores": "0", "idle": "adaptive", "switch": { "uplinks": [{ "tap": "vn0" }] },
+                         "sockets": { "hotplug_pf": { "transport": "vfio-user" } }, "devices": devices });
+    let firmware = [
+        "VIRTIO_NET_EMULATION_ENABLE=1",
+        "VIRTIO_NET_EMULATION_NUM_MSIX=4",
+        "PCI_SWITCH_EMULATION_ENABLE=1",
+        "PCI_SWITCH_EMULATION_NUM_PORT=4",
+        "VIRTIO_EMULATION_HOTPLUG_TRANS=1",
+    ];
+    let controller = Controller::start_on(&config, Some(&network), &firmware);
     network.address("vn0", &format!("{HOST}/24"));
     let _echo = network.echo();
-    let (sockets, monitor) = ([controller.path("vm1.sock"), controller.path("vm2.sock")], controller.path("qmp"));
+    controller.virtnet("hotplug -i mlx5_0 -m 02:00:00:00:00:03 -t 1500 -n 3 -s 1024 -l");
+    let sockets = ["vm1.sock", "vm2.sock", "pf2.sock"].map(|name| controller.path(name));
+    let monitor = controller.path("qmp");
     let split = Machine {
         name: "split guest",
         kernel: oldest,
         socket: &sockets[0],
+        second: Some(&sockets[2]),
         cpus: 1,
         append: "",
         monitor: Some(&monitor),
     };
-    let packed =
-        Machine { name: "packed guest", kernel: newest, socket: &sockets[1], cpus: 2, append: "", monitor: None };
+    let packed = Machine {
+        name: "packed guest",
+        kernel: newest,
+        socket: &sockets[1],
+        second: None,
+        cpus: 2,
+        append: "",
+        monitor: None,
+    };
     let (mut first, mut second) = (split.start(&lab), packed.start(&lab));
     for (n, (guest, machine)) in [(&mut first, &split), (&mut second, &packed)].into_iter().enumerate() {
         assert_eq!(guest.wait_boot(), machine.kernel.release);
@@ -142,6 +165,7 @@ fn guests_drive_whole_functions_and_reset_them() {
     assert_eq!(vectors(&controller, 1), ["0x0", "0x1", "0x2", "0x3", "0x4", "0xffff"]);
 
     follows_its_link(&controller, &mut first);
+    is_driven_by_either_interface(&controller, &mut first);
     is_modified_without_its_driver(&controller, &mut first);
     second.ping("10.77.0.11", 5);
 
@@ -162,7 +186,8 @@ fn guests_drive_whole_functions_and_reset_them() {
 
     // QEMU is killed; another comes to the same function, without MSI-X.
     drop(first);
-    let pinned = Machine { name: "guest with INTx", append: "pci=nomsi", kernel: newest, monitor: None, ..split };
+    let pinned =
+        Machine { name: "guest with INTx", append: "pci=nomsi", kernel: newest, second: None, monitor: None, ..split };
     let mut third = pinned.start(&lab);
     third.wait_boot();
     is_up(&mut third, "10.77.0.13/24");
@@ -172,6 +197,24 @@ fn guests_drive_whole_functions_and_reset_them() {
     assert_eq!(vectors(&controller, 0), ["0xFFFF", "0xffff", "0xffff", "0xffff"]);
     third.power_off();
     controller.end();
+}
+
+/// A transitional function, the guest's second, is driven as a legacy device, then as a modern one.
+fn is_driven_by_either_interface(controller: &Controller, guest: &mut Guest) {
+    for (is_legacy, status) in [(1, "0x7"), (0, "0xf")] {
+        guest.run(&format!("rmmod virtio_pci && insmod /modules/virtio_pci.ko force_legacy={is_legacy}"));
+        eventually("netdevs", Duration::from_secs(10), || guest.run("ls /sys/class/net").contains("eth1"));
+        assert_eq!(guest.has_feature("eth1", VIRTIO_F_VERSION_1), is_legacy == 0);
+        assert!(guest.run("cat $(readlink -f /sys/class/net/eth1/device/..)/device").starts_with("0x1000"));
+        guest.address("eth1", "10.77.0.14/24");
+        guest.ping(HOST, 5);
+        guest.tcp_echo(HOST, TCP_BYTES);
+        let queried = controller.virtnet("query -p 2")["devices"][0].clone();
+        assert_eq!((&queried["status"]["value"], &queried["transitional"]), (&json!(status), &json!(1)));
+        assert_eq!(vectors(controller, 2)[..3], ["0x0", "0x1", "0x2"]);
+    }
+    guest.run("ip link set eth1 down");
+    guest.address("eth0", "10.77.0.11/24");
 }
 
 /// A link that goes down and comes back is seen by the guest at once, by a configuration interrupt each time.

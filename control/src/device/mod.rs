@@ -391,6 +391,15 @@ impl Backend for Served<'_> {
         }
     }
 
+    fn set_address(&mut self, mac: [u8; 6]) -> Result<(), &'static str> {
+        if mac[0] & 1 != 0 {
+            return Err("the address must be one device's");
+        }
+        self.device.orders.mac = Some(Mac(mac));
+        self.device.steer(self.engine);
+        Ok(())
+    }
+
     fn set_mtu(&mut self, mtu: u16) -> Result<(), &'static str> {
         self.device.config_space.set_mtu(mtu)
     }

@@ -17,7 +17,6 @@ pub use pools::{Pool, Share};
 use crate::config::{self, Mode, Port, Transport};
 use crate::device::Spec;
 use crate::qemu::Place;
-use crate::refusal::{Code, Refusal};
 
 /// Where a function and its front end meet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,20 +60,6 @@ impl Function {
         let &config::Device { ref socket, transport, mode, socket_mode: permissions, .. } = config;
         let socket = Socket { path: run_dir.join(socket), transport, mode, permissions };
         Self::new(identity, config.into(), config.port.clone(), socket)
-    }
-
-    /// Whether it can be shown as it is to be.
-    ///
-    /// # Errors
-    /// [`Code::NotSupported`]: a transitional function has a legacy interface, which is not served over vfio-user.
-    pub fn check_layout(&self) -> Result<(), Refusal> {
-        match (self.spec.transitional, self.socket.transport) {
-            (true, Transport::VfioUser) => {
-                let why = "is transitional, and vfio-user has no legacy interface: vhost-user is allowed";
-                Err(Code::NotSupported.because(format!("{} {why}", self.identity.id)))
-            }
-            _ => Ok(()),
-        }
     }
 
     /// A function whose vectors are as many as its queue pairs need.

@@ -21,6 +21,8 @@ const CAPABILITY_FIRST: usize = 0x40;
 /// Where the part ends that capabilities can be in.
 const CAPABILITY_END: usize = 0x100;
 
+/// `COMMAND`: registers in I/O space answer.
+const COMMAND_IO: u16 = 1 << 0;
 /// `COMMAND`: registers in memory answer.
 pub const COMMAND_MEMORY: u16 = 1 << 1;
 /// `COMMAND`: the function may read and write memory, and send MSI-X messages.
@@ -35,14 +37,18 @@ const STATUS_INTERRUPT: u8 = 1 << 3;
 const STATUS_CAPABILITIES: u16 = 1 << 4;
 /// A BAR of 64 bits in memory.
 const BAR_MEMORY_64: u32 = 4;
+/// A BAR in I/O space.
+const BAR_IO: u32 = 1;
 
 /// What a function is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ids {
     /// Who has made it, and its subsystem.
     pub vendor: u16,
-    /// Which device it is, and its subsystem.
+    /// Which device it is.
     pub device: u16,
+    /// Which subsystem.
+    pub subsystem: u16,
     /// Base class, class and programming interface: 24 bits.
     pub class: u32,
     /// Its revision.
@@ -76,9 +82,9 @@ impl ConfigSpace {
             link: CAPABILITIES,
         };
         let [class @ .., _] = ids.class.to_le_bytes();
-        for at in [0, SUBSYSTEM_VENDOR] {
+        for (at, id) in [(0, ids.device), (SUBSYSTEM_VENDOR, ids.subsystem)] {
             space.set(at, &ids.vendor.to_le_bytes(), &[]);
-            space.set(at + 2, &ids.device.to_le_bytes(), &[]);
+            space.set(at + 2, &id.to_le_bytes(), &[]);
         }
         let command = COMMAND_MEMORY | COMMAND_MASTER | COMMAND_INTX_DISABLE | COMMAND_OTHERS;
         space.set(COMMAND, &[0; 2], &command.to_le_bytes());
@@ -102,6 +108,18 @@ impl ConfigSpace {
         let at = BAR_0 + 4 * bar;
         self.set(at, &BAR_MEMORY_64.to_le_bytes(), &writable.to_le_bytes());
         self.set(at + 4, &[0; 4], &[0xff; 4]);
+    }
+
+    /// Adds BAR 0 in I/O space.
+    ///
+    /// # Panics
+    /// If `len_bytes` is not a power of two from 4 to 256: our mistake.
+    pub fn add_io_bar(&mut self, len_bytes: u64) {
+        assert!(len_bytes.is_power_of_two() && (4..=256).contains(&len_bytes));
+        self.bar_bytes[0] = len_bytes;
+        let writable = !(len_bytes as u32 - 1);
+        self.set(BAR_0, &BAR_IO.to_le_bytes(), &writable.to_le_bytes());
+        self.writable[COMMAND] |= COMMAND_IO as u8;
     }
 
     /// Bytes of a BAR; 0 where there is none.
@@ -176,7 +194,7 @@ mod tests {
 
     use super::*;
 
-    const IDS: Ids = Ids { vendor: 0x1af4, device: 0x1041, class: 0x02_8000, revision: 1 };
+    const IDS: Ids = Ids { vendor: 0x1af4, device: 0x1041, subsystem: 0x1100, class: 0x02_8000, revision: 1 };
 
     fn space() -> ConfigSpace {
         let mut space = ConfigSpace::new(IDS);
@@ -189,7 +207,7 @@ mod tests {
     #[test]
     fn the_header_says_what_it_is() {
         let space = space();
-        assert_eq!((space.word(0), space.word(0x2c)), (0x1041_1af4, 0x1041_1af4));
+        assert_eq!((space.word(0), space.word(0x2c)), (0x1041_1af4, 0x1100_1af4));
         assert_eq!((space.word(8), space.half(0x3c)), (0x0280_0001, 0x0100));
         assert_eq!((space.half(STATUS), space.half(CAPABILITIES)), (0x10, 0x40));
         assert_eq!((space.half(0x40), space.half(0x4c)), (0x4c11, 0x0001), "a list that ends");
@@ -205,6 +223,18 @@ mod tests {
         space.write(BAR_0 + 8, &0xfeb0_1234u32.to_le_bytes());
         assert_eq!(space.word(BAR_0 + 8), 0xfeb0_0004);
         assert_eq!((space.bar_bytes(2), space.bar_bytes(3), space.bar_bytes(9)), (0x4000, 0, 0));
+    }
+
+    #[test]
+    fn a_bar_in_io_space_answers_when_the_host_wants_it_to() {
+        let mut space = space();
+        space.write(COMMAND, &[1]);
+        assert_eq!(space.half(COMMAND), 0, "there is none");
+        space.add_io_bar(64);
+        for (at, value) in [(BAR_0, u32::MAX), (COMMAND, 1)] {
+            space.write(at, &value.to_le_bytes());
+        }
+        assert_eq!((space.word(BAR_0), space.half(COMMAND), space.bar_bytes(0)), (0xffff_ffc1, 1, 64));
     }
 
     #[test]

@@ -9,12 +9,9 @@ use crate::class::Class;
 use crate::config::Mac;
 use crate::firmware::PciIds;
 use crate::function::{Function, Id, Pool, pools};
+use crate::pci::config_space::Ids;
 use crate::qemu::Place;
-
-/// What the specification gives transitional network devices. ("Legacy Interfaces: A Note on PCI Device Discovery")
-const TRANSITIONAL_DEVICE: u16 = 0x1000;
-/// Among device types. ("Device Types")
-const NETWORK_DEVICE: u16 = 1;
+use crate::virtio_pci::layout;
 
 /// A function as it is now.
 #[derive(Debug)]
@@ -68,11 +65,7 @@ pub fn listed(sight: &Sight) -> Value {
 pub fn queried(sight: &Sight, details: &Details, debug: &[Debug]) -> Value {
     let mut object = Object::default();
     put_identity(&mut object, sight);
-    let PciIds { vendor, device, class } = sight.pci;
-    let (device, subsystem, revision) = match sight.function.spec.transitional {
-        true => (TRANSITIONAL_DEVICE, NETWORK_DEVICE, 0),
-        false => (device, device, 1),
-    };
+    let Ids { vendor, device, subsystem, class, revision } = layout::ids(sight.pci, sight.function.spec.transitional);
     object.hex("pci_dev_id", device);
     object.hex("pci_vendor_id", vendor);
     // Of the class only its base is told.

@@ -59,7 +59,6 @@ impl Service {
         let size = check_queue_size(plug.queue_size_max)?;
         let mut function = self.host.function(identity, share, Some(plug.mac), size, check_mtu(plug.mtu)?, offered);
         self.host.set_transitional(&mut function, plug.transitional)?;
-        function.check_layout()?;
         function.place = place;
         let key = self.add(function).map_err(|error| Refusal::of(error, Code::Hotplug))?;
         self.keep_or_discard(&[key])?;

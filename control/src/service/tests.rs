@@ -1,5 +1,7 @@
 //! The service as `virtnet` finds it: commands in, replies out, over an engine of one worker.
 
+mod whole;
+
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,12 +14,10 @@ use super::*;
 use crate::command::{self, Reload};
 use crate::config::Config;
 use crate::firmware::Store;
+use crate::transport::Backend;
 use crate::transport::listener::connect_to;
-use crate::transport::{Backend, connection};
-use crate::vfio_user;
 use crate::vhost_user::message::{FrontendRequest, Header};
 use crate::vhost_user::socket::{Connection, Received};
-use crate::virtio_pci::layout;
 
 /// Room for everything, eight vectors each.
 const ROOMY: &[(&str, &str)] = &[
@@ -295,54 +295,6 @@ fn the_firmware_says_which_static_pfs_and_vfs_are_transitional() {
     assert_eq!((house.one(0)["transitional"].clone(), vf(&mut house)), (json!(1), json!(0)));
     let mut house = house.again(&[("VIRTIO_NET_EMULATION_VF_PCI_LAYOUT", "1")], "{}");
     assert_eq!(vf(&mut house), 1);
-}
-
-/// A client's end of a vfio-user connection.
-type Client = connection::Connection<vfio_user::message::Header>;
-
-/// The bytes of its function's device configuration that a client reads first: the address. None, if it has been left.
-fn address_by(house: &mut House, client: &mut Client, key: usize) -> Option<Vec<u8>> {
-    use vfio_user::message::{Command, RegionAccess};
-    let body = RegionAccess { offset: layout::DEVICE, region: layout::VIRTIO_BAR as u32, count: 6 }.to_bytes();
-    let header = vfio_user::message::Header::command(1, Command::REGION_READ, body.len());
-    client.send(header, &body, &[]).ok()?;
-    house.service.turn(endpoint_token(key));
-    match client.receive() {
-        Ok(connection::Received::Message(answer)) => Some(answer.body[body.len()..].to_vec()),
-        _ => None,
-    }
-}
-
-#[test]
-fn a_client_stays_when_its_function_is_changed_and_not_when_its_vectors_are() {
-    const WHOLE: &str = r#"{"sockets": {"static_pf": {"transport": "vfio-user"}}}"#;
-    let mut house = House::new(ROOMY, WHOLE);
-    let key = house.service.key_of(Id::Pf(0)).unwrap();
-    let mut client = Client::new(connect_to(&house.dir.path().join("pf0.sock")).unwrap());
-    let version = vfio_user::message::Header::command(1, vfio_user::message::Command::VERSION, 4);
-    client.send(version, &[0; 4], &[]).unwrap();
-    for _ in 0..2 {
-        house.service.turn(endpoint_token(key));
-    }
-    assert!(matches!(client.receive(), Ok(connection::Received::Message(_))));
-    let change = |what: &str, value: Value| json!({ "pf": 0, "subcmd": "device", what: value });
-    house.done("modify", change("mac", json!("02:00:00:00:00:77")));
-    assert_eq!(address_by(&mut house, &mut client, key), Some(vec![2, 0, 0, 0, 0, 0x77]));
-    house.done("modify", change("max_queue_size", json!(64)));
-    assert_eq!(address_by(&mut house, &mut client, key), Some(vec![2, 0, 0, 0, 0, 0x77]));
-    house.done("modify", change("max_queue_pairs", json!(1)));
-    assert_eq!(address_by(&mut house, &mut client, key), None, "it is hung up on");
-    connect_to(&house.dir.path().join("pf0.sock")).unwrap();
-}
-
-#[test]
-fn a_transitional_function_is_not_served_over_vfio_user() {
-    let allowed = [ROOMY, &[("VIRTIO_EMULATION_HOTPLUG_TRANS", "1")]].concat();
-    let mut house = House::new(&allowed, r#"{"sockets": {"hotplug_pf": {"transport": "vfio-user"}}}"#);
-    let mut params = plugged("02:00:00:00:00:01");
-    params["legacy"] = json!(true);
-    house.refused("hotplug", params, "vfio-user has no legacy interface");
-    house.plug("02:00:00:00:00:01").unwrap();
 }
 
 #[test]

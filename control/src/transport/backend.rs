@@ -55,6 +55,12 @@ pub trait Backend {
     /// Enables or disables a ring that runs.
     fn enable_ring(&mut self, index: usize, enabled: bool);
 
+    /// The driver's address from now on, until its device is reset.
+    ///
+    /// # Errors
+    /// In words, what is allowed.
+    fn set_address(&mut self, mac: [u8; 6]) -> Result<(), &'static str>;
+
     /// The device status field was written; 0 is a reset.
     fn set_status(&mut self, status: u8);
 

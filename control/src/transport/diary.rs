@@ -25,6 +25,7 @@ pub enum Deed {
     Status(u8),
     Mtu(u16),
     Announce([u8; 6]),
+    Address([u8; 6]),
     Restore(usize, Vec<u8>),
 }
 
@@ -96,6 +97,10 @@ impl Backend for Diary {
     }
     fn set_status(&mut self, status: u8) {
         self.deeds.push(Deed::Status(status));
+    }
+    fn set_address(&mut self, mac: [u8; 6]) -> Result<(), &'static str> {
+        self.deeds.push(Deed::Address(mac));
+        if mac[0] & 1 == 0 { Ok(()) } else { Err("one device's") }
     }
     fn set_mtu(&mut self, mtu: u16) -> Result<(), &'static str> {
         self.deeds.push(Deed::Mtu(mtu));

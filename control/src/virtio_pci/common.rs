@@ -42,6 +42,10 @@ pub struct Registers {
     pub status: u8,
     pub generation: u8,
     pub queue_select: u16,
+    /// The driver uses the legacy interface.
+    pub is_legacy: bool,
+    /// It has rung before DRIVER_OK, which only a legacy driver does.
+    pub has_begun: bool,
 }
 
 impl Default for Registers {
@@ -54,6 +58,8 @@ impl Default for Registers {
             status: 0,
             generation: 0,
             queue_select: 0,
+            is_legacy: false,
+            has_begun: false,
         }
     }
 }

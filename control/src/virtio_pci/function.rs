@@ -2,6 +2,7 @@
 
 mod access;
 mod driver;
+mod legacy;
 mod settle;
 
 use std::os::fd::BorrowedFd;
@@ -16,12 +17,9 @@ use super::common::Registers;
 use super::layout::{self, MSIX_BAR, VIRTIO_BAR};
 use super::queue::VirtQueue;
 use crate::firmware::PciIds;
-use crate::pci::config_space::Ids;
 use crate::pci::{ConfigSpace, Intx, Msix, capability};
 use crate::transport::{Backend, STATUS_ADDABLE};
 
-/// The revision of all functions.
-const REVISION: u8 = 1;
 /// Interrupt status: a queue was used.
 const ISR_QUEUE: u8 = 1;
 /// Interrupt status: the configuration, or the device's need for a reset, has changed.
@@ -30,8 +28,10 @@ const ISR_CONFIG: u8 = 2;
 /// What a function shows of itself on PCI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traits {
-    /// What it is.
+    /// What it is, if it is not transitional.
     pub ids: PciIds,
+    /// Whether it has the legacy interface, too.
+    pub is_transitional: bool,
     /// MSI-X vectors.
     pub msix: u16,
 }
@@ -65,10 +65,12 @@ pub struct Function {
 impl Function {
     /// The function of a device, as it comes out of a reset.
     pub fn new(traits: Traits, device: &impl Backend) -> Self {
-        let PciIds { vendor, device: id, class } = traits.ids;
-        let mut space = ConfigSpace::new(Ids { vendor, device: id, class, revision: REVISION });
+        let mut space = ConfigSpace::new(layout::ids(traits.ids, traits.is_transitional));
         let msix = Msix::new(traits.msix);
         let queues = device.ring_count();
+        if traits.is_transitional {
+            space.add_io_bar(legacy::bar_bytes(device));
+        }
         space.add_bar(MSIX_BAR, msix.bar_bytes());
         space.add_bar(VIRTIO_BAR, layout::VIRTIO_BAR_BYTES);
         let (body, writable) = msix.capability(MSIX_BAR as u8);
@@ -202,6 +204,11 @@ impl Function {
         self.intx.take_reasons();
         device.set_features(0);
         device.set_status(0);
+    }
+
+    /// Whether its driver uses the legacy interface, which lets rings run before DRIVER_OK.
+    pub fn is_legacy(&self) -> bool {
+        self.registers.is_legacy
     }
 
     /// The device status field.

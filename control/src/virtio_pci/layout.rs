@@ -1,10 +1,18 @@
 //! Where a function's registers are. ("PCI Device Layout")
-//!
-//! BAR 0 is left for the legacy interface, which is in I/O space.
 
+use crate::firmware::PciIds;
 use crate::pci::capability::VENDOR;
-use crate::pci::config_space::ConfigSpace;
+use crate::pci::config_space::{ConfigSpace, Ids};
 
+/// Of all functions that are not transitional. ("PCI Device Discovery")
+const REVISION: u8 = 1;
+/// What the specification gives transitional network devices. ("Legacy Interfaces: A Note on PCI Device Discovery")
+const TRANSITIONAL_DEVICE: u16 = 0x1000;
+/// Among device types. ("Device Types")
+const NETWORK_DEVICE: u16 = 1;
+
+/// The BAR of the legacy interface, in I/O space. Only transitional functions have it.
+pub const LEGACY_BAR: usize = 0;
 /// The BAR of MSI-X, with the one above it.
 pub const MSIX_BAR: usize = 2;
 /// The BAR of all else, with the one above it.
@@ -41,6 +49,15 @@ pub const ACCESS_OFFSET: usize = 8;
 pub const ACCESS_LENGTH: usize = 12;
 /// The bytes.
 pub const ACCESS_DATA: usize = 16;
+
+/// What a function is.
+pub fn ids(PciIds { vendor, device, class }: PciIds, is_transitional: bool) -> Ids {
+    let (device, subsystem, revision) = match is_transitional {
+        true => (TRANSITIONAL_DEVICE, NETWORK_DEVICE, 0),
+        false => (device, device, REVISION),
+    };
+    Ids { vendor, device, subsystem, class, revision }
+}
 
 /// Adds the capabilities that name the structures, of a device with so many queues and bytes of configuration. Returns where the
 /// one is that gives access to BARs. ("Virtio Structure PCI Capabilities")

@@ -89,6 +89,9 @@ impl Backend for Device {
         assert!(self.rings[index].is_some(), "only a ring that was started is enabled");
     }
     fn set_status(&mut self, _status: u8) {}
+    fn set_address(&mut self, _mac: [u8; 6]) -> Result<(), &'static str> {
+        Ok(())
+    }
     fn set_mtu(&mut self, mtu: u16) -> Result<(), &'static str> {
         if mtu <= 9216 { Ok(()) } else { Err("9216 at most") }
     }

@@ -1,6 +1,6 @@
 //! A client that sends anything, and a driver that writes anything into any register: the session answers or ends, the device is
-//! never asked for what it has not been given, a ring runs only between DRIVER_OK and the next reset, and none is left when the
-//! client is gone.
+//! never asked for what it has not been given, a ring runs only between DRIVER_OK, or a legacy driver's first doorbell, and the next
+//! reset, and none is left when the client is gone.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -15,8 +15,10 @@ use virtnet_control::virtio_pci::{Function, Traits};
 use super::Input;
 use super::device::{Device, MEMORY_BYTES, descriptor};
 
-/// Configuration space, and the BARs of MSI-X and of virtio.
-const REGIONS: [u32; 3] = [7, 2, 4];
+/// Configuration space, and the BARs of MSI-X, of virtio and of the legacy interface.
+const REGIONS: [u32; 4] = [7, 2, 4, 0];
+/// Registers of the legacy interface, and their lengths.
+const LEGACY: [(u64, usize); 9] = [(4, 4), (8, 4), (14, 2), (16, 2), (18, 1), (18, 1), (20, 2), (22, 2), (24, 1)];
 /// Registers of common configuration, and their lengths.
 const COMMON: [(u64, usize); 14] = [
     (0, 4),
@@ -66,7 +68,7 @@ fn beginning(packed: bool) -> Vec<Words> {
 
 /// What comes next.
 fn words(input: &mut Input) -> Words {
-    match input.u8() % 8 {
+    match input.u8() % 9 {
         0 => {
             let (command, count) = (u16::from(input.u8() % 20), usize::from(input.u8()));
             (command, input.bytes(count).to_vec(), input.u8() % 4)
@@ -77,12 +79,12 @@ fn words(input: &mut Input) -> Words {
             write(4, register, &value.to_le_bytes()[..len_bytes])
         }
         3 => {
-            let region = REGIONS[usize::from(input.u8() % 3)];
+            let region = REGIONS[usize::from(input.u8() % 4)];
             let (offset, count) = (u64::from(input.u16() % 0x4010), usize::from(input.u8() % 10));
             write(region, offset, input.bytes(count))
         }
         4 => {
-            let region = REGIONS[usize::from(input.u8() % 3)];
+            let region = REGIONS[usize::from(input.u8() % 4)];
             let access = RegionAccess { offset: u64::from(input.u16() % 0x4010), region, count: input.u16().into() };
             (Command::REGION_READ as u16, access.to_bytes(), 0)
         }
@@ -105,6 +107,11 @@ fn words(input: &mut Input) -> Words {
             let set = IrqSet { argsz: 20, flags, index, start, count: count.into() };
             (Command::DEVICE_SET_IRQS as u16, set.to_bytes(), if flags == 36 { count } else { 0 })
         }
+        7 => {
+            let (register, len_bytes) = LEGACY[usize::from(input.u8()) % LEGACY.len()];
+            let value = u32::from([0, 1, 2, 7, 0x10, input.u8()][usize::from(input.u8() % 6)]);
+            write(0, register, &value.to_le_bytes()[..len_bytes])
+        }
         _ => write(4, 0x3000 + u64::from(input.u8() % 5) * 4, &[0, 0]),
     }
 }
@@ -114,7 +121,8 @@ pub fn vfio_user_message(bytes: &[u8]) {
     let mut input = Input(bytes);
     let mut device = Device::default();
     let ids = PciIds { vendor: 0x1af4, device: 0x1041, class: 0x02_8000 };
-    let mut function = Box::new(Function::new(Traits { ids, msix: 6 }, &device));
+    let is_transitional = input.u8() % 2 == 1;
+    let mut function = Box::new(Function::new(Traits { ids, is_transitional, msix: 6 }, &device));
     while !input.is_empty() {
         let (here, there) = stream_pair().expect("a pair of sockets");
         let mut session = Session::new(there, function);
@@ -142,7 +150,8 @@ pub fn vfio_user_message(bytes: &[u8]) {
                 }
             }
             let status = session.function().status();
-            assert!(!device.has_rings() || status & 0x8c == 0xc, "rings with status {status:#x}");
+            let is_legacy = session.function().is_legacy() && status < 0x80;
+            assert!(!device.has_rings() || status & 0x8c == 0xc || is_legacy, "rings with status {status:#x}");
             device.turn(|_| session.function_mut().ring_failed());
             // The client reads what it is sent, or the session would rightly end.
             while matches!(client.receive(), Ok(Received::Message(_))) {}

@@ -33,7 +33,7 @@ impl Bench {
     fn new() -> Self {
         let device = Diary::default();
         let ids = PciIds { vendor: 0x1af4, device: 0x1041, class: 0x02_8000 };
-        let function = Box::new(Function::new(Traits { ids, msix: 6 }, &device));
+        let function = Box::new(Function::new(Traits { ids, is_transitional: false, msix: 6 }, &device));
         let (here, there) = stream_pair().unwrap();
         let session = Some(Session::new(here, function));
         let ram = Ram::new(RAM_BYTES as usize, GPA).unwrap();

@@ -5,7 +5,7 @@ use crate::pci::config_space::{BARS, COMMAND_INTX_DISABLE};
 use crate::pci::{capability, msix};
 use crate::transport::Backend;
 use crate::virtio_pci::Refusal;
-use crate::virtio_pci::layout::{self, MSIX_BAR, VIRTIO_BAR};
+use crate::virtio_pci::layout::{self, LEGACY_BAR, MSIX_BAR, VIRTIO_BAR};
 
 impl Function {
     /// Configuration space as the host reads it: bytes that lie inside.
@@ -51,10 +51,9 @@ impl Function {
         if bar == MSIX_BAR {
             return self.msix.read(offset, into);
         }
-        if bar != VIRTIO_BAR {
-            return;
-        }
         match offset {
+            _ if bar == LEGACY_BAR && self.bar_bytes(bar) > 0 => self.read_legacy(offset, into, device),
+            _ if bar != VIRTIO_BAR => {}
             layout::NOTIFY.. => {}
             layout::DEVICE.. => copy(&device.config(), offset - layout::DEVICE, into),
             layout::ISR.. => {
@@ -91,6 +90,9 @@ impl Function {
         low.copy_from_slice(bytes);
         let value = u64::from_le_bytes(value);
         match offset {
+            _ if bar == LEGACY_BAR && self.bar_bytes(bar) > 0 => {
+                self.write_legacy(offset, bytes, device).unwrap_or(Err(refused))
+            }
             _ if bar != VIRTIO_BAR => Err(refused),
             layout::NOTIFY.. => self.ring((offset - layout::NOTIFY) / u64::from(layout::NOTIFY_STRIDE)),
             ..layout::ISR => self.write_common(offset, bytes.len(), value, device).unwrap_or(Err(refused)),
@@ -119,7 +121,7 @@ impl Function {
 }
 
 /// The bytes of a structure from `offset` on; none behind its end.
-fn copy(from: &[u8], offset: u64, into: &mut [u8]) {
+pub(super) fn copy(from: &[u8], offset: u64, into: &mut [u8]) {
     let from = usize::try_from(offset).ok().and_then(|offset| from.get(offset..)).unwrap_or_default();
     let len = from.len().min(into.len());
     into[..len].copy_from_slice(&from[..len]);

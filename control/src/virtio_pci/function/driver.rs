@@ -64,8 +64,8 @@ impl Function {
     }
 
     fn write_features(&mut self, value: u32) -> Result<(), Refusal> {
-        if self.registers.status & FEATURES_OK != 0 {
-            return refuse("driver_feature", value.into(), "not after FEATURES_OK");
+        if self.registers.is_legacy || self.registers.status & FEATURES_OK != 0 {
+            return refuse("driver_feature", value.into(), "not after FEATURES_OK, nor of a legacy driver");
         }
         self.registers.accept(value);
         Ok(())
@@ -76,6 +76,9 @@ impl Function {
         if value == 0 {
             self.reset_device(device);
             return Ok(());
+        }
+        if self.registers.is_legacy {
+            return refuse("device_status", value.into(), "0, of a legacy driver");
         }
         let added = value & !self.registers.status & !DEVICE_NEEDS_RESET;
         self.registers.status |= added & !(FEATURES_OK | DRIVER_OK);
@@ -124,7 +127,7 @@ impl Function {
     }
 
     /// Changes what the selected queue is described as, which must not be enabled.
-    fn describe(
+    pub(super) fn describe(
         &mut self,
         register: &'static str,
         value: u64,
@@ -153,6 +156,6 @@ impl Function {
     }
 }
 
-fn refuse(register: &'static str, found: u64, allowed: &'static str) -> Result<(), Refusal> {
+pub(super) fn refuse(register: &'static str, found: u64, allowed: &'static str) -> Result<(), Refusal> {
     Err(Refusal::Value { register, found, allowed })
 }

@@ -14,7 +14,7 @@ impl Function {
     /// Whether the function may read and write memory, and its driver wants it to.
     fn is_on(&self) -> bool {
         let power = self.space.half(self.places.power + capability::POWER_CONTROL);
-        self.registers.status & DRIVER_OK != 0
+        (self.registers.status & DRIVER_OK != 0 || self.registers.has_begun)
             && self.status() & FAILED == 0
             && self.space.has_command(COMMAND_MASTER)
             && power & capability::POWER_STATE_MASK == 0
