@@ -22,6 +22,8 @@ pub struct Kernel {
     pub release: String,
     pub image: PathBuf,
     pub initramfs: PathBuf,
+    /// The image as a boot loader takes it.
+    pub installed: PathBuf,
 }
 
 impl Lab {
@@ -65,6 +67,7 @@ impl Lab {
                 release: field(kernel, "release"),
                 image: field(kernel, "image").into(),
                 initramfs: field(kernel, "initramfs").into(),
+                installed: field(kernel, "installed").into(),
             })
             .collect()
     }

@@ -11,6 +11,7 @@ mod front_end;
 mod guest;
 mod hotplug;
 mod lab;
+mod netboot;
 mod network;
 mod ovs;
 mod passt;

@@ -21,15 +21,24 @@ pub const VIRTIO_NET_F_MQ: usize = 22;
 pub const VIRTIO_F_VERSION_1: usize = 32;
 pub const VIRTIO_F_RING_PACKED: usize = 34;
 
+/// Words that kernels here are started with.
+pub const KERNEL_WORDS: &str = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable";
+
 /// A virtual machine without devices, with so many CPUs.
 pub fn bare_machine(lab: &Lab, kernel: &Kernel, cpus: usize, append: &str) -> Command {
+    let mut command = empty_machine(lab, cpus);
+    command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&kernel.initramfs);
+    command.args(["-append", &format!("{KERNEL_WORDS} {append}")]);
+    command
+}
+
+/// The same, without a kernel.
+pub fn empty_machine(lab: &Lab, cpus: usize) -> Command {
     let mut command = process::command(&[], lab.command("qemu"));
     command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", "192M", "-machine", "q35,memory-backend=mem"]);
     command.args(["-object", "memory-backend-memfd,id=mem,size=192M,share=on"]);
     command.args(["-smp", &cpus.to_string()]);
     command.args(["-nographic", "-nodefaults", "-serial", "stdio"]);
-    command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&kernel.initramfs);
-    command.args(["-append", &format!("console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable {append}")]);
     command
 }
 

@@ -48,7 +48,9 @@ impl Hardware {
             Id::Pf(pf) => format!("virtnet-pf{pf}"),
             Id::Vf { pf, vf } => format!("virtnet-pf{pf}vf{vf}"),
         };
-        let path = function.socket.path.display().to_string();
+        // QEMU may be in another folder.
+        let path = std::path::absolute(&function.socket.path).unwrap_or_else(|_| function.socket.path.clone());
+        let path = path.display().to_string();
         let mut parts = Vec::new();
         let mut device = match function.socket.transport {
             Transport::VfioUser => {

@@ -103,6 +103,10 @@ fn arguments_say_the_same() {
     let device: Value = serde_json::from_str(&listed[1]).unwrap();
     let socket = json!({ "type": "unix", "path": "/run/a,b.sock" });
     assert_eq!(device, json!({ "driver": "vfio-user-pci", "id": "virtnet-pf3", "socket": socket }));
+    let mut relative = function(Transport::VfioUser, Mode::Server);
+    relative.socket.path = "run/pf3.sock".into();
+    let here = std::env::current_dir().unwrap();
+    assert!(arguments(&relative)[1].contains(here.join("run/pf3.sock").to_str().unwrap()));
 }
 
 #[test]

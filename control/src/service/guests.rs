@@ -26,8 +26,8 @@ impl Service {
             |place: &Place| !self.entries.iter().any(|(_, entry)| entry.function.place.as_ref() == Some(place));
         let free = guest.root_ports.iter().map(place).find(is_free);
         let refused = || {
-            let (name, ports) = (&guest.name, guest.root_ports.len());
-            Code::Hotplug.because(format!("guest {name} has {ports} root ports, and a function at each"))
+            let (name, ports) = (&guest.name, guest.root_ports.join(", "));
+            Code::Hotplug.because(format!("guest {name} has a function at each of its root ports, {ports}"))
         };
         free.map(Some).ok_or_else(refused)
     }
