@@ -259,6 +259,10 @@ impl Backend for Device {
 
     fn enable_ring(&mut self, _index: usize, _enabled: bool) {}
 
+    fn set_address(&mut self, _mac: [u8; 6]) -> Result<(), &'static str> {
+        Err("it keeps nothing")
+    }
+
     fn set_status(&mut self, _status: u8) {}
 
     fn set_mtu(&mut self, _mtu: u16) -> Result<(), &'static str> {
