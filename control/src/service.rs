@@ -32,7 +32,7 @@ pub use host::Host;
 use self::netdevs::Netdevs;
 use crate::config;
 use crate::device::{Device, Served};
-use crate::function::{Counting, Fault, Faults, Function, Id, Identity};
+use crate::function::{Counting, Fault, Faults, Function, Id, Identity, Resets};
 use crate::recovery::Folder;
 use crate::transport::endpoint::Endpoint;
 use crate::transport::listener::PathError;
@@ -62,6 +62,8 @@ struct Entry {
     num_vfs: u16,
     /// What has gone wrong with it, beside what its device has counted.
     faults: Faults,
+    /// How often it was reset, beside what its device has counted.
+    resets: Resets,
     /// How often it went on after a failure, beside what its socket has counted.
     recovered: u64,
     /// Its front end waits while it is being changed.
@@ -74,9 +76,9 @@ struct Entry {
 
 impl Entry {
     fn new(function: Function, live: Option<Live>) -> Self {
-        let (past, num_vfs, faults, recovered, is_held, latencies_before) = Default::default();
+        let (past, num_vfs, faults, resets, recovered, is_held, latencies_before) = Default::default();
         let debug_counters = Counting::Enabled(Vec::new());
-        Self { function, live, past, num_vfs, faults, recovered, is_held, debug_counters, latencies_before }
+        Self { function, live, past, num_vfs, faults, resets, recovered, is_held, debug_counters, latencies_before }
     }
 }
 
@@ -210,6 +212,7 @@ impl Service {
         let mut kept = None;
         if let Some(live) = entry.live.take() {
             entry.faults += live.device.faults;
+            entry.resets += live.device.resets;
             let span = entry.function.identity.span().entered();
             let left = if live.endpoint.can_go_on() && entry.function.share == function.share {
                 kept = Some(live.endpoint);
@@ -267,7 +270,8 @@ impl Service {
             None => self.endpoint_of(function, &mut device, key),
         };
         let endpoint = endpoint.map_err(anyhow::Error::from).and_then(|endpoint| {
-            moderation::begin(&mut self.engine, id, pairs, *coalescing)?;
+            device.set_coalescing(*coalescing);
+            device.moderate_anew(&mut self.engine)?;
             Ok(endpoint)
         });
         match endpoint {
@@ -338,7 +342,7 @@ impl Service {
         if self.netdevs.is_making() || live().any(|live| live.device.has_work()) {
             return Some(Instant::now());
         }
-        live().filter_map(|live| live.endpoint.wakes_at()).min()
+        live().flat_map(|live| [live.endpoint.wakes_at(), live.device.announces_at()]).flatten().min()
     }
 
     /// Does what an event asks for.
@@ -370,6 +374,13 @@ impl Service {
             (has_work || is_due).then_some((key, has_work, is_due))
         };
         let due: Vec<_> = self.entries.iter().filter_map(due).collect();
+        for (_, _, Live { device, endpoint, .. }) in lives(&mut self.entries) {
+            if device.begin_announcement(now)
+                && let Some(session) = endpoint.session()
+            {
+                session.config_changed();
+            }
+        }
         for (key, has_work, is_due) in due {
             if has_work {
                 self.turn(controlq_token(key));

@@ -36,7 +36,7 @@ use crate::port::switch::{Lane, Link, Place, PortMap, WORKERS_MAX};
 use crate::port::tap::{Tap, TapConfig, TapError};
 use crate::topology::Topology;
 use crate::uplink::wire::{LinkState, Probe};
-use crate::worker::{Desk, Worker};
+use crate::worker::{Desk, MESSAGES, Worker};
 
 /// How long a worker may take to answer. A turn takes microseconds; a queue that leaves waits for what is out of it.
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -583,13 +583,25 @@ impl Engine {
         self.ask(place.worker, Command::SetCall(place.slot, side, call)).map(drop)
     }
 
-    /// Changes how used buffer notifications of one of a device's queues are held back, whether it is attached or will be.
+    /// Changes how used buffer notifications of a device's queues are held back, whether they are attached or will be.
     ///
     /// # Errors
     /// [`EngineError`].
-    pub fn moderate(&mut self, id: DeviceId, queue_index: u16, setting: Setting) -> Result<(), EngineError> {
-        let (place, side) = self.locate(id, queue_index)?;
-        self.ask(place.worker, Command::Moderate(place.slot, side, setting)).map(drop)
+    pub fn moderate(&mut self, id: DeviceId, settings: &[(u16, Setting)]) -> Result<(), EngineError> {
+        for some in settings.chunks(MESSAGES / 2) {
+            let command = |&(queue_index, setting): &(u16, Setting)| {
+                let (place, side) = self.locate(id, queue_index)?;
+                Ok((place.worker, Command::Moderate(place.slot, side, setting)))
+            };
+            let commands = some.iter().map(command).collect::<Result<_, EngineError>>()?;
+            self.ask_each(commands).into_iter().try_for_each(|answer| answer.map(drop))?;
+        }
+        Ok(())
+    }
+
+    /// Whether a queue is served.
+    pub fn is_attached(&self, id: DeviceId, queue_index: u16) -> bool {
+        self.device(id).is_ok_and(|device| device.is_attached(queue_index))
     }
 
     /// How they are held back at present, by queue index. Asks no worker.

@@ -266,6 +266,51 @@ fn guest_migrates_while_it_pings() {
     controller.end();
 }
 
+/// QEMU's generic front end, which knows nothing of networks: the driver has the back end's features, configuration and control queue.
+#[test]
+fn a_guest_speaks_to_the_back_end_through_a_front_end_that_knows_no_networks() {
+    let Some(lab) = Lab::with(&["qemu"]) else { return };
+    let Some(network) = Network::new(&lab) else { return };
+    let kernels = lab.kernels();
+    let newest = &kernels[kernels.len() - 1];
+    let controller = Controller::start(&config(&[device(1, 2, false)]), Some(&network));
+    network.address("vn0", &format!("{HOST}/24"));
+    let _echo = network.echo();
+    let mut command = bare_machine(&lab, newest, 2, "");
+    command.arg("-no-reboot");
+    command.args(["-chardev", &format!("socket,id=c0,path={}", controller.path("vm1.sock").display())]);
+    command.args(["-device", "vhost-user-test-device-pci,chardev=c0,virtio-id=1,num_vqs=5,vq_size=256,config_size=24"]);
+    let mut guest = Guest::new("guest", Process::start("guest", command));
+    guest.wait_boot();
+    assert_eq!(guest.run("cat /sys/class/net/eth0/address"), "02:00:00:00:00:01");
+    guest.address("eth0", "10.77.0.11/24");
+    guest.ping(HOST, 5);
+    guest.tcp_echo(HOST, TCP_BYTES);
+    let queried = || controller.virtnet("query -p 0 --dbg_stats")["devices"][0].clone();
+    assert_eq!((&queried()["ctrl_mac"], &queried()["ctrl_mq"]), (&json!("02:00:00:00:00:01"), &json!("2")));
+    guest.run("ethtool -L eth0 combined 1");
+    assert_eq!(queried()["ctrl_mq"], "1");
+    guest.run("ethtool -C eth0 rx-usecs 100 rx-frames 16");
+    assert_eq!(queried()["enabled-queues-info"][0]["rq_cq_period"], "100");
+    guest.ping(HOST, 5);
+    // Nobody has heard of that station: its frames go to all.
+    network.run("arp -s 10.77.0.99 02:00:00:00:99:99");
+    let mut are_refused = |promisc: &str| {
+        guest.run(&format!("ip link set eth0 promisc {promisc}"));
+        let filtered = || {
+            let queues = queried()["enabled-queues-info"].as_array().expect("queues run").clone();
+            queues.iter().filter_map(|queue| queue["dbg_stats"]["dropped_filtered"].as_u64()).sum::<u64>()
+        };
+        let before = filtered();
+        let ping = ["ping", "-c", "3", "-W", "1", "10.77.0.99"];
+        network.command(lab.busybox()).args(ping).output().expect("busybox starts");
+        filtered() >= before + 3
+    };
+    assert_eq!(["off", "on", "off"].map(&mut are_refused), [true, false, true]);
+    guest.power_off();
+    controller.end();
+}
+
 /// QEMU's command socket.
 pub struct Monitor {
     reader: BufReader<UnixStream>,

@@ -33,6 +33,11 @@ fn no_ring_content_makes_the_device_leave_guest_memory_or_lose_a_chain() {
 }
 
 #[test]
+fn no_command_of_a_driver_is_left_without_an_answer() {
+    run(fuzz::control_queue);
+}
+
+#[test]
 fn no_message_of_a_front_end_breaks_a_session_or_a_device() {
     run(fuzz::vhost_user_message);
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
+use serde_json::{Value, json};
+use virtnet_control::rpc::Client;
 use virtnet_control::vhost_user::frontend::{Frontend, PROTOCOL_FEATURES, RingSetup, SharedRegion};
 use virtnet_control::vhost_user::message::{MemoryRegion, VIRTIO_F_RING_PACKED, VringBase};
 use virtnet_rings::Layout;
@@ -132,6 +134,39 @@ impl Bench {
             byte[0]
         };
         acks.into_iter().map(read).collect()
+    }
+
+    /// Sends one command that asks for something, and gives back what the device says and has written to a buffer of this many bytes.
+    fn ask(&mut self, command: &[u8], room: usize) -> (u8, Vec<u8>) {
+        let at = self.ram.alloc((command.len() + 1 + room) as u64, 64).unwrap();
+        let ack = at + command.len() as u64;
+        self.ram.write(at, &[command, &vec![0xee; 1 + room][..]].concat());
+        let result = Buffer::writable(ack + 1, room as u32);
+        let chain = [Buffer::readable(at, command.len() as u32), Buffer::writable(ack, 1), result];
+        self.controlq.offer(&chain, 0).unwrap();
+        self.controlq.publish();
+        rustix::io::write(&self.kick, &1u64.to_ne_bytes()).unwrap();
+        let (mut done, deadline) = ([Completed::default(); 1], Instant::now() + SOON);
+        while self.controlq.collect(&mut done).unwrap() == 0 {
+            assert!(Instant::now() < deadline, "a command was not answered");
+        }
+        let mut bytes = vec![0; 1 + room];
+        self.ram.read(ack, &mut bytes);
+        assert!(bytes[done[0].len_bytes as usize..].iter().all(|byte| *byte == 0xee), "more was written than was told");
+        (bytes[0], bytes[1..done[0].len_bytes as usize].to_vec())
+    }
+
+    /// How notifications of a queue are held back: packets and microseconds.
+    fn coalescing(&mut self, queue: u16) -> Option<[u32; 2]> {
+        let [low, high] = queue.to_le_bytes();
+        let (ack, result) = self.ask(&[6, 3, low, high, 0, 0], 8);
+        let number = |at: usize| u32::from_le_bytes(result[at..at + 4].try_into().unwrap());
+        (ack == OK).then(|| [number(0), number(4)])
+    }
+
+    /// Whether its configuration asks the guest to announce itself.
+    fn is_to_announce(&mut self) -> bool {
+        self.frontend.get_config(6, 2).unwrap()[0] & 2 != 0
     }
 
     /// Whether a frame sent by a pair comes back.
@@ -307,6 +342,135 @@ fn frames_come_with_the_offloads_that_the_driver_takes_now() {
         assert_eq!(bench.command(&[&set(0)]), [OK]);
         drop(bench);
         assert!(Bench::with(&house, layout, OFFLOADS).is_left_unfinished(), "another driver");
+    }
+    house.end();
+}
+
+fn coalesce(command: u8, queue: &[u8], packets: u32, microseconds: u32) -> Vec<u8> {
+    [&[6, command][..], queue, &packets.to_le_bytes(), &microseconds.to_le_bytes()].concat()
+}
+
+#[test]
+fn notifications_are_held_back_as_whoever_spoke_last_has_said() {
+    /// VQ_NOTF_COAL and NOTF_COAL.
+    const COALESCING: u64 = FEATURES | 1 << 52 | 1 << 53;
+    const QUEUES: [u16; 4] = [0, 1, 2, 3];
+    let house = House::with(&[DEVICE]);
+    let operator = |method: &str, params: Value| {
+        let mut params = params;
+        params["pf"] = 0.into();
+        Client::connect(&house.socket("virtnet.sock"), SOON).unwrap().call(method, params).unwrap()
+    };
+    for layout in [Layout::Split, Layout::Packed] {
+        let mut bench = Bench::with(&house, layout, COALESCING);
+        assert_eq!(QUEUES.map(|queue| bench.coalescing(queue)), [Some([0, 0]); 4]);
+        let (rx, tx) = (coalesce(1, &[], 8, 300), coalesce(0, &[], 4, 200));
+        assert_eq!(bench.command(&[&rx, &tx, &coalesce(2, &[2, 0, 0, 0], 1, 100)]), [OK; 3]);
+        let said = [[8, 300], [4, 200], [1, 100], [4, 200]].map(Some);
+        assert_eq!(QUEUES.map(|queue| bench.coalescing(queue)), said);
+        bench.share();
+        assert_eq!(QUEUES.map(|queue| bench.coalescing(queue)), said, "queues that stop go on as they were");
+        let bad = [
+            coalesce(2, &[4, 0, 0, 0], 1, 1), // the control queue
+            coalesce(2, &[0xff, 0xff, 0, 0], 1, 1),
+            coalesce(2, &[0, 0, 0, 0], 0x1_0000, 1),
+            coalesce(1, &[], 1, u32::MAX),
+            tx[..9].to_vec(),
+            coalesce(4, &[], 1, 1),
+        ];
+        assert_eq!(bench.command(&bad.each_ref().map(|bad| &bad[..])), [ERR; 6]);
+        assert_eq!((bench.coalescing(4), bench.coalescing(5), bench.coalescing(u16::MAX)), (None, None, None));
+        assert_eq!(bench.ask(&[6, 3, 0, 0, 0, 0], 7), (ERR, vec![]), "no room for what is asked");
+        assert_eq!(QUEUES.map(|queue| bench.coalescing(queue)), said);
+
+        let shown = |key: &str| -> Vec<String> {
+            let queried = operator("query", json!({}));
+            let queues = queried["devices"][0]["enabled-queues-info"].as_array().unwrap();
+            queues.iter().map(|queue| queue[key].as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(shown("rq_cq_period"), ["300", "200", "100", "200", "0"]);
+        assert_eq!(shown("rq_cq_max_count"), ["8", "4", "1", "4", "0"]);
+        operator("modify", json!({ "subcmd": "queue", "period_mode": "event", "period": 70, "max_count": 2 }));
+        assert_eq!(QUEUES.map(|queue| bench.coalescing(queue)), [Some([2, 70]); 4]);
+        operator("modify", json!({ "subcmd": "device", "dim_config": "enable" }));
+        assert_eq!([0, 1].map(|queue| bench.coalescing(queue)), [[0, 0], [2, 70]].map(Some), "its load is none");
+        assert_eq!(bench.command(&[&rx]), [OK]);
+        assert_eq!([0, 1].map(|queue| bench.coalescing(queue)), [[8, 300], [2, 70]].map(Some));
+        // Another driver, which has said nothing.
+        drop(bench);
+        let mut bench = Bench::with(&house, layout, COALESCING);
+        assert_eq!([0, 1].map(|queue| bench.coalescing(queue)), [[0, 0], [2, 70]].map(Some));
+        operator("modify", json!({ "subcmd": "device", "dim_config": "disable" }));
+        operator("modify", json!({ "subcmd": "queue", "period_mode": "event", "period": 0, "max_count": 0 }));
+    }
+    house.end();
+}
+
+#[test]
+fn statistics_are_those_of_the_queues() {
+    const STATISTICS: u64 = FEATURES | 1 << 50;
+    let house = House::with(&[DEVICE]);
+    for layout in [Layout::Split, Layout::Packed] {
+        let mut bench = Bench::with(&house, layout, STATISTICS);
+        assert_eq!(bench.ask(&[8, 0], 8), (OK, (1u64 << 32 | 1 << 16 | 1).to_le_bytes().to_vec()));
+        let get = |asked: &[(u16, u64)]| -> Vec<u8> {
+            let one = |(queue, types): &(u16, u64)| [u64::from(*queue), *types].map(u64::to_le_bytes).concat();
+            [vec![8, 1], asked.iter().flat_map(one).collect()].concat()
+        };
+        let all = get(&[(0, 1), (1, 1 << 16), (4, 1 << 32)]);
+        let words = |bench: &mut Bench| -> Vec<u64> {
+            let (ack, result) = bench.ask(&all, 200);
+            assert_eq!((ack, result.len()), (OK, 56 + 56 + 24));
+            result.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect()
+        };
+        let before = words(&mut bench);
+        assert_eq!([before[0], before[7], before[14]], [56 << 48, 16 | 1 << 16 | 56 << 48, 32 | 4 << 16 | 24 << 48]);
+        (0..3).for_each(|_| assert!(bench.comes_back(0)));
+        assert_eq!(bench.command(&[&[8, 2], &[9, 0]]), [ERR; 2]);
+        let after = words(&mut bench);
+        let more: Vec<_> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
+        assert_eq!((&more[2..4], &more[9..11]), (&[3, 180][..], &[3, 180][..]), "frames and bytes, each way");
+        assert_eq!(more[15..], [3, 1], "commands, and those that were done");
+        for bad in [&[(0, 2)][..], &[(5, 1)], &[(0, 1), (4, 1)], &[]] {
+            assert_eq!(bench.ask(&get(bad), 200), (ERR, vec![]), "{bad:?}");
+        }
+        assert_eq!(bench.ask(&all, 100), (ERR, vec![]), "no room");
+        assert_eq!(bench.ask(&get(&[(0, 1); 256]), 20_000), (ERR, vec![]), "more than is looked at");
+        assert_eq!(bench.ask(&get(&[(0, 1); 255]), 20_000).1.len(), 255 * 56);
+        assert_eq!(bench.ask(&all[..17], 200), (ERR, vec![]));
+
+        let mut client = Client::connect(&house.socket("virtnet.sock"), SOON).unwrap();
+        let queried = client.call("query", json!({ "pf": 0, "dbg_stats": true })).unwrap();
+        let device = &queried["devices"][0];
+        let counted = &device["enabled-queues-info"][4]["dbg_stats"];
+        assert!(counted["refused_stats"].as_u64().unwrap() >= 8, "{counted}");
+        assert_eq!(counted["refused_mq"], 0);
+        assert!(counted["refused_other"].as_u64().unwrap() >= 1);
+        assert!(device["resets"]["driver"].is_u64(), "{device}");
+    }
+    house.end();
+}
+
+#[test]
+fn a_guest_that_goes_on_here_is_asked_to_announce_itself() {
+    const ANNOUNCES: u64 = FEATURES | 1 << 16 | 1 << 21;
+    let house = House::with(&[DEVICE]);
+    for layout in [Layout::Split, Layout::Packed] {
+        let mut bench = Bench::with(&house, layout, ANNOUNCES);
+        assert_eq!(bench.command(&[&[4, 0, 2, 0]]), [OK]);
+        bench.share();
+        let changes = bench.frontend.config_changes();
+        bench.come_again(&house);
+        let deadline = Instant::now() + SOON;
+        while !bench.is_to_announce() {
+            assert!(Instant::now() < deadline, "it is to announce itself");
+        }
+        assert!(bench.frontend.config_changes() > changes, "and the front end was told to look");
+        assert_eq!((bench.command(&[&[3, 1]]), bench.is_to_announce()), (vec![ERR], true));
+        assert_eq!((bench.command(&[&[3, 0]]), bench.is_to_announce()), (vec![OK], false));
+        drop(bench);
+        let mut bench = Bench::with(&house, layout, FEATURES);
+        assert_eq!(bench.command(&[&[3, 0], &[4, 0, 2, 0]]), [ERR, OK], "of a driver that cannot");
     }
     house.end();
 }

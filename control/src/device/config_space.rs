@@ -1,6 +1,6 @@
 //! The device's configuration space. ("Device configuration layout", of the network device)
 
-use virtnet_rings::spec::net::{VIRTIO_NET_DUPLEX_FULL, VIRTIO_NET_S_LINK_UP};
+use virtnet_rings::spec::net::{VIRTIO_NET_DUPLEX_FULL, VIRTIO_NET_S_ANNOUNCE, VIRTIO_NET_S_LINK_UP};
 
 use super::Spec;
 use super::settings::Settings;
@@ -9,7 +9,8 @@ use crate::config::Mac;
 /// Bytes up to the end of `duplex`, the last field that we have a feature for.
 pub const CONFIG_SPACE_BYTES: usize = 17;
 const MAC_BYTES: usize = 6;
-const STATUS: usize = 6;
+/// Where `status` is.
+pub const STATUS: usize = 6;
 const SPEED: usize = 12;
 
 /// What the driver can read.
@@ -57,7 +58,8 @@ impl ConfigSpace {
         bytes
     }
 
-    /// Takes over what the device was where it came from: its address. Its link's state and speed may differ, too, and stay ours.
+    /// Takes over what the device was where it came from: its address. Its link's state and speed, and whether it was asked to announce
+    /// itself, may differ, too, and stay ours.
     ///
     /// # Errors
     /// In words, what is allowed.
@@ -68,7 +70,7 @@ impl ConfigSpace {
         space.resize(end.max(CONFIG_SPACE_BYTES), 0);
         space[offset..end].copy_from_slice(bytes);
         let ours = self.to_bytes();
-        space[STATUS] ^= (space[STATUS] ^ ours[STATUS]) & VIRTIO_NET_S_LINK_UP as u8;
+        space[STATUS] ^= (space[STATUS] ^ ours[STATUS]) & (VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE) as u8;
         space[SPEED..CONFIG_SPACE_BYTES].copy_from_slice(&ours[SPEED..]);
         let (mac, rest) = space.split_at(MAC_BYTES);
         let (same, behind) = rest.split_at(CONFIG_SPACE_BYTES - MAC_BYTES);
@@ -133,7 +135,8 @@ mod tests {
         assert_eq!(space.restore(5, &[7]), Ok(()));
         assert_eq!(space.mac(), Mac([2, 0, 0, 0, 0, 7]));
         assert!(space.restore(8, &[2]).is_err(), "other queue pairs");
-        assert!(space.restore(6, &[3]).is_err(), "an announcement that nobody asked for");
+        assert_eq!(space.restore(6, &[3]), Ok(()), "it was asked to announce itself there");
+        assert!(space.restore(6, &[7]).is_err(), "a bit that there is not");
         assert_eq!(
             (space.restore(6, &[0]), space.settings().link_up),
             (Ok(()), true),

@@ -1,10 +1,11 @@
 //! The control queue: commands of the driver to the device. ("Control Virtqueue")
 //!
-//! It is served by the control thread, a bounded number of commands at a time. What is no [`Command`] is answered with an error:
-//! nothing else is offered.
+//! It is served by the control thread, a bounded number of commands at a time. What is no [`Command`] is answered with an error.
 
 use std::os::fd::OwnedFd;
 
+use virtnet_engine::moderation::{Moderation, PeriodMode};
+use virtnet_engine::pair::Side;
 use virtnet_rings::{Chain, Notifier, PartStore, Queue, Violation, Virtqueue};
 
 use crate::config::Mac;
@@ -29,6 +30,9 @@ const VIRTIO_NET_CTRL_MAC_ADDR_SET: u8 = 1;
 const VIRTIO_NET_CTRL_VLAN: u8 = 2;
 const VIRTIO_NET_CTRL_VLAN_ADD: u8 = 0;
 const VIRTIO_NET_CTRL_VLAN_DEL: u8 = 1;
+/// Class of the commands about announcements. ("Gratuitous Packet Sending")
+const VIRTIO_NET_CTRL_ANNOUNCE: u8 = 3;
+const VIRTIO_NET_CTRL_ANNOUNCE_ACK: u8 = 0;
 /// Class of the commands about multiqueue. ("Automatic receive steering in multiqueue mode")
 const VIRTIO_NET_CTRL_MQ: u8 = 4;
 const VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET: u8 = 0;
@@ -36,6 +40,28 @@ const VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET: u8 = 0;
 /// Class of the commands about offloads. ("Offloads State Configuration")
 const VIRTIO_NET_CTRL_GUEST_OFFLOADS: u8 = 5;
 const VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET: u8 = 0;
+/// Class of the commands about used buffer notifications. ("Notifications Coalescing")
+const VIRTIO_NET_CTRL_NOTF_COAL: u8 = 6;
+const VIRTIO_NET_CTRL_NOTF_COAL_TX_SET: u8 = 0;
+const VIRTIO_NET_CTRL_NOTF_COAL_RX_SET: u8 = 1;
+const VIRTIO_NET_CTRL_NOTF_COAL_VQ_SET: u8 = 2;
+const VIRTIO_NET_CTRL_NOTF_COAL_VQ_GET: u8 = 3;
+/// Class of the commands about statistics. ("Device Statistics")
+const VIRTIO_NET_CTRL_STATS: u8 = 8;
+const VIRTIO_NET_CTRL_STATS_QUERY: u8 = 0;
+const VIRTIO_NET_CTRL_STATS_GET: u8 = 1;
+
+/// What classes are called.
+const CLASSES: [(u8, &str); 8] = [
+    (VIRTIO_NET_CTRL_RX, "rx"),
+    (VIRTIO_NET_CTRL_MAC, "mac"),
+    (VIRTIO_NET_CTRL_VLAN, "vlan"),
+    (VIRTIO_NET_CTRL_ANNOUNCE, "announce"),
+    (VIRTIO_NET_CTRL_MQ, "mq"),
+    (VIRTIO_NET_CTRL_GUEST_OFFLOADS, "guest_offloads"),
+    (VIRTIO_NET_CTRL_NOTF_COAL, "notf_coal"),
+    (VIRTIO_NET_CTRL_STATS, "stats"),
+];
 
 /// What a driver asks for; whether it may is for the device to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +78,50 @@ pub enum Command {
     JoinVlan(u16),
     /// And not any more.
     LeaveVlan(u16),
+    /// The guest has announced itself.
+    Announced,
+    /// Used buffer notifications of all queues of a side are held back like this.
+    CoalesceAll(Side, Moderation),
+    /// Those of one are.
+    Coalesce(u16, Moderation),
+    /// How are those of one held back?
+    GetCoalescing(u16),
+    /// Which statistics are there?
+    QueryStatistics,
+    /// What are they, of these queues, of the types whose bits are set?
+    GetStatistics(Vec<(u16, u64)>),
     /// Frames may come with these offloads, by their feature bits, and no others.
     SetOffloads(u64),
+}
+
+/// What comes of a command that is done: the bytes that it asks for. None, where it is not.
+pub type Answer = Option<Vec<u8>>;
+
+/// What came of commands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All.
+    pub given: u64,
+    /// Those that were done.
+    pub done: u64,
+    refused: [u64; CLASSES.len() + 1],
+}
+
+impl Counts {
+    fn count(&mut self, class: Option<u8>, is_done: bool) {
+        self.given += 1;
+        if is_done {
+            self.done += 1;
+        } else {
+            let known = CLASSES.iter().position(|(known, _)| Some(*known) == class);
+            self.refused[known.unwrap_or(CLASSES.len())] += 1;
+        }
+    }
+
+    /// Those that were not, by class; what has none that we know is `other`.
+    pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        CLASSES.iter().map(|(_, name)| *name).chain(["other"]).zip(self.refused)
+    }
 }
 
 /// A control queue in use.
@@ -91,19 +159,26 @@ impl ControlQueue {
         *self.queue.call() = call;
     }
 
-    /// Serves commands that are available. `obey` does each before the driver hears that it is done, or says that it may not be.
+    /// Serves commands that are available, and counts them. `obey` does each before the driver hears that it is done, or says that
+    /// it may not be.
     ///
     /// # Errors
     /// The driver broke a rule. Nothing is served any more.
-    pub fn serve(&mut self, mut obey: impl FnMut(Command) -> bool) -> Result<(), Violation> {
+    pub fn serve(
+        &mut self,
+        counts: &mut Counts,
+        mut obey: impl FnMut(Command, &Counts) -> Answer,
+    ) -> Result<(), Violation> {
         if self.broken {
             return Ok(());
         }
         self.queue.kick().drain();
         let (chains, violation) = self.queue.take_list(COMMANDS_PER_TURN, &mut self.store);
         for mut chain in chains {
-            let ack = if parse(&chain).is_some_and(&mut obey) { VIRTIO_NET_OK } else { VIRTIO_NET_ERR };
-            let len_bytes = acknowledge(&chain, &self.queue, ack);
+            let (class, command) = read(&chain);
+            let answer = command.and_then(|command| obey(command, counts));
+            let (len_bytes, is_done) = write(&chain, &self.queue, answer);
+            counts.count(class, is_done);
             self.queue.return_used(&[chain.used(len_bytes)]);
             self.store.give_back(chain.parts.take_list());
         }
@@ -120,18 +195,26 @@ impl ControlQueue {
     }
 }
 
-fn parse(chain: &Chain) -> Option<Command> {
+/// A command, and its class, as far as it has them. One that cannot be answered is none.
+fn read(chain: &Chain) -> (Option<u8>, Option<Command>) {
     let mut command = [0; COMMAND_BYTES_MAX + 1];
     let mut len = 0;
     // Copied once, and the copy is looked at.
     for part in chain.parts.iter().take(chain.parts.readable()) {
         len += part.read(&mut command[len..]);
     }
-    let [class, command, argument @ ..] = &command[..len] else { return None };
+    let command = &command[..len];
+    let can_be_answered = chain.parts.count() > chain.parts.readable();
+    (command.first().copied(), parse(command).filter(|_| can_be_answered))
+}
+
+fn parse(command: &[u8]) -> Option<Command> {
+    let is_cut = command.len() > COMMAND_BYTES_MAX;
+    let [class, command, argument @ ..] = command else { return None };
     let number = || argument.first_chunk().map(|bytes| u16::from_le_bytes(*bytes));
     Some(match (*class, *command) {
         (VIRTIO_NET_CTRL_RX, mode @ ..=VIRTIO_NET_CTRL_RX_NOBCAST) => Command::SetMode(mode, *argument.first()? != 0),
-        (VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET) if len > COMMAND_BYTES_MAX => Command::SetAddresses(None),
+        (VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET) if is_cut => Command::SetAddresses(None),
         (VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET) => Command::SetAddresses(Some(addresses(argument)?)),
         (VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET) => Command::SetAddress(Mac(*argument.first_chunk()?)),
         (VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD) => Command::JoinVlan(number()?),
@@ -139,6 +222,21 @@ fn parse(chain: &Chain) -> Option<Command> {
         (VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET) => Command::UsePairs(number()?),
         (VIRTIO_NET_CTRL_GUEST_OFFLOADS, VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET) => {
             Command::SetOffloads(u64::from_le_bytes(*argument.first_chunk()?))
+        }
+        (VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK) => Command::Announced,
+        (VIRTIO_NET_CTRL_NOTF_COAL, VIRTIO_NET_CTRL_NOTF_COAL_TX_SET) => {
+            Command::CoalesceAll(Side::Transmitq, moderation(argument)?)
+        }
+        (VIRTIO_NET_CTRL_NOTF_COAL, VIRTIO_NET_CTRL_NOTF_COAL_RX_SET) => {
+            Command::CoalesceAll(Side::Receiveq, moderation(argument)?)
+        }
+        (VIRTIO_NET_CTRL_NOTF_COAL, VIRTIO_NET_CTRL_NOTF_COAL_VQ_SET) => {
+            Command::Coalesce(number()?, moderation(argument.get(4..)?)?)
+        }
+        (VIRTIO_NET_CTRL_NOTF_COAL, VIRTIO_NET_CTRL_NOTF_COAL_VQ_GET) => Command::GetCoalescing(number()?),
+        (VIRTIO_NET_CTRL_STATS, VIRTIO_NET_CTRL_STATS_QUERY) => Command::QueryStatistics,
+        (VIRTIO_NET_CTRL_STATS, VIRTIO_NET_CTRL_STATS_GET) if !is_cut => {
+            Command::GetStatistics(queues_and_types(argument)?)
         }
         _ => return None,
     })
@@ -157,11 +255,74 @@ fn addresses(mut tables: &[u8]) -> Option<Vec<[u8; 6]>> {
     Some(all)
 }
 
-/// Writes `ack` where the driver has left a byte for it; gives back how many bytes were written.
-fn acknowledge(chain: &Chain, queue: &Queue, ack: u8) -> u32 {
-    let writable = chain.parts.iter().skip(chain.parts.readable()).find(|part| !part.is_empty());
-    let Some(part) = writable.map(|part| part.first(1)) else { return 0 };
-    let written = part.write(&[ack]);
-    queue.log_written(part);
-    written as u32
+/// `struct virtio_net_ctrl_coal`, as far as it can be: both numbers have 16 bits here.
+fn moderation(coalescing: &[u8]) -> Option<Moderation> {
+    let [packets, microseconds] = coalescing.first_chunk::<8>()?.as_chunks::<4>().0 else { return None };
+    let number = |bytes: &[u8; 4]| u16::try_from(u32::from_le_bytes(*bytes)).ok();
+    Some(Moderation { mode: PeriodMode::Event, period_us: number(microseconds)?, max_count: number(packets)? })
+}
+
+/// The same, to be answered.
+pub fn coalescing(Moderation { period_us, max_count, .. }: Moderation) -> Vec<u8> {
+    [max_count, period_us].map(|number| u32::from(number).to_le_bytes()).concat()
+}
+
+/// Some `struct virtio_net_ctrl_queue_stats`, at least one.
+fn queues_and_types(asked: &[u8]) -> Option<Vec<(u16, u64)>> {
+    let (asked, []) = asked.as_chunks::<16>() else { return None };
+    let one = |[low, high, _, _, _, _, _, _, types @ ..]: &[u8; 16]| {
+        (u16::from_le_bytes([*low, *high]), u64::from_le_bytes(*types))
+    };
+    (!asked.is_empty()).then(|| asked.iter().map(one).collect())
+}
+
+/// Writes whether a command was done, and what it asks for: how many bytes, and whether all found room. If not, it was not done.
+fn write(chain: &Chain, queue: &Queue, answer: Answer) -> (u32, bool) {
+    let writable = || chain.parts.iter().skip(chain.parts.readable());
+    let room: usize = writable().map(|part| part.len_bytes() as usize).sum();
+    let answer = answer.filter(|answer| answer.len() < room);
+    let is_done = answer.is_some();
+    let ack = if is_done { VIRTIO_NET_OK } else { VIRTIO_NET_ERR };
+    let bytes = [vec![ack], answer.unwrap_or_default()].concat();
+    let mut left = &bytes[..];
+    for part in writable().map_while(|part| (!left.is_empty()).then_some(part)) {
+        let written = part.write(left);
+        queue.log_written(part.first(written as u32));
+        left = &left[written..];
+    }
+    ((bytes.len() - left.len()) as u32, is_done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coalescing_is_read_as_far_as_it_fits() {
+        let read =
+            |packets: u32, microseconds: u32| moderation(&[packets.to_le_bytes(), microseconds.to_le_bytes()].concat());
+        let expected = Moderation { mode: PeriodMode::Event, period_us: 100, max_count: 7 };
+        assert_eq!(read(7, 100), Some(expected));
+        assert_eq!(moderation(&coalescing(expected)), Some(expected));
+        assert_eq!((read(0x1_0000, 100), read(7, 0x1_0000), moderation(&[0; 7])), (None, None, None));
+    }
+
+    #[test]
+    fn statistics_are_asked_for_whole() {
+        let queue = |index: u16, types: u64| [index.into(), types].map(u64::to_le_bytes).concat();
+        let two = [queue(3, 1 << 16), queue(254, 1 << 32)].concat();
+        assert_eq!(queues_and_types(&two), Some(vec![(3, 1 << 16), (254, 1 << 32)]));
+        assert_eq!((queues_and_types(&two[..31]), queues_and_types(&[])), (None, None));
+    }
+
+    #[test]
+    fn what_is_refused_is_counted_by_its_class() {
+        let mut counts = Counts::default();
+        for (class, is_done) in [(Some(8), true), (Some(8), false), (Some(7), false), (None, false), (Some(0), false)] {
+            counts.count(class, is_done);
+        }
+        assert_eq!((counts.given, counts.done), (5, 1));
+        let refused: Vec<_> = counts.refused().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(refused, [("rx", 1), ("stats", 1), ("other", 2)]);
+    }
 }

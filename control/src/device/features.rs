@@ -20,7 +20,11 @@ pub const SUPPORTED: u64 = ALWAYS
     | 1 << VIRTIO_NET_F_CTRL_VLAN
     | 1 << VIRTIO_NET_F_CTRL_RX_EXTRA
     | 1 << VIRTIO_NET_F_CTRL_MAC_ADDR
+    | 1 << VIRTIO_NET_F_GUEST_ANNOUNCE
     | 1 << VIRTIO_NET_F_MQ
+    | 1 << VIRTIO_NET_F_DEVICE_STATS
+    | 1 << VIRTIO_NET_F_VQ_NOTF_COAL
+    | 1 << VIRTIO_NET_F_NOTF_COAL
     | 1 << VIRTIO_NET_F_MTU
     | 1 << VIRTIO_NET_F_SPEED_DUPLEX
     | 1 << VIRTIO_NET_F_MRG_RXBUF
@@ -33,7 +37,7 @@ pub const SUPPORTED: u64 = ALWAYS
 
 /// Each with those without which a device must not offer it: one of them is enough. ("Feature bit requirements", of the
 /// network device)
-const NEEDS: [(u32, u64); 15] = [
+const NEEDS: [(u32, u64); 19] = [
     (VIRTIO_NET_F_GUEST_TSO4, 1 << VIRTIO_NET_F_GUEST_CSUM),
     (VIRTIO_NET_F_GUEST_TSO6, 1 << VIRTIO_NET_F_GUEST_CSUM),
     (VIRTIO_NET_F_GUEST_USO4, 1 << VIRTIO_NET_F_GUEST_CSUM),
@@ -48,7 +52,11 @@ const NEEDS: [(u32, u64); 15] = [
     (VIRTIO_NET_F_CTRL_VLAN, 1 << VIRTIO_NET_F_CTRL_VQ),
     (VIRTIO_NET_F_CTRL_RX_EXTRA, 1 << VIRTIO_NET_F_CTRL_VQ),
     (VIRTIO_NET_F_CTRL_MAC_ADDR, 1 << VIRTIO_NET_F_CTRL_VQ),
+    (VIRTIO_NET_F_GUEST_ANNOUNCE, 1 << VIRTIO_NET_F_CTRL_VQ),
     (VIRTIO_NET_F_MQ, 1 << VIRTIO_NET_F_CTRL_VQ),
+    (VIRTIO_NET_F_DEVICE_STATS, 1 << VIRTIO_NET_F_CTRL_VQ),
+    (VIRTIO_NET_F_VQ_NOTF_COAL, 1 << VIRTIO_NET_F_CTRL_VQ),
+    (VIRTIO_NET_F_NOTF_COAL, 1 << VIRTIO_NET_F_CTRL_VQ),
 ];
 
 /// Of some bits, those that a device can offer, and those that every device offers.
@@ -94,7 +102,11 @@ mod tests {
             VIRTIO_NET_F_CTRL_VLAN,
             VIRTIO_NET_F_CTRL_RX_EXTRA,
             VIRTIO_NET_F_CTRL_MAC_ADDR,
+            VIRTIO_NET_F_GUEST_ANNOUNCE,
             VIRTIO_NET_F_MQ,
+            VIRTIO_NET_F_DEVICE_STATS,
+            VIRTIO_NET_F_VQ_NOTF_COAL,
+            VIRTIO_NET_F_NOTF_COAL,
         ];
         assert_eq!(lost(VIRTIO_NET_F_CTRL_VQ), by_commands.map(|bit| 1 << bit).iter().sum::<u64>());
         assert_eq!(lost(VIRTIO_NET_F_CSUM), offload::FROM_GUEST & !(1 << VIRTIO_NET_F_CSUM));

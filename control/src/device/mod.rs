@@ -1,29 +1,37 @@
 //! One virtio-net device: what it offers and tells its driver, and its queues on the engine.
 
+mod announcement;
 pub mod config_space;
 pub mod controlq;
 pub mod features;
 pub mod orders;
 pub mod settings;
+pub mod statistics;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::event::epoll;
 use virtnet_engine::caller::{Caller, Line};
 use virtnet_engine::filter::Vlans;
 use virtnet_engine::frame::offload;
+use virtnet_engine::moderation::{Moderation, Setting};
 use virtnet_engine::{DeviceId, Engine, EngineError};
-use virtnet_rings::spec::net::{VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MTU};
+use virtnet_rings::spec::net::{
+    VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MTU,
+    VIRTIO_NET_S_ANNOUNCE,
+};
 use virtnet_rings::spec::virtq::{VIRTIO_F_ANY_LAYOUT, VIRTIO_F_RING_PACKED};
 use virtnet_rings::{Notifier, Queue, Virtqueue};
 
 use crate::config::{self, Mac};
-use crate::function::{Fault, Faults};
-use crate::transport::Backend;
+use crate::function::{Coalescing, Fault, Faults, Resets};
+use crate::transport::{Backend, Resetter};
 use crate::vhost_user::message::VringBase;
+use announcement::Announcement;
 use config_space::ConfigSpace;
-use controlq::{Command, ControlQueue};
+use controlq::{Answer, Command, ControlQueue, Counts};
 use orders::Orders;
 use settings::Settings;
 
@@ -91,8 +99,16 @@ pub struct Device {
     enabled: Vec<bool>,
     /// What the driver has said by its control queue, if it says so to us and not to its front end.
     orders: Orders,
+    /// Whether its guest is asked to announce itself.
+    announcement: Announcement,
+    /// How its notifications are held back, as operators say.
+    coalescing: Coalescing,
     /// Rings the lines to its front end.
     caller: Caller,
+    /// What came of its driver's commands.
+    commands: Counts,
+    /// How often it was reset.
+    pub resets: Resets,
     /// What has gone wrong.
     pub faults: Faults,
 }
@@ -101,6 +117,7 @@ impl Device {
     /// A device that the engine knows as `id`.
     pub fn new(spec: Spec, id: DeviceId) -> Self {
         let queues = 2 * usize::from(spec.queue_pairs);
+        let (orders, announcement, coalescing, caller, commands, resets, faults) = Default::default();
         Self {
             config_space: ConfigSpace::new(&spec),
             spec,
@@ -108,9 +125,13 @@ impl Device {
             accepted: 0,
             controlq: None,
             enabled: vec![false; queues],
-            orders: Orders::default(),
-            caller: Caller::default(),
-            faults: Faults::default(),
+            orders,
+            announcement,
+            coalescing,
+            caller,
+            commands,
+            resets,
+            faults,
         }
     }
 
@@ -144,6 +165,11 @@ impl Device {
         &self.orders
     }
 
+    /// What came of its driver's commands, since it is there.
+    pub fn commands(&self) -> &Counts {
+        &self.commands
+    }
+
     /// What the engine knows it as.
     pub fn id(&self) -> DeviceId {
         self.id
@@ -170,6 +196,55 @@ impl Device {
             tracing::error!(device = self.spec.name, "the engine refuses: {error}");
         }
         told.is_ok()
+    }
+
+    /// An operator says how its notifications are held back, and goes before what its driver has said.
+    pub fn set_coalescing(&mut self, coalescing: Coalescing) {
+        self.coalescing = coalescing;
+        self.orders.forget_moderation();
+    }
+
+    fn setting(&self, queue: u16) -> Setting {
+        self.orders.moderation(queue).map_or_else(|| self.coalescing.of(queue), Setting::Fixed)
+    }
+
+    /// Tells the engine how notifications of all its queues are held back.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn moderate(&self, engine: &mut Engine) -> Result<(), EngineError> {
+        self.moderate_those(engine, |_| true)
+    }
+
+    /// The same, where it is a new device of the engine's, which holds nothing back.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn moderate_anew(&self, engine: &mut Engine) -> Result<(), EngineError> {
+        self.moderate_those(engine, |queue| self.setting(queue) != Setting::Fixed(Moderation::default()))
+    }
+
+    fn moderate_those(&self, engine: &mut Engine, are_meant: impl Fn(u16) -> bool) -> Result<(), EngineError> {
+        let queues = (0..2 * self.spec.queue_pairs).filter(|queue| are_meant(*queue));
+        let settings: Vec<_> = queues.map(|queue| (queue, self.setting(queue))).collect();
+        engine.moderate(self.id, &settings)
+    }
+
+    /// The network may not know where its guest is: asks it soon, if it can answer.
+    fn ask_to_announce(&mut self) {
+        if self.has(VIRTIO_NET_F_GUEST_ANNOUNCE) && self.controlq.is_some() {
+            self.announcement = Announcement::soon(Instant::now());
+        }
+    }
+
+    /// When [`Self::begin_announcement`] is to be called.
+    pub fn announces_at(&self) -> Option<Instant> {
+        self.announcement.due_at()
+    }
+
+    /// Asks its guest to announce itself, if it is time to: its driver is to look at the configuration space then.
+    pub fn begin_announcement(&mut self, now: Instant) -> bool {
+        self.announcement.begin(now)
     }
 
     /// Looks whether its front end keeps the thread that notifies it.
@@ -213,8 +288,10 @@ impl Served<'_> {
     /// Serves the control queue, after a kick. A control queue that breaks a rule is served no more: `false`, once.
     pub fn serve_controlq(&mut self) -> bool {
         let Some(mut controlq) = self.device.controlq.take() else { return true };
-        let served = controlq.serve(|command| self.obey(command));
+        let mut counts = self.device.commands;
+        let served = controlq.serve(&mut counts, |command, counts| self.obey(command, counts));
         self.device.controlq = Some(controlq);
+        self.device.commands = counts;
         if let Err(violation) = &served {
             tracing::warn!(device = self.device.spec.name, "control queue: {violation}");
             self.forget_controlq_kick();
@@ -222,28 +299,63 @@ impl Served<'_> {
         served.is_ok()
     }
 
-    fn obey(&mut self, command: Command) -> bool {
-        let Device { orders, accepted, spec, .. } = &mut *self.device;
-        if !orders.obey(command.clone(), *accepted, spec.queue_pairs) {
-            return false;
+    fn obey(&mut self, command: Command, counts: &Counts) -> Answer {
+        let Device { orders, accepted, spec, id, .. } = &mut *self.device;
+        let id = *id;
+        if let Command::Coalesce(queue, _) | Command::GetCoalescing(queue) = command
+            && !self.engine.is_attached(id, queue)
+        {
+            return None;
         }
-        match command {
+        if !orders.obey(command.clone(), *accepted, spec.queue_pairs) {
+            return None;
+        }
+        let told = match command {
             Command::UsePairs(_) => {
                 self.tell_all_enabled(Fault::Steer);
-                true
+                Ok(())
             }
-            Command::SetOffloads(offloads) => {
-                let told = self.engine.set_offloads(self.device.id, offloads);
-                told.map_err(|error| self.refused(Fault::Announce, &error)).is_ok()
+            Command::SetOffloads(offloads) => self.engine.set_offloads(id, offloads),
+            Command::Announced => {
+                self.device.announcement = Announcement::None;
+                Ok(())
             }
-            _ => self.device.steer(self.engine),
-        }
+            Command::CoalesceAll(side, _) => {
+                self.device.moderate_those(self.engine, |queue| usize::from(queue % 2) == side as usize)
+            }
+            Command::Coalesce(queue, _) => self.device.moderate_those(self.engine, |other| other == queue),
+            Command::GetCoalescing(queue) => {
+                return Some(controlq::coalescing(*self.engine.moderation(id).ok()?.get(usize::from(queue))?));
+            }
+            Command::QueryStatistics => return Some(statistics::TYPES.to_le_bytes().to_vec()),
+            Command::GetStatistics(asked) => {
+                return statistics::reply(
+                    &asked,
+                    &self.engine.counters(id).ok()?,
+                    self.device.controlq_index(),
+                    counts,
+                );
+            }
+            _ => return self.device.steer(self.engine).then(Vec::new),
+        };
+        told.map_err(|error| self.refused(Fault::Announce, &error)).ok().map(|()| Vec::new())
     }
 
     /// A driver begins anew.
     fn forget_orders(&mut self) {
+        let is_moderated = self.device.orders.forget_moderation();
         self.device.orders = Orders::default();
+        self.device.announcement = Announcement::None;
         self.device.steer(self.engine);
+        if is_moderated {
+            self.moderate_again(|_| true);
+        }
+    }
+
+    fn moderate_again(&mut self, are_meant: impl Fn(u16) -> bool) {
+        if let Err(error) = self.device.moderate_those(self.engine, are_meant) {
+            self.refused(Fault::Announce, &error);
+        }
     }
 
     fn tell_all_enabled(&mut self, fault: Fault) {
@@ -255,9 +367,13 @@ impl Served<'_> {
         if settings.rx_mode != self.device.config_space.settings().rx_mode {
             self.device.orders.forget_modes();
         }
+        let was_up = self.device.config_space.settings().link_up;
         self.device.config_space.set(settings);
         self.device.steer(self.engine);
         self.tell_all_enabled(Fault::Link);
+        if settings.link_up && !was_up {
+            self.device.ask_to_announce();
+        }
     }
 
     fn tell_enabled(&mut self, index: usize, fault: Fault) {
@@ -285,7 +401,11 @@ impl Served<'_> {
             self.device.steer(self.engine);
             self.tell_all_enabled(Fault::Steer);
         }
+        let has_moved = !is_new && self.device.orders.pairs.is_none();
         self.device.controlq = Some(ControlQueue::new(queue));
+        if has_moved {
+            self.device.ask_to_announce();
+        }
         // What came before the kick was watched has no kick of its own.
         self.serve_controlq();
         Ok(())
@@ -321,6 +441,9 @@ impl Backend for Served<'_> {
     fn config(&self) -> Vec<u8> {
         let mut bytes = self.device.config_space.to_bytes().to_vec();
         bytes[..6].copy_from_slice(&self.device.mac().0);
+        if self.device.announcement == Announcement::Asked {
+            bytes[config_space::STATUS] |= VIRTIO_NET_S_ANNOUNCE as u8;
+        }
         bytes
     }
 
@@ -384,11 +507,21 @@ impl Backend for Served<'_> {
         }
     }
 
+    fn reset_ring(&mut self, index: usize) {
+        let queue = index as u16;
+        if self.device.orders.forget_moderation_of(queue) {
+            self.moderate_again(|other| other == queue);
+        }
+    }
+
     fn set_status(&mut self, status: u8) {
         tracing::debug!(device = self.device.spec.name, "device status {status:#x}");
-        if status == 0 {
-            self.forget_orders();
-        }
+    }
+
+    fn reset(&mut self, by: Resetter) {
+        tracing::debug!(device = self.device.spec.name, by = by.name(), "reset");
+        self.device.resets.count(by);
+        self.forget_orders();
     }
 
     fn set_address(&mut self, mac: [u8; 6]) -> Result<(), &'static str> {

@@ -1,10 +1,14 @@
 //! What a driver has said by its control queue, since its device was last reset.
 
+use std::collections::BTreeMap;
+
 use virtnet_engine::filter::{Filter, Modes, Vlans};
 use virtnet_engine::frame::offload;
+use virtnet_engine::moderation::Moderation;
 use virtnet_rings::spec::net::{
     VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_CTRL_RX, VIRTIO_NET_F_CTRL_RX_EXTRA,
-    VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_MQ,
+    VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_DEVICE_STATS, VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MQ,
+    VIRTIO_NET_F_NOTF_COAL, VIRTIO_NET_F_VQ_NOTF_COAL,
 };
 
 use super::controlq::Command;
@@ -24,6 +28,10 @@ pub struct Orders {
     pub vlans: Option<Vlans>,
     /// The offloads that frames may come with, of those it has accepted.
     pub offloads: Option<u64>,
+    /// How used buffer notifications are held back: of all receiveqs, of all transmitqs.
+    coalescing: [Option<Moderation>; 2],
+    /// Those of single queues.
+    coalescing_of: BTreeMap<u16, Moderation>,
     /// The receive modes that it has said anything of, and those of them that are on, a bit each.
     modes: [u8; 2],
     /// Addresses it receives besides the device's.
@@ -42,6 +50,10 @@ impl Orders {
             Command::JoinVlan(_) | Command::LeaveVlan(_) => VIRTIO_NET_F_CTRL_VLAN,
             Command::UsePairs(_) => VIRTIO_NET_F_MQ,
             Command::SetOffloads(_) => VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
+            Command::Announced => VIRTIO_NET_F_GUEST_ANNOUNCE,
+            Command::CoalesceAll(..) => VIRTIO_NET_F_NOTF_COAL,
+            Command::Coalesce(..) | Command::GetCoalescing(_) => VIRTIO_NET_F_VQ_NOTF_COAL,
+            Command::QueryStatistics | Command::GetStatistics(_) => VIRTIO_NET_F_DEVICE_STATS,
         };
         if features & 1 << needed == 0 {
             return false;
@@ -63,7 +75,17 @@ impl Orders {
             Command::SetOffloads(offloads) if offloads & !(features & offload::TO_GUEST) == 0 => {
                 self.offloads = Some(offloads);
             }
-            Command::SetAddress(_) | Command::UsePairs(_) | Command::SetOffloads(_) => return false,
+            Command::CoalesceAll(side, moderation) => {
+                self.coalescing[side as usize] = Some(moderation);
+                self.coalescing_of.retain(|queue, _| usize::from(queue % 2) != side as usize);
+            }
+            Command::Coalesce(queue, moderation) if queue / 2 < queue_pairs => {
+                self.coalescing_of.insert(queue, moderation);
+            }
+            Command::Announced | Command::GetCoalescing(_) | Command::QueryStatistics | Command::GetStatistics(_) => {}
+            Command::SetAddress(_) | Command::UsePairs(_) | Command::SetOffloads(_) | Command::Coalesce(..) => {
+                return false;
+            }
         }
         true
     }
@@ -74,6 +96,23 @@ impl Orders {
             vlans.set(vlan.into(), is_joined);
         }
         is_one
+    }
+
+    /// How used buffer notifications of a queue are held back.
+    pub fn moderation(&self, queue: u16) -> Option<Moderation> {
+        self.coalescing_of.get(&queue).copied().or(self.coalescing[usize::from(queue % 2)])
+    }
+
+    /// Forgets what it has said of that: whether there was anything.
+    pub fn forget_moderation(&mut self) -> bool {
+        let said = self.coalescing != [None; 2] || !self.coalescing_of.is_empty();
+        (self.coalescing, self.coalescing_of) = Default::default();
+        said
+    }
+
+    /// Forgets what it has said of that for this queue alone: whether there was anything.
+    pub fn forget_moderation_of(&mut self, queue: u16) -> bool {
+        self.coalescing_of.remove(&queue).is_some()
     }
 
     /// Forgets what it has said of receive modes.
@@ -94,6 +133,8 @@ impl Orders {
 
 #[cfg(test)]
 mod tests {
+    use virtnet_engine::moderation::PeriodMode;
+    use virtnet_engine::pair::Side;
     use virtnet_rings::spec::net::{VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4};
 
     use super::*;
@@ -103,8 +144,13 @@ mod tests {
         | 1 << VIRTIO_NET_F_CTRL_MAC_ADDR
         | 1 << VIRTIO_NET_F_CTRL_VLAN
         | 1 << VIRTIO_NET_F_MQ
-        | 1 << VIRTIO_NET_F_CTRL_GUEST_OFFLOADS;
+        | 1 << VIRTIO_NET_F_CTRL_GUEST_OFFLOADS
+        | 1 << VIRTIO_NET_F_GUEST_ANNOUNCE
+        | 1 << VIRTIO_NET_F_NOTF_COAL
+        | 1 << VIRTIO_NET_F_VQ_NOTF_COAL
+        | 1 << VIRTIO_NET_F_DEVICE_STATS;
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+    const SOME: Moderation = Moderation { mode: PeriodMode::Event, period_us: 50, max_count: 8 };
     const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
     fn of(commands: &[Command]) -> Orders {
@@ -126,6 +172,12 @@ mod tests {
             (Command::LeaveVlan(1), VIRTIO_NET_F_CTRL_VLAN),
             (Command::UsePairs(1), VIRTIO_NET_F_MQ),
             (Command::SetOffloads(0), VIRTIO_NET_F_CTRL_GUEST_OFFLOADS),
+            (Command::Announced, VIRTIO_NET_F_GUEST_ANNOUNCE),
+            (Command::CoalesceAll(Side::Receiveq, SOME), VIRTIO_NET_F_NOTF_COAL),
+            (Command::Coalesce(1, SOME), VIRTIO_NET_F_VQ_NOTF_COAL),
+            (Command::GetCoalescing(1), VIRTIO_NET_F_VQ_NOTF_COAL),
+            (Command::QueryStatistics, VIRTIO_NET_F_DEVICE_STATS),
+            (Command::GetStatistics(vec![]), VIRTIO_NET_F_DEVICE_STATS),
         ] {
             assert!(Orders::default().obey(command.clone(), 1 << bit, 1), "{command:?}");
             assert!(!Orders::default().obey(command.clone(), ALL & !(1 << bit), 1), "{command:?}");
@@ -142,6 +194,7 @@ mod tests {
             Command::JoinVlan(4096),
             Command::LeaveVlan(u16::MAX),
             Command::SetOffloads(1 << VIRTIO_NET_F_GUEST_CSUM),
+            Command::Coalesce(8, SOME),
         ] {
             assert!(!orders.obey(command.clone(), ALL, 4), "{command:?}");
         }
@@ -176,6 +229,21 @@ mod tests {
         assert_eq!(filter(&long, none), Filter::new(Modes::new(6).unwrap(), [MAC.0], None), "too many to know");
         let short = [&long[..], &[Command::SetAddresses(Some(vec![]))]].concat();
         assert_eq!(filter(&short, none), Filter::new(none, [MAC.0], None));
+    }
+
+    #[test]
+    fn what_was_said_last_of_a_queue_holds_for_it() {
+        let more = Moderation { period_us: 90, ..SOME };
+        let mut orders = of(&[Command::Coalesce(2, SOME), Command::Coalesce(3, SOME)]);
+        assert_eq!([0, 1, 2, 3].map(|queue| orders.moderation(queue)), [None, None, Some(SOME), Some(SOME)]);
+        assert!(orders.obey(Command::CoalesceAll(Side::Receiveq, more), ALL, 4));
+        assert_eq!([0, 1, 2, 3].map(|queue| orders.moderation(queue)), [Some(more), None, Some(more), Some(SOME)]);
+        assert!(orders.obey(Command::Coalesce(0, SOME), ALL, 4));
+        assert_eq!((orders.moderation(0), orders.moderation(2)), (Some(SOME), Some(more)));
+        assert!(orders.forget_moderation_of(0) && !orders.forget_moderation_of(0));
+        assert_eq!(orders.moderation(0), Some(more));
+        assert!(orders.forget_moderation() && !orders.forget_moderation());
+        assert_eq!([0, 1, 2, 3].map(|queue| orders.moderation(queue)), [None; 4]);
     }
 
     #[test]

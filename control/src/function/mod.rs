@@ -5,6 +5,7 @@ mod fault;
 pub mod identity;
 mod moderation;
 pub mod pools;
+mod resets;
 
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ pub use fault::{Fault, Faults};
 pub use identity::{Id, Identity, Seat};
 pub use moderation::{Coalescing, PeriodMode};
 pub use pools::{Pool, Share};
+pub use resets::Resets;
 
 use crate::config::{self, Mode, Port, Transport};
 use crate::device::Spec;

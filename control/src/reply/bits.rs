@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Object;
 
-const FEATURES: [(u32, &str); 46] = [
+const FEATURES: [(u32, &str); 47] = [
     (0, "VIRTIO_NET_F_CSUM"),
     (1, "VIRTIO_NET_F_GUEST_CSUM"),
     (2, "VIRTIO_NET_F_CTRL_GUEST_OFFLOADS"),
@@ -40,6 +40,7 @@ const FEATURES: [(u32, &str); 46] = [
     (39, "VIRTIO_F_NOTIF_CONFIG_DATA"),
     (40, "VIRTIO_F_RING_RESET"),
     (41, "VIRTIO_F_ADMIN_VQ"),
+    (50, "VIRTIO_NET_F_DEVICE_STATS"),
     (52, "VIRTIO_NET_F_VQ_NOTF_COAL"),
     (53, "VIRTIO_NET_F_NOTF_COAL"),
     (54, "VIRTIO_NET_F_GUEST_USO4"),

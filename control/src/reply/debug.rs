@@ -4,6 +4,7 @@ use virtnet_engine::counters::{DropReason, QueueCounts, SIZE_BIN_NAMES};
 use virtnet_engine::latency::Latencies;
 
 use super::Object;
+use crate::device::controlq::Counts;
 
 /// What is asked of queues.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,6 +30,17 @@ pub struct Debug {
     pub counts: QueueCounts,
     /// How long it had chains or frames in hand, since then.
     pub latencies: Latencies,
+}
+
+/// A control queue's counters for debugging.
+pub(super) fn command_counters(commands: &Counts) -> Object {
+    let mut debug = Object::default();
+    debug.put("commands", commands.given);
+    debug.put("done", commands.done);
+    for (class, count) in commands.refused() {
+        debug.put(&format!("refused_{class}"), count);
+    }
+    debug
 }
 
 impl Debug {

@@ -8,7 +8,7 @@ use super::{Object, features, status};
 use crate::class::Class;
 use crate::config::Mac;
 use crate::firmware::PciIds;
-use crate::function::{Function, Id, Pool, pools};
+use crate::function::{Function, Id, Pool, Resets, pools};
 use crate::pci::config_space::Ids;
 use crate::qemu::Place;
 use crate::virtio_pci::layout;
@@ -40,6 +40,8 @@ pub struct Sight<'a> {
     pub ifindex: u32,
     /// Its queues that run.
     pub rings: Vec<Ring>,
+    /// How often it was reset.
+    pub resets: Resets,
     /// Frames that found no receive buffer, while that is counted.
     pub dropped: Option<u64>,
 }
@@ -76,11 +78,17 @@ pub fn queried(sight: &Sight, details: &Details, debug: &[Debug]) -> Value {
     object.put("device_feature", features(sight.function.spec.features()));
     object.put("driver_feature", features(sight.accepted));
     object.put("status", status(sight.status));
+    // Nothing is asked in the middle of one.
     object.text("reset", 0);
     object.text("enabled", u8::from(sight.has_device));
     put_state(&mut object, sight);
     if let Some(dropped) = sight.dropped {
         object.text("num_desc_drop_pkts", dropped);
+    }
+    if details.dbg_stats {
+        let mut resets = Object::default();
+        sight.resets.iter().for_each(|(by, count)| resets.put(by, count));
+        object.put("resets", resets);
     }
     if !details.brief {
         object.put("enabled-queues-info", rings(&sight.rings, details, debug));

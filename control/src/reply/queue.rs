@@ -5,8 +5,9 @@ use virtnet_engine::counters::{DropReason, QueueCounts, SIZE_BIN_NAMES, SIZE_BIN
 use virtnet_engine::moderation::Moderation;
 
 use super::Object;
-use super::debug::{Debug, Details};
+use super::debug::{Debug, Details, command_counters};
 use super::function::put_id;
+use crate::device::controlq::Counts;
 use crate::function::Id;
 
 /// A queue that runs.
@@ -26,6 +27,8 @@ pub struct Ring {
     pub moderation: Option<Moderation>,
     /// What it has done; not known of a control queue.
     pub counts: Option<QueueCounts>,
+    /// Of a control queue: what came of commands.
+    pub commands: Option<Counts>,
     /// Of a receiveq: its frames by size, as the packet counters have them.
     pub size_bins: Option<[u64; SIZE_BINS]>,
 }
@@ -45,6 +48,9 @@ pub(super) fn rings(rings: &[Ring], details: &Details, debug: &[Debug]) -> Value
         }
         put_counts(&mut object, ring);
         put_moderation(&mut object, ring.moderation);
+        if let Some(commands) = ring.commands.filter(|_| details.dbg_stats) {
+            object.put("dbg_stats", command_counters(&commands));
+        }
         if let Some(debug) = debug.iter().find(|debug| ring.counts.is_some() && debug.queue_index == ring.index) {
             if details.dbg_stats {
                 object.put("dbg_stats", debug.counters());

@@ -1,7 +1,6 @@
 //! How functions' used buffer notifications are held back: by hand, or by the load.
 
 use virtnet_engine::moderation::Moderation;
-use virtnet_engine::{DeviceId, Engine, EngineError};
 
 use super::Service;
 use crate::function::Coalescing;
@@ -30,24 +29,9 @@ impl Service {
     pub(super) fn set_coalescing(&mut self, key: usize, coalescing: Coalescing) -> Result<(), Refusal> {
         let entry = &mut self.entries[key];
         entry.function.coalescing = coalescing;
-        let Some(live) = &entry.live else { return Ok(()) };
-        let pairs = live.device.spec().queue_pairs;
-        let told = coalesce(&mut self.engine, live.device.id(), pairs, coalescing);
+        let Some(live) = &mut entry.live else { return Ok(()) };
+        live.device.set_coalescing(coalescing);
+        let told = live.device.moderate(&mut self.engine);
         told.map_err(|error| Code::Period.because(error.to_string()))
     }
-}
-
-/// The same for a device that is new.
-pub(super) fn begin(
-    engine: &mut Engine,
-    device: DeviceId,
-    pairs: u16,
-    coalescing: Coalescing,
-) -> Result<(), EngineError> {
-    if coalescing == Coalescing::default() { Ok(()) } else { coalesce(engine, device, pairs, coalescing) }
-}
-
-/// Tells the workers of all queues of a device.
-fn coalesce(engine: &mut Engine, device: DeviceId, pairs: u16, coalescing: Coalescing) -> Result<(), EngineError> {
-    (0..2 * pairs).try_for_each(|index| engine.moderate(device, index, coalescing.of(index)))
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use virtnet_engine::{DeviceConfig, DeviceId, Engine, EngineError};
 
-use super::{Entry, Live, Service, moderation, port, start_engine, uplink};
+use super::{Entry, Live, Service, port, start_engine, uplink};
 use crate::config::Config;
 use crate::function::Fault;
 
@@ -38,6 +38,7 @@ impl Service {
                 self.entries[key].faults.count(Fault::Port);
                 if let Some(live) = self.entries[key].live.take() {
                     self.entries[key].faults += live.device.faults;
+                    self.entries[key].resets += live.device.resets;
                     self.entries[key].recovered += live.endpoint.counters().recoveries;
                     // Its rings are gone already; its control queue is watched until now.
                     let _ = self.take_down(key, live);
@@ -61,7 +62,7 @@ impl Service {
         let id = engine.add_device(DeviceConfig { pairs, port, workers: Vec::new() })?;
         device.move_to(id);
         device.steer(engine);
-        let begun = moderation::begin(engine, id, pairs, function.coalescing);
+        let begun = device.moderate_anew(engine);
         let attached = begun.and_then(|()| {
             rings.into_iter().try_for_each(|(index, queue)| {
                 engine.attach(id, index, queue, device.features(), device.is_enabled(index.into()))

@@ -36,12 +36,14 @@ impl Service {
             pairs_used: 0,
             ifindex: 0,
             rings: Vec::new(),
+            resets: entry.resets,
             dropped: function.drop_counter.is_enabled().then(|| {
                 let receiveqs = counts.iter().filter(|queue| queue.queue_index % 2 == 0);
                 receiveqs.map(|queue| function.drop_counter.of(queue).drops[DropReason::NoBuffers as usize]).sum()
             }),
         };
         let Some(Live { device, endpoint, .. }) = &mut entry.live else { return sight };
+        sight.resets += device.resets;
         sight.ifindex = tap::index_of(&function.identity.representor()).unwrap_or(0);
         if let Some(session) = endpoint.session() {
             sight.accepted = device.accepted();
@@ -67,6 +69,7 @@ impl Service {
                     areas,
                     moderation: queue.and_then(|_| moderation.get(usize::from(index)).copied()),
                     counts: queue.map(|queue| queue.counts),
+                    commands: (Some(usize::from(index)) == controlq).then(|| *device.commands()),
                     size_bins: receiveq.map(|queue| function.packet_counters.of(queue).size_bins),
                 }
             };

@@ -6,6 +6,34 @@ use std::sync::Arc;
 use virtnet_engine::caller::Line;
 use virtnet_rings::{Notifier, Queue};
 
+/// Who resets a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resetter {
+    /// Its driver, by the device status field.
+    Driver,
+    /// Its host, the whole function. ("Function Level Reset")
+    Function,
+    /// Whoever shows it to a guest.
+    FrontEnd,
+    /// An operator.
+    Operator,
+}
+
+impl Resetter {
+    /// All, in the order in which they are told.
+    pub const ALL: [Self; 4] = [Self::Driver, Self::Function, Self::FrontEnd, Self::Operator];
+
+    /// As replies say it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Driver => "driver",
+            Self::Function => "function_level",
+            Self::FrontEnd => "front_end",
+            Self::Operator => "operator",
+        }
+    }
+}
+
 /// A device as a session sees it. Rings are numbered as in the specification: 2 × pair is a receiveq, 2 × pair + 1
 /// a transmitq, and the control queue comes last.
 ///
@@ -61,8 +89,14 @@ pub trait Backend {
     /// In words, what is allowed.
     fn set_address(&mut self, mac: [u8; 6]) -> Result<(), &'static str>;
 
-    /// The device status field was written; 0 is a reset.
+    /// The driver has reset a ring, which does not run: what it has said of it is forgotten.
+    fn reset_ring(&mut self, index: usize);
+
+    /// The device status field was written, and not with 0.
     fn set_status(&mut self, status: u8);
+
+    /// The device begins anew. No ring runs.
+    fn reset(&mut self, by: Resetter);
 
     /// The guest's MTU, in bytes, without the Ethernet header.
     ///

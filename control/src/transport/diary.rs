@@ -8,8 +8,8 @@ use rustix::event::{PollFd, PollFlags};
 use virtnet_engine::caller::{Caller, Line};
 use virtnet_rings::{Notifier, Queue, Virtqueue};
 
-use super::Backend;
 use super::connection::wait_any;
+use super::{Backend, Resetter};
 use crate::vhost_user::message::VIRTIO_F_RING_PACKED;
 
 pub const VERSION_1: u64 = 1 << 32;
@@ -23,6 +23,8 @@ pub enum Deed {
     Stop(usize),
     Enable(usize, bool),
     Status(u8),
+    ResetRing(usize),
+    Reset(Resetter),
     Mtu(u16),
     Announce([u8; 6]),
     Address([u8; 6]),
@@ -95,12 +97,18 @@ impl Backend for Diary {
         assert!(self.queues[index].is_some());
         self.deeds.push(Deed::Enable(index, enabled));
     }
+    fn reset_ring(&mut self, index: usize) {
+        self.deeds.push(Deed::ResetRing(index));
+    }
     fn set_status(&mut self, status: u8) {
         self.deeds.push(Deed::Status(status));
     }
     fn set_address(&mut self, mac: [u8; 6]) -> Result<(), &'static str> {
         self.deeds.push(Deed::Address(mac));
         if mac[0] & 1 == 0 { Ok(()) } else { Err("one device's") }
+    }
+    fn reset(&mut self, by: Resetter) {
+        self.deeds.push(Deed::Reset(by));
     }
     fn set_mtu(&mut self, mtu: u16) -> Result<(), &'static str> {
         self.deeds.push(Deed::Mtu(mtu));

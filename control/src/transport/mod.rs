@@ -18,7 +18,7 @@ pub mod session;
 
 use virtnet_rings::spec::status::{DEVICE_NEEDS_RESET, FAILED};
 
-pub use backend::Backend;
+pub use backend::{Backend, Resetter};
 pub use counters::Counters;
 pub use session::Session;
 

@@ -18,7 +18,7 @@ use super::layout::{self, MSIX_BAR, VIRTIO_BAR};
 use super::queue::VirtQueue;
 use crate::firmware::PciIds;
 use crate::pci::{ConfigSpace, Intx, Msix, capability};
-use crate::transport::{Backend, STATUS_ADDABLE};
+use crate::transport::{Backend, Resetter, STATUS_ADDABLE};
 
 /// Interrupt status: a queue was used.
 const ISR_QUEUE: u8 = 1;
@@ -178,8 +178,8 @@ impl Function {
     }
 
     /// The whole function is as it was at first, but for whoever it is connected to. ("Function Level Reset")
-    pub fn reset(&mut self, device: &mut impl Backend) {
-        self.reset_device(device);
+    pub fn reset(&mut self, by: Resetter, device: &mut impl Backend) {
+        self.reset_device(by, device);
         self.space.reset();
         self.msix.reset();
         self.intx.reset();
@@ -188,13 +188,13 @@ impl Function {
 
     /// The device was made anew, with as many vectors: its driver finds it as it is now.
     pub fn renew(&mut self, device: &mut impl Backend) {
-        self.reset_device(device);
+        self.reset_device(Resetter::Operator, device);
         self.queues.resize_with(device.ring_count(), || VirtQueue::new(queue_size(device)));
         self.config_changed();
     }
 
     /// The device is as its driver has found it. ("Device Reset")
-    fn reset_device(&mut self, device: &mut impl Backend) {
+    fn reset_device(&mut self, by: Resetter, device: &mut impl Backend) {
         self.stop_all(device);
         let size = queue_size(device);
         self.queues.iter_mut().for_each(|queue| queue.reset(size));
@@ -203,7 +203,7 @@ impl Function {
         self.is_given_up = false;
         self.intx.take_reasons();
         device.set_features(0);
-        device.set_status(0);
+        device.reset(by);
     }
 
     /// Whether its driver uses the legacy interface, which lets rings run before DRIVER_OK.
@@ -225,7 +225,7 @@ impl Function {
         debug_assert!(status & !STATUS_ADDABLE & !self.status() == 0);
         let vector = self.registers.config_vector;
         if status == 0 {
-            self.reset_device(device);
+            self.reset_device(Resetter::Operator, device);
         }
         self.is_given_up |= status & FAILED != 0;
         self.needs_reset |= status & DEVICE_NEEDS_RESET != 0;

@@ -14,8 +14,8 @@ use super::layout::*;
 use super::*;
 use crate::firmware::PciIds;
 use crate::pci::config_space::{BAR_0, COMMAND, COMMAND_MASTER, CONFIG_BYTES};
-use crate::transport::Backend;
 use crate::transport::diary::{Deed, Diary, RING_RESET, VERSION_1, rung};
+use crate::transport::{Backend, Resetter};
 
 const PACKED: u64 = 1 << 34;
 const ACCESS_PLATFORM: u64 = 1 << 33;
@@ -296,7 +296,7 @@ fn a_queue_is_reset_alone() {
     let mut bench = Bench::driven();
     bench.write(QUEUE_SELECT, 2, 1);
     bench.write(QUEUE_RESET, 2, 1);
-    assert_eq!((bench.device.read(), bench.read(QUEUE_RESET, 2)), (vec![Deed::Stop(1)], 0));
+    assert_eq!((bench.device.read(), bench.read(QUEUE_RESET, 2)), (vec![Deed::Stop(1), Deed::ResetRing(1)], 0));
     assert_eq!((bench.read(QUEUE_ENABLE, 2), bench.read(QUEUE_SIZE, 2), bench.read(QUEUE_DESC, 8)), (0, 1024, 0));
     bench.describe(1);
     bench.write(QUEUE_ENABLE, 2, 1);
@@ -506,7 +506,7 @@ proptest! {
             prop_assert!(running.is_empty() || bench.status() & 0x8c == 0xc || bench.function.is_legacy() && bench.status() < 0x80);
             prop_assert_eq!(running.len(), bench.function.rings().count());
         }
-        bench.function.reset(&mut bench.device);
+        bench.function.reset(Resetter::Function, &mut bench.device);
         prop_assert!(bench.device.running().is_empty() && bench.status() == 0);
     }
 }

@@ -46,6 +46,12 @@ pub const VIRTIO_NET_F_GUEST_ANNOUNCE: u32 = 21;
 pub const VIRTIO_NET_F_MQ: u32 = 22;
 /// The driver gives the device another address.
 pub const VIRTIO_NET_F_CTRL_MAC_ADDR: u32 = 23;
+/// The device counts, and the driver reads it.
+pub const VIRTIO_NET_F_DEVICE_STATS: u32 = 50;
+/// The driver says how used buffer notifications of single queues are held back.
+pub const VIRTIO_NET_F_VQ_NOTF_COAL: u32 = 52;
+/// The driver says how used buffer notifications are held back.
+pub const VIRTIO_NET_F_NOTF_COAL: u32 = 53;
 /// The driver takes USOv4.
 pub const VIRTIO_NET_F_GUEST_USO4: u32 = 54;
 /// The driver takes USOv6.
@@ -57,6 +63,8 @@ pub const VIRTIO_NET_F_SPEED_DUPLEX: u32 = 63;
 
 /// `status`: the link is up.
 pub const VIRTIO_NET_S_LINK_UP: u16 = 1;
+/// `status`: the guest is to announce itself.
+pub const VIRTIO_NET_S_ANNOUNCE: u16 = 2;
 /// `duplex`: full.
 pub const VIRTIO_NET_DUPLEX_FULL: u8 = 1;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use virtnet_control::transport::Backend;
+use virtnet_control::transport::{Backend, Resetter};
 use virtnet_engine::caller::{Caller, Line};
 use virtnet_rings::{Notifier, PartStore, Queue, Used, Virtqueue};
 
@@ -88,9 +88,15 @@ impl Backend for Device {
     fn enable_ring(&mut self, index: usize, _enabled: bool) {
         assert!(self.rings[index].is_some(), "only a ring that was started is enabled");
     }
+    fn reset_ring(&mut self, index: usize) {
+        assert!(self.rings[index].is_none(), "a ring that runs is reset");
+    }
     fn set_status(&mut self, _status: u8) {}
     fn set_address(&mut self, _mac: [u8; 6]) -> Result<(), &'static str> {
         Ok(())
+    }
+    fn reset(&mut self, _by: Resetter) {
+        assert!(!self.has_rings(), "a device whose rings run is reset");
     }
     fn set_mtu(&mut self, mtu: u16) -> Result<(), &'static str> {
         if mtu <= 9216 { Ok(()) } else { Err("9216 at most") }

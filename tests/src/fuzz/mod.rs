@@ -2,11 +2,13 @@
 //! ordinary tests (`tests/fuzz`), and for as long as you like in `fuzz/`.
 
 mod chain_walk;
+mod control_queue;
 mod device;
 mod vfio_user_message;
 mod vhost_user_message;
 
 pub use chain_walk::chain_walk;
+pub use control_queue::control_queue;
 pub use vfio_user_message::vfio_user_message;
 pub use vhost_user_message::vhost_user_message;
 

@@ -24,7 +24,7 @@ use super::message::{
     Request, SocketError, Version,
 };
 use crate::pci::config_space::{BARS, CONFIG_BYTES};
-use crate::transport::{self, Backend, Counters, line};
+use crate::transport::{self, Backend, Counters, Resetter, line};
 use crate::virtio_pci::Function;
 use crate::virtio_pci::layout::VIRTIO_BAR;
 
@@ -184,7 +184,7 @@ impl Session {
             Request::Read(access) => self.read(access, device),
             Request::Write(access, data) => self.write(access, &data, device),
             Request::Reset => {
-                self.function.reset(device);
+                self.function.reset(Resetter::FrontEnd, device);
                 Ok(Reply::default())
             }
         }

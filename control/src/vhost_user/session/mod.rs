@@ -26,7 +26,7 @@ use super::message::{
     VIRTIO_F_RING_PACKED, VringAddr, VringBase, VringFd, VringState, check_descriptors, check_shape, u64_from, u64_to,
 };
 use super::socket::{Connection, Message, Received, SocketError};
-use crate::transport::{self, Backend, Counters, line};
+use crate::transport::{self, Backend, Counters, Resetter, line};
 use vring::Vring;
 
 /// Protocol features every device offers.
@@ -155,7 +155,7 @@ impl Session {
     /// until they are set up again. Other bits are the driver's.
     pub fn put_status(&mut self, status: u8, device: &mut impl Backend) {
         if status == 0 {
-            self.reset_status(device);
+            self.reset_status(Resetter::Operator, device);
         }
         if status & FAILED != 0 {
             self.end_all(device);
@@ -622,7 +622,7 @@ impl Session {
         self.stop_all(device);
         self.vrings.fill_with(Vring::default);
         (self.log, self.inflight) = (None, None);
-        self.forget_status(device);
+        self.forget_status(Resetter::FrontEnd, device);
         Ok(Reply::None)
     }
 
@@ -631,21 +631,21 @@ impl Session {
         let refused = ProtocolError::Field { request: "SET_STATUS", field: "u64", found: status, allowed };
         self.status = u8::try_from(status).map_err(|_| refused)?;
         match self.status {
-            0 => self.reset_status(device),
+            0 => self.reset_status(Resetter::Driver, device),
             status => device.set_status(status),
         }
         Ok(Reply::None)
     }
 
-    fn reset_status(&mut self, device: &mut impl Backend) {
+    fn reset_status(&mut self, by: Resetter, device: &mut impl Backend) {
         self.end_all(device);
-        self.forget_status(device);
+        self.forget_status(by, device);
     }
 
-    fn forget_status(&mut self, device: &mut impl Backend) {
+    fn forget_status(&mut self, by: Resetter, device: &mut impl Backend) {
         self.counters.recoveries += u64::from(self.needs_reset);
         (self.status, self.needs_reset, self.is_given_up) = (0, false, false);
-        device.set_status(0);
+        device.reset(by);
     }
 
     fn get_status(&self) -> Result<Reply, Refusal> {

@@ -488,7 +488,8 @@ fn a_reset_forgets_the_rings() {
         bench.device.read();
         let body = if request == R::SET_STATUS { u64_to(0) } else { vec![] };
         bench.good(request, &body, &[]);
-        assert_eq!(bench.device.read(), [Deed::Stop(0), Deed::Status(0)]);
+        let by = if request == R::SET_STATUS { Resetter::Driver } else { Resetter::FrontEnd };
+        assert_eq!(bench.device.read(), [Deed::Stop(0), Deed::Reset(by)]);
         bench.good(R::SET_MEM_TABLE, &table(), &[memory().as_fd()]);
         assert_eq!(bench.device.read(), [], "{request}");
         bench.describe(0, 0);
@@ -517,7 +518,7 @@ fn what_others_set_of_the_status_lasts_until_a_reset() {
     assert_eq!((bench.device.running(), bench.session.status()), (vec![0], 0x4f), "its rings run");
     assert_eq!(bench.get_u64(R::GET_STATUS), 0x40, "the front end can read it");
     bench.session.put_status(0, &mut bench.device);
-    assert_eq!(bench.device.read(), [Deed::Stop(0), Deed::Status(0)]);
+    assert_eq!(bench.device.read(), [Deed::Stop(0), Deed::Reset(Resetter::Operator)]);
     assert_eq!((bench.session.status(), bench.session.needs_reset()), (0, false));
     // What is changed under a ring that was reset does not start it.
     bench.good(R::SET_MEM_TABLE, &table(), &[memory().as_fd()]);

@@ -3,7 +3,7 @@
 use super::Function;
 use crate::pci::config_space::{BARS, COMMAND_INTX_DISABLE};
 use crate::pci::{capability, msix};
-use crate::transport::Backend;
+use crate::transport::{Backend, Resetter};
 use crate::virtio_pci::Refusal;
 use crate::virtio_pci::layout::{self, LEGACY_BAR, MSIX_BAR, VIRTIO_BAR};
 
@@ -29,7 +29,7 @@ impl Function {
         let control = self.places.express + capability::DEVICE_CONTROL + 1;
         let [_, reset] = capability::DEVICE_CONTROL_FLR.to_le_bytes();
         if control.checked_sub(offset).and_then(|at| bytes.get(at)).is_some_and(|byte| byte & reset != 0) {
-            self.reset(device);
+            self.reset(Resetter::Function, device);
             return Ok(());
         }
         self.space.write(offset, bytes);

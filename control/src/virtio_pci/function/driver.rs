@@ -3,7 +3,7 @@
 use virtnet_rings::spec::status::{DEVICE_NEEDS_RESET, DRIVER_OK, FEATURES_OK};
 
 use super::{Function, queue_size};
-use crate::transport::Backend;
+use crate::transport::{Backend, Resetter};
 use crate::virtio_pci::Refusal;
 use crate::virtio_pci::common::{self as register, NO_VECTOR};
 use crate::virtio_pci::queue::VirtQueue;
@@ -74,7 +74,7 @@ impl Function {
     /// Bits are added one by one or together, in their order, and go with a reset. ("Device Initialization")
     fn write_status(&mut self, value: u8, device: &mut impl Backend) -> Result<(), Refusal> {
         if value == 0 {
-            self.reset_device(device);
+            self.reset_device(Resetter::Driver, device);
             return Ok(());
         }
         if self.registers.is_legacy {
@@ -123,6 +123,7 @@ impl Function {
         }
         self.stop(index, device);
         self.queues[index].reset(queue_size(device));
+        device.reset_ring(index);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use super::access::copy;
 use super::driver::refuse;
 use super::{Function, queue_size};
 use crate::device::features;
-use crate::transport::Backend;
+use crate::transport::{Backend, Resetter};
 use crate::virtio_pci::Refusal;
 use crate::virtio_pci::common as register;
 
@@ -131,7 +131,7 @@ impl Function {
     /// Bits are added, and go with a reset; FEATURES_OK is none of them.
     fn write_legacy_status(&mut self, value: u8, device: &mut impl Backend) -> Result<(), Refusal> {
         if value == 0 {
-            self.reset_device(device);
+            self.reset_device(Resetter::Driver, device);
             return Ok(());
         }
         self.choose_legacy("device status", value.into())?;
