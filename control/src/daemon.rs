@@ -102,6 +102,7 @@ impl Daemon {
                 }
             }
             self.service.turn_those_due();
+            self.service.grant_wish();
             self.turn(None);
             if watched.elapsed() >= WATCH {
                 watched = Instant::now();

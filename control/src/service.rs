@@ -13,8 +13,9 @@ mod sight;
 #[cfg(test)]
 mod tests;
 mod uplink;
+mod vfs;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -103,6 +104,9 @@ pub struct Service {
     /// Where functions' files are, if they are kept.
     recovery: Option<Folder>,
     epoll: Arc<OwnedFd>,
+    /// PFs whose drivers want other VFs, and when the first of them is to have its will.
+    wishes: VecDeque<usize>,
+    wishes_at: Instant,
 }
 
 impl Service {
@@ -116,7 +120,8 @@ impl Service {
         let destroy = host.config.sf_pool_force_destroy;
         let mut netdevs = Netdevs::start(host.sf_pool(), destroy, &host.state_dir)?;
         let uplinks = uplink::add_all(&mut engine, &host.config, &mut netdevs)?;
-        let mut service = Self { host, engine, uplinks, netdevs, entries: Slab::new(), recovery, epoll };
+        let (entries, wishes, wishes_at) = (Slab::new(), VecDeque::new(), Instant::now());
+        let mut service = Self { host, engine, uplinks, netdevs, entries, recovery, epoll, wishes, wishes_at };
         service.recover()?;
         Ok(service)
     }
@@ -232,6 +237,7 @@ impl Service {
                 let entry = &mut self.entries[key];
                 entry.recovered += u64::from(had_lost_it && live.is_some());
                 (entry.function, entry.live) = (function, live);
+                self.show_vfs(key);
                 Ok(())
             }
             Err(error) => {
@@ -240,6 +246,7 @@ impl Service {
                 let before = entry.function.clone();
                 self.entries[key].live = self.live_of(&before, key, None).context("as it was")?;
                 self.entries[key].recovered += u64::from(had_lost_it && self.entries[key].live.is_some());
+                self.show_vfs(key);
                 Err(error)
             }
         }
@@ -298,14 +305,15 @@ impl Service {
 
     /// Where a function's front end is to come to, or is looked for.
     fn endpoint_of(&mut self, function: &Function, device: &mut Device, key: usize) -> Result<Endpoint, PathError> {
-        let Function { spec, socket, share, .. } = function;
+        let Function { identity, spec, socket, share, .. } = function;
         let transport = match socket.transport {
             config::Transport::VhostUser => Transport::VhostUser,
             config::Transport::VfioUser => {
                 let token = controlq_token(key);
                 let served = Served { device, engine: &mut self.engine, epoll: &self.epoll, token };
                 let is_transitional = spec.transitional;
-                let traits = Traits { ids: self.host.limits.pci, is_transitional, msix: share.msix };
+                let (ids, msix, kind) = (self.host.limits.pci, share.msix, self.host.kind(identity));
+                let traits = Traits { ids, is_transitional, msix, kind };
                 Transport::VfioUser(Some(Box::new(virtio_pci::Function::new(traits, &served))))
             }
         };
@@ -342,7 +350,9 @@ impl Service {
         if self.netdevs.is_making() || live().any(|live| live.device.has_work()) {
             return Some(Instant::now());
         }
-        live().flat_map(|live| [live.endpoint.wakes_at(), live.device.announces_at()]).flatten().min()
+        let wish = (!self.wishes.is_empty()).then_some(self.wishes_at);
+        let theirs = live().flat_map(|live| [live.endpoint.wakes_at(), live.device.announces_at()]).flatten();
+        theirs.chain(wish).min()
     }
 
     /// Does what an event asks for.
@@ -354,6 +364,10 @@ impl Service {
         let mut served = Served { device, engine: &mut self.engine, epoll: &self.epoll, token: controlq_token(key) };
         if !is_controlq {
             endpoint.turn(&mut served, &self.epoll, endpoint_token(key));
+            let wanted = endpoint.function().and_then(|function| function.vfs_wanted());
+            if wanted.is_some() && !self.wishes.contains(&key) {
+                self.wishes.push_back(key);
+            }
         } else if !served.serve_controlq() {
             let failed = device.controlq_index();
             if let Some((session, failed)) = endpoint.session().zip(failed) {

@@ -19,4 +19,5 @@ mod process;
 mod recovery;
 mod service;
 mod settings;
+mod sriov;
 mod uplinks;

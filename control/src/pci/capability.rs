@@ -1,4 +1,4 @@
-//! Capabilities that every function has: their ids, and their bodies behind id and pointer.
+//! Capabilities: their ids, and their bodies behind id and pointer.
 
 /// Power management.
 pub const POWER_MANAGEMENT: u8 = 0x01;
@@ -8,6 +8,15 @@ pub const VENDOR: u8 = 0x09;
 pub const EXPRESS: u8 = 0x10;
 /// MSI-X.
 pub const MSIX: u8 = 0x11;
+
+/// Access control services: an extended capability, of four bytes. A function that has it and nothing in it reaches no other
+/// function.
+pub const ACCESS_CONTROL: u16 = 0x0d;
+/// Alternative routing-ID interpretation: an extended capability, of four bytes. The next function's number in it is 0: each is
+/// presented alone.
+pub const ROUTING_ID: u16 = 0x0e;
+/// VFs: an extended capability.
+pub const SRIOV: u16 = 0x10;
 
 /// Where power management has its control register, from the capability on.
 pub const POWER_CONTROL: usize = 4;

@@ -20,6 +20,8 @@ const INTERRUPT_PIN: usize = 0x3d;
 const CAPABILITY_FIRST: usize = 0x40;
 /// Where the part ends that capabilities can be in.
 const CAPABILITY_END: usize = 0x100;
+/// The version of every extended capability that there is.
+const EXTENDED_VERSION: u32 = 1;
 
 /// `COMMAND`: registers in I/O space answer.
 const COMMAND_IO: u16 = 1 << 0;
@@ -67,6 +69,9 @@ pub struct ConfigSpace {
     /// Where the next capability goes, and who points at it.
     free: usize,
     link: usize,
+    /// The same of extended ones.
+    extended_free: usize,
+    extended_last: Option<usize>,
 }
 
 impl ConfigSpace {
@@ -80,6 +85,8 @@ impl ConfigSpace {
             bar_bytes: [0; BARS],
             free: CAPABILITY_FIRST,
             link: CAPABILITIES,
+            extended_free: CAPABILITY_END,
+            extended_last: None,
         };
         let [class @ .., _] = ids.class.to_le_bytes();
         for (at, id) in [(0, ids.device), (SUBSYSTEM_VENDOR, ids.subsystem)] {
@@ -104,8 +111,12 @@ impl ConfigSpace {
     pub fn add_bar(&mut self, bar: usize, len_bytes: u64) {
         assert!(bar + 1 < BARS && len_bytes.is_power_of_two() && (16..1 << 32).contains(&len_bytes));
         self.bar_bytes[bar] = len_bytes;
+        self.set_bar(BAR_0 + 4 * bar, len_bytes);
+    }
+
+    /// Makes eight bytes a register for the place of so many bytes in memory, a power of two. It is at 0.
+    pub fn set_bar(&mut self, at: usize, len_bytes: u64) {
         let writable = !(len_bytes as u32 - 1);
-        let at = BAR_0 + 4 * bar;
         self.set(at, &BAR_MEMORY_64.to_le_bytes(), &writable.to_le_bytes());
         self.set(at + 4, &[0; 4], &[0xff; 4]);
     }
@@ -140,6 +151,26 @@ impl ConfigSpace {
         self.set(at + 2, body, writable);
         self.link = at + 1;
         at
+    }
+
+    /// Adds a capability to the end of the extended list. `body` is what follows its header. Returns where it is.
+    ///
+    /// # Panics
+    /// If there is no room: our mistake.
+    pub fn add_extended(&mut self, id: u16, body: &[u8], writable: &[u8]) -> usize {
+        let at = self.extended_free;
+        self.extended_free = (at + 4 + body.len()).next_multiple_of(4);
+        if let Some(last) = self.extended_last.replace(at) {
+            self.set(last, &(self.word(last) | (at as u32) << 20).to_le_bytes(), &[]);
+        }
+        self.set(at, &(u32::from(id) | EXTENDED_VERSION << 16).to_le_bytes(), &[]);
+        self.set(at + 4, body, writable);
+        at
+    }
+
+    /// Changes what the host reads, until the next reset.
+    pub fn put(&mut self, at: usize, bytes: &[u8]) {
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
     /// As the host reads it: as many bytes as `into` has, which lie inside.
@@ -223,6 +254,14 @@ mod tests {
         space.write(BAR_0 + 8, &0xfeb0_1234u32.to_le_bytes());
         assert_eq!(space.word(BAR_0 + 8), 0xfeb0_0004);
         assert_eq!((space.bar_bytes(2), space.bar_bytes(3), space.bar_bytes(9)), (0x4000, 0, 0));
+    }
+
+    #[test]
+    fn extended_capabilities_are_a_list_of_their_own() {
+        let mut space = space();
+        assert_eq!(space.word(0x100), 0, "which may be empty");
+        assert_eq!((space.add_extended(0x0e, &[0; 4], &[]), space.add_extended(0x10, &[7; 8], &[])), (0x100, 0x108));
+        assert_eq!((space.word(0x100), space.word(0x108), space.word(0x10c)), (0x1081_000e, 0x0001_0010, 0x0707_0707));
     }
 
     #[test]

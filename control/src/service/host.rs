@@ -17,6 +17,7 @@ use crate::function::{Function, Id, Identity, Seat, Share, Socket, pools};
 use crate::recovery::Record;
 use crate::refusal::{Code, Refusal};
 use crate::transport::listener::remove_stale;
+use crate::virtio_pci::{Kind, Vfs};
 
 /// Descriptors of a queue where nobody says.
 const QUEUE_SIZE: u16 = 256;
@@ -149,6 +150,20 @@ impl Host {
         let mac = self.vf_mac(pf, vf);
         let offered = settings.features.map_or(self.features_default(), |bits| features::known(bits.0));
         self.function(identity, self.vf_share(), mac, settings.max_queue_size.unwrap_or(QUEUE_SIZE), MTU, offered)
+    }
+
+    /// What a function is to others on PCI.
+    pub fn kind(&self, identity: &Identity) -> Kind {
+        match (identity.id, self.vfs_per_pf()) {
+            (Id::Vf { .. }, _) => Kind::Virtual,
+            (Id::Pf(pf), total @ 1..) if identity.class == Class::StaticPf => Kind::Physical(Vfs {
+                total,
+                first_offset: self.vf(pf, 0).identity.bdf.0 - identity.bdf.0,
+                are_transitional: self.limits.transitional_vf,
+                msix: self.vf_share().msix,
+            }),
+            _ => Kind::Single,
+        }
     }
 
     /// The address that is planned for a VF. Where more are made than addresses were planned for, addresses come again.

@@ -183,6 +183,7 @@ impl Service {
             }
         }
         self.entries[key].num_vfs = count;
+        self.show_vfs(key);
     }
 
     /// What VFs have of their PF's pool: those that want less than they are meant to have leave more for others.

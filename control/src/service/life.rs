@@ -84,6 +84,13 @@ impl Service {
     /// # Errors
     /// It can have no or fewer VFs, has some, or one cannot be made: then none are.
     pub fn set_vfs(&mut self, key: usize, count: u16) -> Result<(), Refusal> {
+        let changed = self.change_vfs(key, count);
+        self.show_vfs(key);
+        changed
+    }
+
+    /// The same; its driver is not shown it yet.
+    pub(super) fn change_vfs(&mut self, key: usize, count: u16) -> Result<(), Refusal> {
         let identity = &self.entries[key].function.identity;
         let Id::Pf(pf) = identity.id else {
             return Err(Code::InvalidArgument.because("a VF has no VFs"));

@@ -15,6 +15,7 @@ use super::entrance::Entrance;
 use super::listener::{PathError, connect_to};
 use super::session::{Session, Told, Transport};
 use super::{Backend, Counters, Served};
+use crate::virtio_pci::Function;
 
 /// The pause after the first look that found nobody; each one after it is twice as long, up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(20);
@@ -113,6 +114,20 @@ impl Endpoint {
     /// The session, while there is one.
     pub fn session(&mut self) -> Option<&mut Session> {
         self.session.as_mut()
+    }
+
+    /// The function that is served, if that is what is.
+    pub fn function(&mut self) -> Option<&mut Function> {
+        match (&mut self.session, &mut self.transport) {
+            (Some(Session::VfioUser(session)), _) => Some(session.function_mut()),
+            (None, Transport::VfioUser(function)) => function.as_deref_mut(),
+            _ => None,
+        }
+    }
+
+    /// Counts a refusal of what was asked for by an earlier message.
+    pub fn count(&mut self, outcome: &'static str) {
+        self.past.count(outcome);
     }
 
     /// What has come over all sessions.

@@ -17,13 +17,37 @@ use super::common::Registers;
 use super::layout::{self, MSIX_BAR, VIRTIO_BAR};
 use super::queue::VirtQueue;
 use crate::firmware::PciIds;
-use crate::pci::{ConfigSpace, Intx, Msix, capability};
+use crate::pci::{ConfigSpace, Intx, Msix, Sriov, capability, sriov};
 use crate::transport::{Backend, Resetter, STATUS_ADDABLE};
 
 /// Interrupt status: a queue was used.
 const ISR_QUEUE: u8 = 1;
 /// Interrupt status: the configuration, or the device's need for a reset, has changed.
 const ISR_CONFIG: u8 = 2;
+
+/// VFs that a function can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vfs {
+    /// At most.
+    pub total: u16,
+    /// From the PF's routing id to the first VF's; each has the next.
+    pub first_offset: u16,
+    /// Whether they have the legacy interface, too.
+    pub are_transitional: bool,
+    /// MSI-X vectors of each, to begin with.
+    pub msix: u16,
+}
+
+/// What a function is to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing.
+    Single,
+    /// It can have VFs.
+    Physical(Vfs),
+    /// It is one.
+    Virtual,
+}
 
 /// What a function shows of itself on PCI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +58,8 @@ pub struct Traits {
     pub is_transitional: bool,
     /// MSI-X vectors.
     pub msix: u16,
+    /// What it is to others.
+    pub kind: Kind,
 }
 
 /// Where capabilities are that do something.
@@ -52,6 +78,7 @@ pub struct Function {
     places: Places,
     msix: Msix,
     intx: Intx,
+    sriov: Option<Sriov>,
     registers: Registers,
     queues: Vec<VirtQueue>,
     memory: Arc<GuestMemory>,
@@ -81,6 +108,14 @@ impl Function {
         let express = space.add_capability(capability::EXPRESS, &body, &writable);
         let config_bytes = device.config().len().next_multiple_of(4);
         let access = layout::add_capabilities(&mut space, queues, config_bytes);
+        if traits.kind != Kind::Single {
+            space.add_extended(capability::ROUTING_ID, &[0; 4], &[]);
+            space.add_extended(capability::ACCESS_CONTROL, &[0; 4], &[]);
+        }
+        let sriov = match traits.kind {
+            Kind::Physical(vfs) => Some(Sriov::new(vfs.on(traits.ids), &mut space)),
+            Kind::Single | Kind::Virtual => None,
+        };
         let size = queue_size(device);
         let mut intx = Intx::default();
         intx.enable(true);
@@ -89,6 +124,7 @@ impl Function {
             places: Places { msix: at_msix, power, express, access },
             msix,
             intx,
+            sriov,
             registers: Registers::default(),
             queues: (0..queues).map(|_| VirtQueue::new(size)).collect(),
             memory: Arc::default(),
@@ -181,9 +217,29 @@ impl Function {
     pub fn reset(&mut self, by: Resetter, device: &mut impl Backend) {
         self.reset_device(by, device);
         self.space.reset();
+        if let Some(sriov) = &mut self.sriov {
+            sriov.reset(&mut self.space);
+        }
         self.msix.reset();
         self.intx.reset();
         self.intx.enable(true);
+    }
+
+    /// How many VFs its driver wants instead of those that there are, if it wants anything.
+    pub fn vfs_wanted(&self) -> Option<u16> {
+        self.sriov.as_ref()?.wanted()
+    }
+
+    /// The same, once.
+    pub fn take_vfs_wanted(&mut self) -> Option<u16> {
+        self.sriov.as_mut()?.take_wanted()
+    }
+
+    /// There are so many VFs now.
+    pub fn show_vfs(&mut self, count: u16) {
+        if let Some(sriov) = &mut self.sriov {
+            sriov.show(count, &mut self.space);
+        }
     }
 
     /// The device was made anew, with as many vectors: its driver finds it as it is now.
@@ -294,6 +350,15 @@ impl Function {
     fn offered(&self, device: &impl Backend) -> u64 {
         // Addresses are those that the client maps memory at, whatever is between it and its guest.
         device.features() | 1 << VIRTIO_F_ACCESS_PLATFORM
+    }
+}
+
+impl Vfs {
+    /// As their PF shows them, whose ids these are.
+    fn on(self, ids: PciIds) -> sriov::Traits {
+        let Self { total, first_offset, are_transitional, msix } = self;
+        let bars = [(MSIX_BAR, Msix::new(msix).bar_bytes()), (VIRTIO_BAR, layout::VIRTIO_BAR_BYTES)];
+        sriov::Traits { total, first_offset, device: layout::ids(ids, are_transitional).device, bars }
     }
 }
 

@@ -15,5 +15,5 @@ mod refusal;
 mod tests;
 
 pub use common::NO_VECTOR;
-pub use function::{Function, Traits};
+pub use function::{Function, Kind, Traits, Vfs};
 pub use refusal::Refusal;

@@ -4,6 +4,8 @@ use std::io;
 
 use virtnet_rings::SetupError;
 
+use crate::pci::sriov::Misfit;
+
 /// Why a write changed nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
@@ -51,6 +53,12 @@ pub enum Refusal {
         /// Its answer.
         source: io::Error,
     },
+}
+
+impl From<Misfit> for Refusal {
+    fn from(Misfit { register, found, allowed }: Misfit) -> Self {
+        Self::Value { register, found, allowed }
+    }
 }
 
 impl Refusal {

@@ -8,6 +8,7 @@ use virtnet_rings::Virtqueue;
 use virtnet_rings::guest::Ram;
 
 mod legacy;
+mod sriov;
 
 use super::common::*;
 use super::layout::*;
@@ -36,9 +37,13 @@ impl Bench {
     }
 
     fn of(is_transitional: bool) -> Self {
+        Self::with(is_transitional, Kind::Single)
+    }
+
+    fn with(is_transitional: bool, kind: Kind) -> Self {
         let device = Diary::default();
         let ids = PciIds { vendor: 0x1af4, device: 0x1041, class: 0x02_8000 };
-        let function = Function::new(Traits { ids, is_transitional, msix: 6 }, &device);
+        let function = Function::new(Traits { ids, is_transitional, msix: 6, kind }, &device);
         let mut bench = Self { function, device, ram: Ram::new(1 << 20, GPA).unwrap() };
         bench.remember();
         bench.command(COMMAND_MASTER);

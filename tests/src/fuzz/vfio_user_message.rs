@@ -10,7 +10,7 @@ use virtnet_control::vfio_user::message::{
     Command, Connection, DmaMap, DmaUnmap, HEADER_BYTES, Header, IrqSet, Received, RegionAccess,
 };
 use virtnet_control::vfio_user::session::{Served, Session};
-use virtnet_control::virtio_pci::{Function, Traits};
+use virtnet_control::virtio_pci::{Function, Kind, Traits, Vfs};
 
 use super::Input;
 use super::device::{Device, MEMORY_BYTES, descriptor};
@@ -68,7 +68,7 @@ fn beginning(packed: bool) -> Vec<Words> {
 
 /// What comes next.
 fn words(input: &mut Input) -> Words {
-    match input.u8() % 9 {
+    match input.u8() % 10 {
         0 => {
             let (command, count) = (u16::from(input.u8() % 20), usize::from(input.u8()));
             (command, input.bytes(count).to_vec(), input.u8() % 4)
@@ -112,6 +112,11 @@ fn words(input: &mut Input) -> Words {
             let value = u32::from([0, 1, 2, 7, 0x10, input.u8()][usize::from(input.u8() % 6)]);
             write(0, register, &value.to_le_bytes()[..len_bytes])
         }
+        8 => {
+            // VFs: control, number, page size.
+            let register = [0x118, 0x118, 0x120, 0x130][usize::from(input.u8() % 4)];
+            write(7, register, &u32::from(input.u8() % 20).to_le_bytes()[..2])
+        }
         _ => write(4, 0x3000 + u64::from(input.u8() % 5) * 4, &[0, 0]),
     }
 }
@@ -122,7 +127,9 @@ pub fn vfio_user_message(bytes: &[u8]) {
     let mut device = Device::default();
     let ids = PciIds { vendor: 0x1af4, device: 0x1041, class: 0x02_8000 };
     let is_transitional = input.u8() % 2 == 1;
-    let mut function = Box::new(Function::new(Traits { ids, is_transitional, msix: 6 }, &device));
+    let vfs = Vfs { total: 8, first_offset: 0x100, are_transitional: false, msix: 6 };
+    let kind = Kind::Physical(vfs);
+    let mut function = Box::new(Function::new(Traits { ids, is_transitional, msix: 6, kind }, &device));
     while !input.is_empty() {
         let (here, there) = stream_pair().expect("a pair of sockets");
         let mut session = Session::new(there, function);
@@ -152,6 +159,11 @@ pub fn vfio_user_message(bytes: &[u8]) {
             let status = session.function().status();
             let is_legacy = session.function().is_legacy() && status < 0x80;
             assert!(!device.has_rings() || status & 0x8c == 0xc || is_legacy, "rings with status {status:#x}");
+            let function = session.function_mut();
+            if let Some(count) = function.take_vfs_wanted() {
+                assert!(count <= vfs.total);
+                function.show_vfs(count);
+            }
             device.turn(|_| session.function_mut().ring_failed());
             // The client reads what it is sent, or the session would rightly end.
             while matches!(client.receive(), Ok(Received::Message(_))) {}

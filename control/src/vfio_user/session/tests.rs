@@ -10,7 +10,7 @@ use super::*;
 use crate::firmware::PciIds;
 use crate::transport::connection::stream_pair;
 use crate::transport::diary::{Diary, VERSION_1, rung};
-use crate::virtio_pci::Traits;
+use crate::virtio_pci::{Kind, Traits};
 
 const GPA: u64 = 0x10_0000;
 const RAM_BYTES: u64 = 1 << 20;
@@ -33,7 +33,8 @@ impl Bench {
     fn new() -> Self {
         let device = Diary::default();
         let ids = PciIds { vendor: 0x1af4, device: 0x1041, class: 0x02_8000 };
-        let function = Box::new(Function::new(Traits { ids, is_transitional: false, msix: 6 }, &device));
+        let function =
+            Box::new(Function::new(Traits { ids, is_transitional: false, msix: 6, kind: Kind::Single }, &device));
         let (here, there) = stream_pair().unwrap();
         let session = Some(Session::new(here, function));
         let ram = Ram::new(RAM_BYTES as usize, GPA).unwrap();

@@ -32,6 +32,7 @@ impl Function {
             self.reset(Resetter::Function, device);
             return Ok(());
         }
+        let before = self.sriov.as_ref().map(|sriov| sriov.look(&self.space));
         self.space.write(offset, bytes);
         self.msix.control(self.space.half(self.places.msix + msix::CONTROL));
         self.intx.enable(!self.msix.is_enabled() && !self.space.has_command(COMMAND_INTX_DISABLE));
@@ -42,7 +43,10 @@ impl Function {
             let data = self.space.word(self.places.access + layout::ACCESS_DATA).to_le_bytes();
             return self.write_bar(bar, at, &data[..len_bytes], device);
         }
-        Ok(())
+        match self.sriov.as_mut().zip(before) {
+            Some((sriov, before)) => Ok(sriov.settle(before, &mut self.space)?),
+            None => Ok(()),
+        }
     }
 
     /// Registers of a BAR as the host reads them: bytes that lie inside.
