@@ -370,12 +370,16 @@ impl Hand {
         self.waiting_since_ns = None;
     }
 
-    /// Gives everything up because the queue goes: frames to the port, buffers untouched to the queue, from which a
-    /// successor takes them again.
+    /// Gives everything up because the queue goes: frames to the port, buffers to the queue.
     pub fn abandon(&mut self, receiveq: &mut impl Virtqueue, port: &mut impl Port, bench: &mut Bench) {
         self.forsake(port, bench);
-        for chain in &mut self.chains[self.next..self.end] {
-            receiveq.abandon(chain);
+        self.put_back(receiveq);
+    }
+
+    /// Gives buffers untouched back to the queue, from which they will be taken again.
+    pub fn put_back(&mut self, receiveq: &mut impl Virtqueue) {
+        for chain in self.chains[self.next..self.end].iter_mut().rev() {
+            receiveq.put_back(chain);
             self.store.give_back(chain.parts.take_list());
         }
         (self.next, self.end) = (0, 0);

@@ -400,6 +400,7 @@ impl Pair {
             // Nothing more is taken, what is out comes home.
             bench.burst = 0;
         }
+        queue.begin_turn();
         let result = if *enabled || stopped {
             with_queue!(queue, queue => with_port!(&mut self.port, lane, slot, port => {
                 bench.level.run(FromGuest { transmitq: queue, window: held, port, bench, features })
@@ -407,6 +408,7 @@ impl Pair {
         } else {
             with_port!(&mut self.port, lane, slot, port => journey::discard(queue, held, port, bench))
         };
+        queue.end_turn();
         if self.transmit_moderator.decides(bench) {
             with_queue!(queue, queue => journey::notify(queue, &mut bench.counts));
         }
@@ -441,10 +443,14 @@ impl Pair {
             && attached.enabled
             && attached.is_served()
         {
+            if attached.queue.begin_turn() {
+                attached.held.put_back(&mut attached.queue);
+            }
             let result = match &self.filter {
                 None => attached.receive(port, lane, bench),
                 Some(filter) => attached.receive_some(port, filter, lane, bench),
             };
+            attached.queue.end_turn();
             if self.receive_moderator.decides(bench) {
                 with_queue!(&mut attached.queue, queue => journey::notify(queue, &mut bench.counts));
             }

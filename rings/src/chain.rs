@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::memory::area::Descriptor;
-use crate::memory::{GuestMemory, Span, Window};
+use crate::memory::joined::Joined;
+use crate::memory::turns::Member;
+use crate::memory::{Absent, Access, GuestMemory, Span, Window};
 use crate::setup::Layout;
 use crate::spec::net::NET_HEADER_SIZE_BYTES;
 use crate::spec::virtq::*;
@@ -21,15 +23,6 @@ const LINES_AHEAD: usize = 8;
 
 /// Room for the parts of a long chain, lent by a [`PartStore`].
 pub type PartList = Box<[Span; PARTS_MAX]>;
-
-/// Which way the parts of a chain go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// To the device, which may read them: a transmitq's.
-    Read,
-    /// From the device, which may write them: a receiveq's.
-    Write,
-}
 
 /// What there is to know of parts besides where they are, as one word that is stored and compared at once: how many in bits
 /// 0 to 7, how many of them are readable in bits 8 to 15, the fault above.
@@ -335,6 +328,12 @@ pub(crate) struct Reach {
     pub unread_bytes: u32,
     /// Ring slots that were taken and not returned.
     pub outstanding: u32,
+    /// A part of the chain that is being walked may be translated soon.
+    pub misses: bool,
+    /// Where translations come and go: this queue's turns.
+    pub member: Option<Member>,
+    /// Areas of the ring that lie in several pieces.
+    pub joined: Vec<Joined>,
 }
 
 impl Drop for Reach {
@@ -347,6 +346,49 @@ impl Drop for Reach {
 }
 
 impl Reach {
+    /// A queue's reach at its beginning.
+    pub(crate) fn new(memory: Arc<GuestMemory>, size: u16, indirect: bool) -> Self {
+        Reach {
+            window: Window::default(),
+            size,
+            indirect,
+            only_reads: false,
+            unread_bytes: 0,
+            outstanding: 0,
+            misses: false,
+            member: memory.join(),
+            joined: Vec::new(),
+            memory,
+        }
+    }
+
+    /// An area of the ring; `None` where it is not in memory, or not aligned.
+    pub(crate) fn area(&mut self, gpa: u64, len_bytes: u64, align_bytes: u64, access: Access) -> Option<Span> {
+        let (span, joined) = self.memory.area(gpa, len_bytes.try_into().ok()?, access)?;
+        self.joined.extend(joined);
+        // The mapping keeps the low bits of an address unless its region is oddly placed; both must be aligned.
+        (gpa.is_multiple_of(align_bytes) && span.is_aligned(align_bytes)).then_some(span)
+    }
+
+    /// Begins a turn, where translations come and go; whether some may have gone since the last one.
+    #[inline(always)]
+    pub(crate) fn begin_turn(&mut self) -> bool {
+        let Some(member) = &mut self.member else { return false };
+        let has_changed = self.memory.begin(member);
+        if has_changed {
+            self.window = Window::default();
+        }
+        has_changed
+    }
+
+    /// Ends it.
+    #[inline(always)]
+    pub(crate) fn end_turn(&self) {
+        if let Some(member) = &self.member {
+            member.end();
+        }
+    }
+
     /// What nearly all descriptors are like.
     #[inline(always)]
     pub(crate) fn usual(&self) -> Usual {
@@ -359,11 +401,13 @@ impl Reach {
     #[inline]
     pub(crate) fn add(&mut self, store: &mut PartStore, chain: &mut Chain, addr: u64, len: u32, flags: u16) {
         let writable = flags & VIRTQ_DESC_F_WRITE != 0;
+        let access = if writable { Access::Write } else { Access::Read };
         let mut gpa = addr;
         let mut left = len;
         loop {
-            let Some(span) = self.memory.translate(gpa, left, &mut self.window) else {
-                return set_fault(chain, Fault::OutsideMemory);
+            let span = match self.memory.translate(gpa, left, access, &mut self.window) {
+                Ok(span) => span,
+                Err(absent) => return self.set_absent(chain, absent),
             };
             if !span.is_empty() {
                 if !writable && chain.parts.count() > chain.parts.readable() {
@@ -418,19 +462,29 @@ impl Reach {
             return Err(Violation::IndirectTableLength { len_bytes: len, limit_bytes });
         }
         let size = (len / DESCRIPTOR_SIZE_BYTES) as u16;
-        let Some(table) = self.memory.span(addr, len) else {
-            set_fault(chain, Fault::OutsideMemory);
-            return Ok(());
-        };
+        let mut window = Window::default();
+        let table = self.memory.translate(addr, len, Access::Read, &mut window);
         let limit = self.size - before;
         let mut index = 0;
         for walked in 0..size {
             if walked == limit {
                 return Err(Violation::ChainTooLong { limit: self.size });
             }
-            let entry = table.skip(u32::from(index) * DESCRIPTOR_SIZE_BYTES);
             // One copy of the entry, not re-read.
-            let raw: [u8; 16] = entry.read_array().expect("the index is below the table's size");
+            let at = u32::from(index) * DESCRIPTOR_SIZE_BYTES;
+            let raw = match table.map(|table| table.skip(at).read_array()) {
+                Ok(Some(raw)) => Ok(raw),
+                // The table goes on in another region.
+                Ok(None) => self.memory.read_array(addr, at, &mut window),
+                Err(absent) => Err(absent),
+            };
+            let raw: [u8; 16] = match raw {
+                Ok(raw) => raw,
+                Err(absent) => {
+                    self.set_absent(chain, absent);
+                    return Ok(());
+                }
+            };
             let word = |at: usize| u16::from_le_bytes([raw[at], raw[at + 1]]);
             let addr = u64::from_le_bytes(raw[..8].try_into().expect("eight bytes"));
             let len = u32::from_le_bytes(raw[8..12].try_into().expect("four bytes"));
@@ -456,6 +510,16 @@ impl Reach {
             }
         }
         if linked { Err(Violation::ChainTooLong { limit: size }) } else { Ok(()) }
+    }
+}
+
+impl Reach {
+    #[cold]
+    fn set_absent(&mut self, chain: &mut Chain, absent: Absent) {
+        match absent {
+            Absent::Outside => set_fault(chain, Fault::OutsideMemory),
+            Absent::NotYet => self.misses = true,
+        }
     }
 }
 

@@ -19,10 +19,12 @@ pub mod packed;
 mod setup;
 pub mod spec;
 pub mod split;
+mod sync;
 mod violation;
 mod virtqueue;
 
-pub use chain::{Access, Chain, PARTS_MAX, PartList, PartStore, Parts};
+pub use chain::{Chain, PARTS_MAX, PartList, PartStore, Parts};
+pub use memory::Access;
 pub use notify::{Bell, NotificationData, Notifier, passed_event, passed_packed_event};
 pub use setup::{Layout, QueueAddresses, QueueSetup, SetupError};
 pub use violation::{Fault, Violation};

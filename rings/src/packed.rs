@@ -6,7 +6,7 @@ use std::sync::atomic::{Ordering, fence};
 use crate::chain::{Chain, PartStore, Reach};
 use crate::inflight;
 use crate::memory::area::{Descriptor, DescriptorArea, WordArea};
-use crate::memory::{DirtyLog, GuestMemory, Span};
+use crate::memory::{Access, DirtyLog, GuestMemory, Span};
 use crate::notify::{Notifier, passed_packed_event};
 use crate::setup::{Layout, QueueSetup, SetupError};
 use crate::spec::virtq::*;
@@ -32,6 +32,12 @@ impl Position {
         let past_end = slot >= size;
         self.slot = if past_end { slot - size } else { slot };
         self.wrap ^= past_end;
+    }
+
+    fn retreat(&mut self, slots: u16, size: u16) {
+        let past_start = slots > self.slot;
+        self.slot = if past_start { self.slot + (size - slots) } else { self.slot - slots };
+        self.wrap ^= past_start;
     }
 
     fn to_bits(self) -> u16 {
@@ -74,13 +80,12 @@ pub struct Queue {
 }
 
 impl Queue {
-    pub(crate) fn new(setup: QueueSetup, reach: Reach) -> Result<Self, SetupError> {
+    pub(crate) fn new(setup: QueueSetup, mut reach: Reach) -> Result<Self, SetupError> {
         let size = setup.size;
-        let at = setup.addresses;
-        let descriptors =
-            DescriptorArea::new(&reach.memory, at.descriptor_area, size).ok_or(setup.area_error(0, 16))?;
-        let driver_event = WordArea::new(&reach.memory, at.driver_area, 2, 4).ok_or(setup.area_error(1, 4))?;
-        let device_event = WordArea::new(&reach.memory, at.device_area, 2, 4).ok_or(setup.area_error(2, 4))?;
+        let [descriptors, driver_event, device_event] =
+            setup.areas(&mut reach, [(16, Access::Write), (4, Access::Read), (4, Access::Write)])?;
+        let descriptors = DescriptorArea::new(descriptors);
+        let (driver_event, device_event) = (WordArea::new(driver_event), WordArea::new(device_event));
         // What was taken and not used is taken again: the used half, where the front end gives one.
         let [available, used] = [setup.base as u16, (setup.base >> 16) as u16];
         let start = Position::from_bits(if used == 0 { available } else { used });
@@ -102,7 +107,7 @@ impl Queue {
             kick: setup.kick,
             log: setup.log,
             inflight: None,
-            descriptor_area: at.descriptor_area,
+            descriptor_area: setup.addresses.descriptor_area,
         };
         queue.disarm();
         Ok(queue)
@@ -164,7 +169,7 @@ impl Queue {
         usize::from(taken)
     }
 
-    /// Takes a chain of another kind, if there is one and it need not wait for a list.
+    /// Takes a chain of another kind, if there is one and it need not wait, for a list or for a translation.
     #[inline(never)]
     fn take_other(&mut self, chain: &mut Chain, store: &mut PartStore) -> Result<bool, Violation> {
         let Some(first) = self.available(self.next_available).filter(|_| store.available() > 0) else {
@@ -180,9 +185,9 @@ impl Queue {
                 _ => Ok(()),
             }
         });
-        if let Err(violation) = walked {
+        if walked.is_err() || std::mem::take(&mut self.reach.misses) {
             store.give_back(chain.parts.take_list());
-            return Err(violation);
+            return walked.map(|()| false);
         }
         self.next_available.advance(chain.descriptors, size);
         self.reach.outstanding += u32::from(chain.descriptors);
@@ -341,7 +346,8 @@ impl Virtqueue for Queue {
         self.reach.size
     }
 
-    fn abandon(&mut self, chain: &Chain) {
+    fn put_back(&mut self, chain: &Chain) {
+        self.next_available.retreat(chain.descriptors, self.reach.size);
         self.reach.outstanding -= u32::from(chain.descriptors);
         self.longer -= u32::from(chain.descriptors > 1);
     }

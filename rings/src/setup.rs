@@ -5,7 +5,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::chain::Reach;
-use crate::memory::{DirtyLog, GuestMemory, Window};
+use crate::memory::{Access, DirtyLog, GuestMemory, Span};
 use crate::notify::Notifier;
 use crate::spec::virtq::*;
 use crate::virtqueue::Queue;
@@ -51,6 +51,12 @@ impl QueueAddresses {
             Layout::Packed => [16 * size, 4, 4],
         }
     }
+
+    /// Where the areas are, and how long.
+    pub fn areas(self, layout: Layout, size: u16) -> [(u64, u64); 3] {
+        let [descriptor, driver, device] = Self::area_sizes_bytes(layout, size);
+        [(self.descriptor_area, descriptor), (self.driver_area, driver), (self.device_area, device)]
+    }
 }
 
 /// Everything that makes a queue.
@@ -86,8 +92,10 @@ pub enum SetupError {
         /// Which rule applies.
         layout: Layout,
     },
-    /// Not aligned as the specification asks, or not wholly inside one region of guest memory.
-    #[error("{area} area at {gpa:#x}: {len_bytes} bytes, aligned to {align_bytes}, must lie in one memory region")]
+    /// Not aligned as the specification asks, or not wholly in guest memory.
+    #[error(
+        "{area} area at {gpa:#x}: {len_bytes} bytes, aligned to {align_bytes}, must lie in memory, in whole pages of its files"
+    )]
     Area {
         /// "descriptor", "driver" or "device".
         area: &'static str,
@@ -118,15 +126,7 @@ impl QueueSetup {
         if size == 0 || size > QUEUE_SIZE_MAX || (layout == Layout::Split && !size.is_power_of_two()) {
             return Err(SetupError::Size { size, layout });
         }
-        let reach = Reach {
-            memory,
-            window: Window::default(),
-            size,
-            indirect: self.has(VIRTIO_F_INDIRECT_DESC),
-            outstanding: 0,
-            only_reads: false,
-            unread_bytes: 0,
-        };
+        let reach = Reach::new(memory, size, self.has(VIRTIO_F_INDIRECT_DESC));
         Ok(match layout {
             Layout::Split => Queue::Split(split::Queue::new(self, reach)?),
             Layout::Packed => Queue::Packed(packed::Queue::new(self, reach)?),
@@ -137,14 +137,17 @@ impl QueueSetup {
         self.features & 1 << feature != 0
     }
 
-    /// The error for one of the three areas, by index.
-    pub(crate) fn area_error(&self, index: usize, align_bytes: u64) -> SetupError {
-        let QueueAddresses { descriptor_area, driver_area, device_area } = self.addresses;
-        SetupError::Area {
-            area: ["descriptor", "driver", "device"][index],
-            gpa: [descriptor_area, driver_area, device_area][index],
-            len_bytes: QueueAddresses::area_sizes_bytes(self.layout, self.size)[index],
-            align_bytes,
+    /// The three areas, each so aligned, and used like this.
+    pub(crate) fn areas(&self, reach: &mut Reach, needs: [(u64, Access); 3]) -> Result<[Span; 3], SetupError> {
+        const NAMES: [&str; 3] = ["descriptor", "driver", "device"];
+        let areas = self.addresses.areas(self.layout, self.size);
+        let mut spans = [Span::EMPTY; 3];
+        for (((span, area), (gpa, len_bytes)), (align_bytes, access)) in
+            spans.iter_mut().zip(NAMES).zip(areas).zip(needs)
+        {
+            let found = reach.area(gpa, len_bytes, align_bytes, access);
+            *span = found.ok_or(SetupError::Area { area, gpa, len_bytes, align_bytes })?;
         }
+        Ok(spans)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{Ordering, fence};
 use crate::chain::{Chain, PartStore, Reach};
 use crate::inflight;
 use crate::memory::area::{AvailableRing, Descriptor, DescriptorArea, UsedElements, WordArea};
-use crate::memory::{DirtyLog, GuestMemory, Span};
+use crate::memory::{Access, DirtyLog, GuestMemory, Span};
 use crate::notify::{Notifier, passed_event};
 use crate::setup::{Layout, QueueSetup, SetupError};
 use crate::spec::virtq::*;
@@ -45,17 +45,13 @@ pub struct Queue {
 }
 
 impl Queue {
-    pub(crate) fn new(setup: QueueSetup, reach: Reach) -> Result<Self, SetupError> {
+    pub(crate) fn new(setup: QueueSetup, mut reach: Reach) -> Result<Self, SetupError> {
         let size = setup.size;
-        let at = setup.addresses;
-        let words = u32::from(size);
-        let descriptors =
-            DescriptorArea::new(&reach.memory, at.descriptor_area, size).ok_or(setup.area_error(0, 16))?;
-        let available = WordArea::new(&reach.memory, at.driver_area, words + 3, 2).ok_or(setup.area_error(1, 2))?;
-        let available_ring = AvailableRing::new(&reach.memory, at.driver_area, size).ok_or(setup.area_error(1, 2))?;
-        let used = WordArea::new(&reach.memory, at.device_area, 4 * words + 3, 4);
-        let elements = UsedElements::new(&reach.memory, at.device_area, size);
-        let (used, used_elements) = used.zip(elements).ok_or(setup.area_error(2, 4))?;
+        let [descriptors, available, used] =
+            setup.areas(&mut reach, [(16, Access::Read), (2, Access::Read), (4, Access::Write)])?;
+        let (descriptors, available_ring) = (DescriptorArea::new(descriptors), AvailableRing::new(available, size));
+        let (available, used_elements, used) =
+            (WordArea::new(available), UsedElements::new(used, size), WordArea::new(used));
         // Whatever the base says: what the ring shows as used is used, and what follows is not.
         let next_used = used.load(IDX, Ordering::Acquire);
         let mut queue = Queue {
@@ -75,7 +71,7 @@ impl Queue {
             kick: setup.kick,
             log: setup.log,
             inflight: None,
-            device_area: at.device_area,
+            device_area: setup.addresses.device_area,
         };
         queue.disarm();
         Ok(queue)
@@ -124,7 +120,7 @@ impl Queue {
         usize::from(count)
     }
 
-    /// Takes a chain of another kind; `false` if it must wait for a list.
+    /// Takes a chain of another kind; `false` if it must wait, for a list or for a translation.
     #[inline(never)]
     fn take_other(&mut self, chain: &mut Chain, store: &mut PartStore) -> Result<bool, Violation> {
         let head = self.available_ring.load(self.next_available);
@@ -134,9 +130,10 @@ impl Queue {
             return Ok(false);
         }
         *chain = Chain { id: head, descriptors: 1, ..Chain::default() };
-        if let Err(violation) = self.walk(chain, store, first) {
+        let walked = self.walk(chain, store, first);
+        if walked.is_err() || std::mem::take(&mut self.reach.misses) {
             store.give_back(chain.parts.take_list());
-            return Err(violation);
+            return walked.map(|()| false);
         }
         self.next_available = self.next_available.wrapping_add(1);
         self.reach.outstanding += 1;
@@ -255,7 +252,8 @@ impl Virtqueue for Queue {
         self.reach.size
     }
 
-    fn abandon(&mut self, _chain: &Chain) {
+    fn put_back(&mut self, _chain: &Chain) {
+        self.next_available = self.next_available.wrapping_sub(1);
         self.reach.outstanding -= 1;
     }
 

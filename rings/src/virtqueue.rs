@@ -65,8 +65,8 @@ pub trait Virtqueue {
     /// Queue size.
     fn size(&self) -> u16;
 
-    /// Lets go of a chain untouched, because the queue is at its end: a successor will take it again.
-    fn abandon(&mut self, chain: &Chain);
+    /// Lets go of a chain untouched, and of all that were taken after it: they will be taken again, here or by a successor.
+    fn put_back(&mut self, chain: &Chain);
 
     /// The memory that this queue lives in.
     fn memory(&self) -> &GuestMemory;
@@ -112,6 +112,19 @@ impl Queue {
         with_queue!(self, q => (q.reach.only_reads, q.reach.unread_bytes) = (true, unread_bytes));
     }
 
+    /// Begins a turn of whoever serves the queue; `true` if translations may have gone since the last one: what was taken and is
+    /// still to be written has to be put back. Between turns nothing may be taken or written where memory is behind an IOMMU.
+    #[inline]
+    pub fn begin_turn(&mut self) -> bool {
+        with_queue!(self, q => q.reach.begin_turn())
+    }
+
+    /// Ends it.
+    #[inline]
+    pub fn end_turn(&self) {
+        with_queue!(self, q => q.reach.end_turn())
+    }
+
     /// Lends the ring its region of an in-flight buffer: where one before us left off, this one goes on, instead of at
     /// the base it was made with. To be called before the first chain is taken.
     pub fn resume_from(&mut self, region: crate::inflight::Region) {
@@ -144,8 +157,8 @@ impl Virtqueue for Queue {
     fn size(&self) -> u16 {
         with_queue!(self, q => q.size())
     }
-    fn abandon(&mut self, chain: &Chain) {
-        with_queue!(self, q => q.abandon(chain))
+    fn put_back(&mut self, chain: &Chain) {
+        with_queue!(self, q => q.put_back(chain))
     }
     fn memory(&self) -> &GuestMemory {
         with_queue!(self, q => q.memory())

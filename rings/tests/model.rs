@@ -346,7 +346,7 @@ impl Model {
     fn resume(&mut self) {
         let mut old = self.device.take().expect("made again at once");
         for mut chain in self.held.drain(..) {
-            old.abandon(&chain);
+            old.put_back(&chain);
             self.store.give_back(chain.parts.take_list());
         }
         assert_eq!(old.outstanding(), 0);

@@ -23,6 +23,8 @@ pub const VIRTIO_F_RING_PACKED: usize = 34;
 
 /// Words that kernels here are started with.
 pub const KERNEL_WORDS: &str = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable";
+/// Words for a kernel that is to map and unmap memory for each buffer, where there is an IOMMU.
+pub const IOMMU: &str = "intel_iommu=on iommu.strict=1";
 
 /// A virtual machine without devices, with so many CPUs.
 pub fn bare_machine(lab: &Lab, kernel: &Kernel, cpus: usize, append: &str) -> Command {

@@ -11,7 +11,7 @@ use crate::lab::{Kernel, Lab};
 use crate::network::Network;
 use crate::process::Process;
 use crate::qemu::{
-    HOST, Monitor, TCP_BYTES, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1, VIRTIO_NET_F_MQ, bare_machine, monitored,
+    HOST, IOMMU, Monitor, TCP_BYTES, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1, VIRTIO_NET_F_MQ, bare_machine, monitored,
 };
 use crate::uml::receives_what_it_has_asked_for;
 
@@ -30,13 +30,19 @@ struct Machine<'a> {
     second: Option<&'a Path>,
     /// Words for its kernel.
     append: &'a str,
+    /// The function is behind an IOMMU, and the kernel maps and unmaps memory for each buffer.
+    iommu: bool,
     /// Where QEMU takes commands; then a reset does not end it.
     monitor: Option<&'a Path>,
 }
 
 impl Machine<'_> {
     fn start(&self, lab: &Lab) -> Guest {
-        let mut command = bare_machine(lab, self.kernel, self.cpus, self.append);
+        let append = if self.iommu { format!("{} {IOMMU}", self.append) } else { self.append.to_owned() };
+        let mut command = bare_machine(lab, self.kernel, self.cpus, &append);
+        if self.iommu {
+            command.args(["-device", "intel-iommu,caching-mode=on"]);
+        }
         for path in [Some(self.socket), self.second].into_iter().flatten() {
             let socket = json!({ "type": "unix", "path": path });
             command.args(["-device", &json!({ "driver": "vfio-user-pci", "socket": socket }).to_string()]);
@@ -91,7 +97,7 @@ fn is_up(guest: &mut Guest, address: &str) {
     guest.ping(HOST, 3);
 }
 
-/// Two guests and a TAP on the switch: they see what the functions are, every pair pings and carries TCP; then functions are
+/// Two guests, one of them behind an IOMMU, and a TAP on the switch: they see what the functions are, every pair pings and carries TCP; then functions are
 /// reset by their guest, the machine is, and others take them over.
 #[test]
 fn guests_drive_whole_functions_and_reset_them() {
@@ -122,6 +128,7 @@ fn guests_drive_whole_functions_and_reset_them() {
         second: Some(&sockets[2]),
         cpus: 1,
         append: "",
+        iommu: false,
         monitor: Some(&monitor),
     };
     let packed = Machine {
@@ -131,6 +138,7 @@ fn guests_drive_whole_functions_and_reset_them() {
         second: None,
         cpus: 2,
         append: "",
+        iommu: true,
         monitor: None,
     };
     let (mut first, mut second) = (split.start(&lab), packed.start(&lab));
@@ -193,6 +201,7 @@ fn guests_drive_whole_functions_and_reset_them() {
     second.wait(pings, Duration::from_secs(30));
     is_up(&mut first, "10.77.0.11/24");
     second.ping("10.77.0.11", 5);
+    is_reset_behind_its_iommu(&mut second);
     second.power_off();
 
     // QEMU is killed; another comes to the same function, without MSI-X.
@@ -297,6 +306,18 @@ fn follows_its_link(controller: &Controller, guest: &mut Guest) {
     }
     // The third asks it to announce itself, by its control queue it says that it has.
     eventually("announcement", Duration::from_secs(10), || interrupts(guest, "PCI-MSI")[0] == 3);
+}
+
+/// Each buffer is mapped and unmapped by itself. The function is reset, and its driver comes back, with other maps.
+fn is_reset_behind_its_iommu(guest: &mut Guest) {
+    assert_eq!(seen(guest, "iommu_group/type").trim(), "DMA", "strict");
+    let address = unbind(guest);
+    guest.run(&format!(
+        "echo flr >/sys/bus/pci/devices/{address}/reset_method; echo 1 >/sys/bus/pci/devices/{address}/reset"
+    ));
+    bind(guest, &address);
+    is_up(guest, "10.77.0.12/24");
+    guest.tcp_echo(HOST, TCP_BYTES);
 }
 
 /// Without its driver the function is reset, and gets another address and another MTU; QEMU stays, and the driver finds them.

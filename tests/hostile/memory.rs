@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::ftruncate;
 use virtnet_engine::{DeviceConfig, Engine, EngineConfig, IdlePolicy, PortConfig};
 use virtnet_rings::Layout;
+use virtnet_rings::guest::Driver;
 use virtnet_rings::guest::net::NicOptions;
+use virtnet_rings::memory::{GuestMemory, Permissions, Region};
 use virtnet_tests::{Guest, House};
 
 const LAYOUTS: [Layout; 2] = [Layout::Split, Layout::Packed];
@@ -63,6 +65,79 @@ fn a_guest_whose_memory_is_cut_while_its_frames_are_in_an_inbox_breaks_itself_an
                 talk(&mut house, [&mut one, &mut other], 3);
             }
         }
+    }
+}
+
+/// A guest behind an IOMMU, where every page has a translation of its own; and those.
+fn behind_iommu(mut guest: Guest) -> (Guest, Vec<Region>) {
+    let [ram] = guest.memory.regions() else { panic!("one region") };
+    let page = |at| Region::part(ram.mapping(), at, ram.gpa() + at, 4096).unwrap();
+    let pages: Vec<Region> = (0..ram.len_bytes()).step_by(4096).map(page).collect();
+    let translations: Vec<_> = pages.iter().map(|page| (page, Permissions::BOTH)).collect();
+    guest.memory = GuestMemory::behind_iommu(vec![ram.clone()], &translations).unwrap();
+    (guest, pages)
+}
+
+#[test]
+fn a_guest_behind_an_iommu_maps_and_unmaps_while_it_is_sent_to() {
+    for layout in LAYOUTS {
+        let mut house = House::new(1);
+        let mut one = guest(1, layout);
+        let options = NicOptions { layout, mergeable: true, receive_bytes_max: Some(500), ..NicOptions::default() };
+        let (mut other, pages) = behind_iommu(Guest::new(2, options));
+        let _devices = [house.move_in(0, &one), house.move_in(0, &other)];
+        for round in 0..40 {
+            // Frames in several buffers: more are on hand than are filled.
+            one.send(other.mac, 3, |number| 60 + (number * 97 % 1400) as usize);
+            other.send(one.mac, 3, |number| 60 + (number * 97 % 1400) as usize);
+            house.turns(3);
+            other.listen();
+            one.listen();
+            for page in pages.iter().skip(round % 7).step_by(7) {
+                other.memory.forget(page);
+            }
+            assert!(other.memory.pass());
+            for page in pages.iter().skip(round % 7).step_by(7) {
+                assert!(other.memory.translate_to(page, Permissions::BOTH));
+            }
+        }
+        assert_eq!((other.heard_from(one.mac).count, one.heard_from(other.mac).count), (120, 120));
+    }
+}
+
+#[test]
+fn nothing_is_written_where_no_translation_is_any_more() {
+    for layout in LAYOUTS {
+        let mut house = House::new(1);
+        let mut one = guest(1, layout);
+        let options = NicOptions { layout, mergeable: true, receive_bytes_max: Some(500), ..NicOptions::default() };
+        let (mut other, pages) = behind_iommu(Guest::new(2, options));
+        let _devices = [house.move_in(0, &one), house.move_in(0, &other)];
+        one.send(other.mac, 3, |_| 1400);
+        house.turns(3);
+        assert_eq!(other.listen(), 3);
+        // The rings stay, as control would not let them.
+        let ends = |driver: &Driver| {
+            let areas = driver.setup(0).addresses.areas(layout, driver.size());
+            areas.map(|(gpa, len_bytes)| gpa / 4096..=(gpa + len_bytes) / 4096)
+        };
+        let rings = [&other.nic.receiveq, &other.nic.transmitq].map(ends).concat();
+        let buffers = pages.iter().filter(|page| !rings.iter().any(|area| area.contains(&(page.gpa() / 4096))));
+        buffers.for_each(|page| other.memory.forget(page));
+        assert!(other.memory.pass());
+        let image = || {
+            let mut bytes = vec![0; other.nic.ram().len_bytes() as usize];
+            other.nic.ram().read(other.nic.ram().gpa(), &mut bytes);
+            for area in &rings {
+                let start = (area.start() * 4096 - other.nic.ram().gpa()) as usize;
+                bytes[start..][..area.clone().count() * 4096].fill(0);
+            }
+            bytes
+        };
+        let before = image();
+        one.send(other.mac, 8, |_| 1400);
+        house.turns(3);
+        assert!(image() == before, "written where nothing is mapped");
     }
 }
 

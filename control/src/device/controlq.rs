@@ -173,6 +173,7 @@ impl ControlQueue {
             return Ok(());
         }
         self.queue.kick().drain();
+        self.queue.begin_turn();
         let (chains, violation) = self.queue.take_list(COMMANDS_PER_TURN, &mut self.store);
         for mut chain in chains {
             let (class, command) = read(&chain);
@@ -182,6 +183,7 @@ impl ControlQueue {
             self.queue.return_used(&[chain.used(len_bytes)]);
             self.store.give_back(chain.parts.take_list());
         }
+        self.queue.end_turn();
         if self.queue.wants_notification() {
             self.queue.call().notify();
         }

@@ -1,5 +1,6 @@
 //! Common configuration: what of it is the device's as a whole. ("Common configuration structure layout")
 
+use virtnet_rings::Layout;
 use virtnet_rings::spec::status::{ACKNOWLEDGE, DRIVER};
 use virtnet_rings::spec::virtq::{VIRTIO_F_RING_PACKED, VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1};
 
@@ -111,7 +112,12 @@ impl Registers {
         self.driver_features & 1 << feature != 0
     }
 
-    /// Whether rings are packed.
+    /// Which layout rings have.
+    pub fn layout(&self) -> Layout {
+        if self.is_packed() { Layout::Packed } else { Layout::Split }
+    }
+
+    /// Whether that is the packed one.
     pub fn is_packed(&self) -> bool {
         self.has(VIRTIO_F_RING_PACKED)
     }

@@ -5,6 +5,7 @@ mod driver;
 mod legacy;
 mod settle;
 
+use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -161,6 +162,25 @@ impl Function {
     /// The guest's memory.
     pub fn memory(&self) -> &GuestMemory {
         &self.memory
+    }
+
+    /// There is memory at these addresses now: rings that have waited for it start.
+    pub fn memory_came(&mut self, addresses: &RangeInclusive<u64>, device: &mut impl Backend) {
+        let layout = self.registers.layout();
+        let waits = |queue: &VirtQueue| queue.is_enabled && queue.runs.is_none() && queue.is_at(addresses, layout);
+        if self.queues.iter().any(waits) {
+            self.settle(device);
+        }
+    }
+
+    /// There will be none: rings that have areas there wait until it has come again.
+    pub fn memory_goes(&mut self, addresses: &RangeInclusive<u64>, device: &mut impl Backend) {
+        let layout = self.registers.layout();
+        for index in 0..self.queues.len() {
+            if self.queues[index].is_at(addresses, layout) {
+                self.stop(index, device);
+            }
+        }
     }
 
     /// The guest's memory is this from now on. Rings that it does not hold wait for a memory that does.

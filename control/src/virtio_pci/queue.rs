@@ -1,12 +1,13 @@
 //! One queue as its registers describe it.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, eventfd};
 use virtnet_engine::caller::Line;
-use virtnet_rings::{Notifier, QueueAddresses};
+use virtnet_rings::{Layout, Notifier, QueueAddresses};
 
 use super::common::NO_VECTOR;
 use crate::pci::msix::Route;
@@ -74,6 +75,14 @@ impl VirtQueue {
     /// The same again. It does not run.
     pub fn reset(&mut self, size: u16) {
         *self = Self { doorbell: self.doorbell.take(), ..Self::new(size) };
+    }
+
+    /// Whether some of an area is at one of these addresses.
+    pub fn is_at(&self, addresses: &RangeInclusive<u64>, layout: Layout) -> bool {
+        let areas = self.addresses.areas(layout, self.size).into_iter();
+        areas
+            .map(|(gpa, len_bytes)| gpa..=gpa.saturating_add(len_bytes - 1))
+            .any(|area| area.start() <= addresses.end() && addresses.start() <= area.end())
     }
 
     /// What tells the device that the driver has rung.

@@ -1,6 +1,6 @@
 //! The three areas of a queue: typed loads and stores of ring words.
 //!
-//! An area is checked whole when it is made, so that no word needs a check later: positions are masked or compared with
+//! An area is checked whole when it is made, and its queue keeps what it lies in; so no word needs a check later: positions are masked or compared with
 //! the queue's size here, where the access is made.
 
 // UNSAFETY: the driver's areas are memory that another machine writes while we read.
@@ -8,7 +8,7 @@
 
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
-use super::{GuestMemory, Mapping, Span};
+use super::{Mapping, Span};
 
 /// One descriptor, copied out; either layout.
 #[derive(Clone, Copy, Debug)]
@@ -65,16 +65,11 @@ unsafe impl Send for AvailableRing {}
 // SAFETY: as above.
 unsafe impl Send for UsedElements {}
 
-fn checked(memory: &GuestMemory, gpa: u64, len_bytes: u32, align: u64) -> Option<Span> {
-    let span = memory.span(gpa, len_bytes)?;
-    // The mapping keeps the low bits of an address unless its region is oddly placed; both must be aligned.
-    (gpa.is_multiple_of(align) && (span.address() as u64).is_multiple_of(align)).then_some(span)
-}
-
 impl DescriptorArea {
-    pub(crate) fn new(memory: &GuestMemory, gpa: u64, size: u16) -> Option<Self> {
-        let span = checked(memory, gpa, u32::from(size) * 16, 16)?;
-        Some(DescriptorArea { start: span.address() as *const _, size })
+    /// As many as `span` holds.
+    pub(crate) fn new(span: Span) -> Self {
+        assert!(span.is_aligned(16));
+        DescriptorArea { start: span.address() as *const _, size: (span.len_bytes() / 16) as u16 }
     }
 
     #[inline(always)]
@@ -127,9 +122,10 @@ impl DescriptorArea {
 }
 
 impl WordArea {
-    pub(crate) fn new(memory: &GuestMemory, gpa: u64, words: u32, align: u64) -> Option<Self> {
-        let span = checked(memory, gpa, words * 2, align)?;
-        Some(WordArea { start: span.address() as *const _, words })
+    /// As many as `span` holds.
+    pub(crate) fn new(span: Span) -> Self {
+        assert!(span.is_aligned(2));
+        WordArea { start: span.address() as *const _, words: span.len_bytes() / 2 }
     }
 
     /// The words of a whole mapping, which whoever holds the area keeps; `None` if they are not aligned.
@@ -157,10 +153,11 @@ impl WordArea {
 }
 
 impl AvailableRing {
-    /// `size` heads after the two words at `gpa`; `size` is a power of two.
-    pub(crate) fn new(memory: &GuestMemory, gpa: u64, size: u16) -> Option<Self> {
-        let span = checked(memory, gpa.checked_add(4)?, u32::from(size) * 2, 2)?;
-        Some(AvailableRing { start: span.address() as *const _, mask: size - 1 })
+    /// `size` heads after the first two words of `span`; `size` is a power of two.
+    pub(crate) fn new(span: Span, size: u16) -> Self {
+        let span = span.skip(4);
+        assert!(span.is_aligned(2) && span.len_bytes() >= u32::from(size) * 2 && size.is_power_of_two());
+        AvailableRing { start: span.address() as *const _, mask: size - 1 }
     }
 
     /// The head at an index; the available index was read before.
@@ -173,10 +170,11 @@ impl AvailableRing {
 }
 
 impl UsedElements {
-    /// `size` elements after the two words at `gpa`; `size` is a power of two.
-    pub(crate) fn new(memory: &GuestMemory, gpa: u64, size: u16) -> Option<Self> {
-        let span = checked(memory, gpa.checked_add(4)?, u32::from(size) * 8, 4)?;
-        Some(UsedElements { start: span.address() as *const _, mask: size - 1 })
+    /// `size` elements after the first two words of `span`; `size` is a power of two.
+    pub(crate) fn new(span: Span, size: u16) -> Self {
+        let span = span.skip(4);
+        assert!(span.is_aligned(4) && span.len_bytes() >= u32::from(size) * 8 && size.is_power_of_two());
+        UsedElements { start: span.address() as *const _, mask: size - 1 }
     }
 
     /// Stores one element; published by the index later.

@@ -17,12 +17,19 @@ struct Entry {
     /// Start of the mapping; 0 is free, 1 is being filled.
     start: AtomicUsize,
     len_bytes: AtomicUsize,
+    /// The line that is marked when this one is found broken: of the mapping that this is another view of, or this one.
+    marks: AtomicUsize,
     broken: AtomicBool,
 }
 
-static ENTRIES: [Entry; GUARDS_MAX] =
-    [const { Entry { start: AtomicUsize::new(0), len_bytes: AtomicUsize::new(0), broken: AtomicBool::new(false) } };
-        GUARDS_MAX];
+static ENTRIES: [Entry; GUARDS_MAX] = [const {
+    Entry {
+        start: AtomicUsize::new(0),
+        len_bytes: AtomicUsize::new(0),
+        marks: AtomicUsize::new(0),
+        broken: AtomicBool::new(false),
+    }
+}; GUARDS_MAX];
 
 /// Past the highest entry ever used, so that the handler need not look further.
 static ENTRIES_USED: AtomicUsize = AtomicUsize::new(0);
@@ -32,7 +39,8 @@ static ENTRIES_USED: AtomicUsize = AtomicUsize::new(0);
 pub(super) struct Guard(usize);
 
 impl Guard {
-    pub(super) fn over(start: usize, len_bytes: usize) -> Option<Guard> {
+    /// Over a mapping; where that is another view of one that has a guard, that one's is found broken.
+    pub(super) fn over(start: usize, len_bytes: usize, of: Option<&Guard>) -> Option<Guard> {
         install();
         let free = |entry: &Entry| {
             entry.start.load(Ordering::Relaxed) == 0
@@ -41,6 +49,7 @@ impl Guard {
         let index = ENTRIES.iter().position(free)?;
         let entry = &ENTRIES[index];
         entry.len_bytes.store(len_bytes, Ordering::Relaxed);
+        entry.marks.store(of.map_or(index, |of| of.0), Ordering::Relaxed);
         entry.broken.store(false, Ordering::Relaxed);
         entry.start.store(start, Ordering::Release);
         ENTRIES_USED.fetch_max(index + 1, Ordering::AcqRel);
@@ -78,7 +87,7 @@ extern "C" fn handler(_signal: libc::c_int, info: *mut libc::siginfo_t, _context
         let start = entry.start.load(Ordering::Acquire);
         let len_bytes = entry.len_bytes.load(Ordering::Relaxed);
         if start > 1 && address >= start && address - start < len_bytes {
-            entry.broken.store(true, Ordering::Relaxed);
+            ENTRIES[entry.marks.load(Ordering::Relaxed)].broken.store(true, Ordering::Relaxed);
             // The whole mapping, because one part may be of huge pages, where a small page cannot be put.
             // SAFETY: replaces a mapping that the table says is ours; its address range stays mapped throughout.
             let mapped = unsafe {

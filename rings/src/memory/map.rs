@@ -93,7 +93,7 @@ impl Mapping {
             )
         }
         .map_err(system)? as usize;
-        let guard = fault::Guard::over(address, page_len_bytes);
+        let guard = fault::Guard::over(address, page_len_bytes, None);
         let (start, len_bytes) = (address + lead as usize, len_bytes as usize);
         let guarded = guard.is_some();
         let mapping = Mapping { address: start, len_bytes, page_address: address, page_len_bytes, guard };
@@ -108,6 +108,11 @@ impl Mapping {
     /// Length in bytes of what was asked for.
     pub fn len_bytes(&self) -> usize {
         self.len_bytes
+    }
+
+    /// Guards another view of the same file: where that is cut short, this one is broken.
+    pub(super) fn guard_other(&self, start: usize, len_bytes: usize) -> Option<fault::Guard> {
+        fault::Guard::over(start, len_bytes, self.guard.as_ref())
     }
 
     /// Whether the file was cut short while mapped.

@@ -6,21 +6,33 @@
 //! * An address is translated and checked to its end once, into a [`Span`]; after that, use cannot fail.
 //! * A span is good while its mapping lives. Queues hold their [`GuestMemory`], and one that is dropped with chains
 //!   still out keeps the mapping for ever rather than let a span dangle.
+//! * Behind an IOMMU what is mapped where changes ([`iotlb`]), but not which files are mapped: an address that goes is no reason
+//!   for a span to dangle.
 //! * A file cut short under us raises SIGBUS; [`fault`] turns that into zeroes and a mark on the region.
 
 pub(crate) mod area;
 mod dirty;
 pub mod fault;
+mod iotlb;
+pub(crate) mod joined;
 mod map;
 mod owned;
 mod span;
+#[cfg(all(test, not(loom)))]
+mod tests;
+pub(crate) mod turns;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use thiserror::Error;
 
+use iotlb::{BLOCKS_MAX, Iotlb, block_count};
+use joined::Joined;
+use turns::Member;
+
 pub use dirty::{DIRTY_PAGE_SIZE_BYTES, DirtyLog};
+pub use iotlb::{Permissions, TRANSLATION_ALIGN_BYTES};
 pub use map::{MapError, Mapping};
 pub use owned::OwnedMemory;
 pub use span::Span;
@@ -69,6 +81,16 @@ pub enum MemoryError {
         found: usize,
         /// How many there can be: [`REGIONS_MAX`], or fewer.
         max: usize,
+    },
+    /// A translation that does not start or end where one can.
+    #[error(
+        "translation at {gpa:#x} of {len_bytes:#x} bytes: must start and end at multiples of {TRANSLATION_ALIGN_BYTES:#x}"
+    )]
+    Unaligned {
+        /// First address.
+        gpa: u64,
+        /// Length as found.
+        len_bytes: u64,
     },
     /// The file could not be mapped.
     #[error("region at {gpa:#x}: {source}")]
@@ -121,19 +143,6 @@ impl Region {
         Ok(Region { gpa, len_bytes, frontend_address: gpa, start, mapping: mapping.clone() })
     }
 
-    /// Takes in a part of the same mapping that goes on where this one ends, for the guest, its front end and here; `false` if it
-    /// is none.
-    pub fn extend(&mut self, next: &Region) -> bool {
-        let ends = (self.gpa + self.len_bytes, self.frontend_address + self.len_bytes);
-        let goes_on = Arc::ptr_eq(&self.mapping, &next.mapping)
-            && ends == (next.gpa, next.frontend_address)
-            && self.start + self.len_bytes as usize == next.start;
-        if goes_on {
-            self.len_bytes += next.len_bytes;
-        }
-        goes_on
-    }
-
     /// First guest physical address.
     pub fn gpa(&self) -> u64 {
         self.gpa
@@ -160,10 +169,21 @@ impl Region {
     }
 }
 
-/// All regions of one guest, sorted, without overlap, never changed: a new table is a new value.
+/// All regions of one guest, sorted, without overlap, never changed: a new table is a new value. Addresses are those of the regions,
+/// or what an IOMMU translates to places in them.
 #[derive(Debug, Default)]
 pub struct GuestMemory {
     regions: Box<[Region]>,
+    iotlb: Option<Iotlb>,
+}
+
+/// Why there is nothing at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Absent {
+    /// It is outside of memory, or not to be used like this.
+    Outside,
+    /// It may be there soon.
+    NotYet,
 }
 
 /// The region hit last, kept by whoever translates: most addresses fall into the same one.
@@ -172,6 +192,22 @@ pub struct Window {
     gpa: u64,
     len_bytes: u64,
     host: usize,
+}
+
+/// What an address belongs to.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    window: Window,
+    permissions: Permissions,
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// To the device, which may read them: a transmitq's.
+    Read,
+    /// From the device, which may write them: a receiveq's.
+    Write,
 }
 
 impl Window {
@@ -211,7 +247,67 @@ impl GuestMemory {
                 return Err(MemoryError::Overlap { first_gpa: pair[0].gpa, second_gpa: pair[1].gpa });
             }
         }
-        Ok(Arc::new(GuestMemory { regions: regions.into() }))
+        Ok(Arc::new(GuestMemory { regions: regions.into(), iotlb: None }))
+    }
+
+    /// Memory that is reached by what `translations` say, and by others that come and go as long as it is there. Each is a part of
+    /// one of `files`, which may overlap.
+    ///
+    /// # Errors
+    /// [`MemoryError::TooMany`] and [`MemoryError::Unaligned`].
+    pub fn behind_iommu(files: Vec<Region>, translations: &[(&Region, Permissions)]) -> Result<Arc<Self>, MemoryError> {
+        let aligned = |region: &Region| (region.gpa | region.len_bytes).is_multiple_of(TRANSLATION_ALIGN_BYTES);
+        if let Some((Region { gpa, len_bytes, .. }, _)) = translations.iter().find(|(region, _)| !aligned(region)) {
+            return Err(MemoryError::Unaligned { gpa: *gpa, len_bytes: *len_bytes });
+        }
+        let blocks: usize = translations.iter().map(|(region, _)| block_count(region)).sum();
+        let mut memory = GuestMemory { regions: files.into(), iotlb: None };
+        let mut room = 2 * blocks;
+        loop {
+            let iotlb = memory.iotlb.insert(Iotlb::new(room));
+            if translations.iter().all(|(region, permissions)| iotlb.insert(region, *permissions)) {
+                return Ok(Arc::new(memory));
+            }
+            if room >= BLOCKS_MAX {
+                return Err(MemoryError::TooMany { found: translations.len(), max: REGIONS_MAX });
+            }
+            room *= 2;
+        }
+    }
+
+    /// Whether an IOMMU is between it and whoever gives addresses.
+    pub fn is_behind_iommu(&self) -> bool {
+        self.iotlb.is_some()
+    }
+
+    /// From now on `part` has a translation, which none of its addresses had. `false` if that cannot be in this memory: it is no
+    /// part of its files, does not start or end where translations do, or there is no room.
+    pub fn translate_to(&self, part: &Region, permissions: Permissions) -> bool {
+        let is_known = self.regions.iter().any(|region| Arc::ptr_eq(&region.mapping, &part.mapping));
+        let is_aligned = (part.gpa | part.len_bytes).is_multiple_of(TRANSLATION_ALIGN_BYTES);
+        is_known && is_aligned && self.iotlb.as_ref().is_some_and(|iotlb| iotlb.insert(part, permissions))
+    }
+
+    /// `part` was given a translation, and has none any more. Workers may still be using it: see [`Self::pass`].
+    pub fn forget(&self, part: &Region) {
+        self.iotlb.iter().for_each(|iotlb| iotlb.remove(part));
+    }
+
+    /// Returns when no worker writes by a translation that was forgotten before, nor begins to read by it. What was lent by then is
+    /// read to its end. `false` if a worker does not come to an end.
+    pub fn pass(&self) -> bool {
+        self.iotlb.as_ref().is_none_or(|iotlb| iotlb.turns.pass())
+    }
+
+    /// Joins those who have turns, where translations come and go.
+    pub(crate) fn join(&self) -> Option<Member> {
+        self.iotlb.as_ref().map(|iotlb| iotlb.turns.join())
+    }
+
+    /// Begins a turn; whether what was translated before may not hold any more.
+    #[inline]
+    pub(crate) fn begin(&self, member: &mut Member) -> bool {
+        self.iotlb.as_ref().is_some_and(|iotlb| member.begin(&iotlb.turns))
     }
 
     /// The regions, by address.
@@ -235,29 +331,107 @@ impl GuestMemory {
 
     /// The bytes at `gpa`: all `len_bytes` of them, or as many as lie before the end of the region they start in.
     ///
-    /// `None` where no region holds `gpa`. A zero length gives an empty span anywhere inside a region.
+    /// A zero length gives an empty span anywhere inside a region. A window is good for one kind of access, until
+    /// [`Self::begin`] says otherwise.
     #[inline]
-    pub fn translate(&self, gpa: u64, len_bytes: u32, window: &mut Window) -> Option<Span> {
-        window.span(gpa, len_bytes).or_else(|| self.translate_elsewhere(gpa, len_bytes, window))
+    pub(crate) fn translate(
+        &self,
+        gpa: u64,
+        len_bytes: u32,
+        access: Access,
+        window: &mut Window,
+    ) -> Result<Span, Absent> {
+        match window.span(gpa, len_bytes) {
+            Some(span) => Ok(span),
+            None => self.translate_elsewhere(gpa, len_bytes, access, window),
+        }
     }
 
     #[cold]
     #[inline(never)]
-    fn translate_elsewhere(&self, gpa: u64, len_bytes: u32, window: &mut Window) -> Option<Span> {
-        let after = self.regions.partition_point(|region| region.gpa <= gpa);
-        let region = &self.regions[after.checked_sub(1)?];
-        let offset = gpa - region.gpa;
-        if offset >= region.len_bytes {
-            return None;
+    fn translate_elsewhere(
+        &self,
+        gpa: u64,
+        len_bytes: u32,
+        access: Access,
+        window: &mut Window,
+    ) -> Result<Span, Absent> {
+        let found = match &self.iotlb {
+            None => self.region_of(gpa).ok_or(Absent::Outside)?,
+            Some(iotlb) => iotlb.find(gpa, access)?,
+        };
+        // What is good for one access only is looked up each time.
+        if found.permissions == Permissions::BOTH {
+            *window = found.window;
         }
-        *window = Window { gpa: region.gpa, len_bytes: region.len_bytes, host: region.start };
-        let len_bytes = u64::from(len_bytes).min(region.len_bytes - offset) as u32;
-        Some(Span::in_window(window.host, offset, len_bytes))
+        let Window { gpa: start, len_bytes: left, host } = found.window;
+        let offset = gpa - start;
+        Ok(Span::in_window(host, offset, u64::from(len_bytes).min(left - offset) as u32))
     }
 
-    /// A whole stretch of guest memory within one region, or nothing.
+    fn region_of(&self, gpa: u64) -> Option<Found> {
+        let after = self.regions.partition_point(|region| region.gpa <= gpa);
+        let region = &self.regions[after.checked_sub(1)?];
+        let window = Window { gpa: region.gpa, len_bytes: region.len_bytes, host: region.start };
+        (gpa - region.gpa < region.len_bytes).then_some(Found { window, permissions: Permissions::BOTH })
+    }
+
+    /// The bytes from `gpa` + `offset` on, over seams of regions.
+    #[cold]
+    pub(crate) fn read_array<const N: usize>(
+        &self,
+        gpa: u64,
+        offset: u32,
+        window: &mut Window,
+    ) -> Result<[u8; N], Absent> {
+        let mut bytes = [0; N];
+        let mut done = 0;
+        while done < N {
+            let at = gpa.checked_add(u64::from(offset) + done as u64).ok_or(Absent::Outside)?;
+            let span = self.translate(at, (N - done) as u32, Access::Read, window)?;
+            done += span.read(&mut bytes[done..]);
+        }
+        Ok(bytes)
+    }
+
+    /// A whole stretch of guest memory within one region, to be read, or nothing.
     pub fn span(&self, gpa: u64, len_bytes: u32) -> Option<Span> {
-        self.translate(gpa, len_bytes, &mut Window::default()).filter(|span| span.len_bytes() == len_bytes)
+        let span = self.translate(gpa, len_bytes, Access::Read, &mut Window::default());
+        span.ok().filter(|span| span.len_bytes() == len_bytes)
+    }
+
+    /// The same wherever it lies, as long as pages can be put side by side: in that case, what does that.
+    pub(crate) fn area(&self, gpa: u64, len_bytes: u32, access: Access) -> Option<(Span, Option<Joined>)> {
+        let mut pieces: Vec<(Span, &Mapping)> = Vec::new();
+        let (mut at, mut left) = (gpa, len_bytes);
+        loop {
+            let span = self.translate(at, left, access, &mut Window::default()).ok()?;
+            left -= span.len_bytes();
+            let mapping = self.mapping_of(span)?;
+            match pieces.last_mut() {
+                Some((last, of)) if std::ptr::eq(*of, mapping) && last.end() == span.address() => {
+                    *last = last.with(span)
+                }
+                _ => pieces.push((span, mapping)),
+            }
+            if left == 0 {
+                break;
+            }
+            at = at.checked_add(span.len_bytes().into())?;
+        }
+        if let [(span, _)] = pieces[..] {
+            return Some((span, None));
+        }
+        let joined = Joined::new(&pieces)?;
+        Some((joined.span(len_bytes), Some(joined)))
+    }
+
+    fn mapping_of(&self, span: Span) -> Option<&Mapping> {
+        let holds = |region: &&Region| {
+            let mapping = &region.mapping;
+            span.address().checked_sub(mapping.address()).is_some_and(|offset| offset < mapping.len_bytes())
+        };
+        self.regions.iter().find(holds).map(|region| &*region.mapping)
     }
 
     /// Where a span of this memory starts, as the guest counts: the way back, for the dirty log.
@@ -266,43 +440,5 @@ impl GuestMemory {
             let offset = (span.address() as u64).checked_sub(region.start as u64)?;
             (offset < region.len_bytes).then(|| region.gpa + offset)
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-
-    use super::*;
-
-    const PAGE: u64 = 4096;
-
-    #[test]
-    fn parts_of_a_mapping_that_lie_side_by_side_are_one_region() {
-        let file = memfd_create("parts", MemfdFlags::CLOEXEC).unwrap();
-        ftruncate(&file, 4 * PAGE).unwrap();
-        let mapping = Arc::new(Mapping::of_file(&file, 0, 4 * PAGE).unwrap());
-        let part = |offset, gpa| Region::part(&mapping, offset, gpa, PAGE).unwrap();
-        let mut first = part(PAGE, 0x10_0000);
-        assert!(!first.extend(&part(2 * PAGE, 0x10_0000 + 2 * PAGE)), "not for the guest");
-        assert!(!first.extend(&part(3 * PAGE, 0x10_0000 + PAGE)), "not in the file");
-        let other = Arc::new(Mapping::of_file(&file, 0, 4 * PAGE).unwrap());
-        assert!(
-            !first.extend(&Region::part(&other, 2 * PAGE, 0x10_0000 + PAGE, PAGE).unwrap()),
-            "not the same mapping"
-        );
-        assert!(first.extend(&part(2 * PAGE, 0x10_0000 + PAGE)));
-        let memory = GuestMemory::from_regions(vec![first, part(0, 0)]).unwrap();
-        let span = memory.span(0x10_0000 + PAGE - 4, 8).unwrap();
-        assert_eq!(span.write(b"seamless"), 8);
-        assert_eq!(memory.gpa_of(span), Some(0x10_0000 + PAGE - 4));
-        let mut found = [0; 8];
-        rustix::io::pread(&file, &mut found, 2 * PAGE - 4).unwrap();
-        assert_eq!(&found, b"seamless");
-        for (offset, gpa, len_bytes) in
-            [(0, 0, 0), (0, 0, 4 * PAGE + 1), (4 * PAGE, 0, 1), (u64::MAX, 0, 2), (0, u64::MAX, 1)]
-        {
-            assert!(Region::part(&mapping, offset, gpa, len_bytes).is_err());
-        }
     }
 }

@@ -59,6 +59,21 @@ impl Span {
         self.start as usize
     }
 
+    #[inline]
+    pub(super) fn end(self) -> usize {
+        self.address() + self.len_bytes as usize
+    }
+
+    pub(crate) fn is_aligned(self, align_bytes: u64) -> bool {
+        (self.address() as u64).is_multiple_of(align_bytes)
+    }
+
+    /// Together with one that begins where this one ends.
+    pub(super) fn with(self, next: Span) -> Span {
+        debug_assert!(self.end() == next.address());
+        Span { start: self.start, len_bytes: self.len_bytes + next.len_bytes }
+    }
+
     /// What is left after the first `count` bytes; nothing if there are fewer.
     #[inline]
     pub fn skip(self, count: u32) -> Span {

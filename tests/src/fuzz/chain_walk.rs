@@ -121,7 +121,7 @@ pub fn chain_walk(bytes: &[u8]) {
         }
     }
     for mut chain in held {
-        queue.abandon(&chain);
+        queue.put_back(&chain);
         store.give_back(chain.parts.take_list());
     }
     assert_eq!((queue.outstanding(), store.available()), (0, LISTS), "something was not given back");

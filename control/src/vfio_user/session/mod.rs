@@ -7,14 +7,16 @@ mod refusal;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use rustix::fs::{FileType, fstat};
 use virtnet_engine::caller::Line;
-use virtnet_rings::memory::{GuestMemory, Mapping, MemoryError, REGIONS_MAX, Region, RegionSpec};
+use virtnet_rings::memory::{
+    GuestMemory, Mapping, MemoryError, Permissions, REGIONS_MAX, Region, RegionSpec, TRANSLATION_ALIGN_BYTES,
+};
 
 pub use refusal::Refusal;
 
@@ -35,11 +37,12 @@ pub type Served = transport::Served<Refusal, SocketError>;
 #[derive(Debug)]
 struct Map {
     len_bytes: u64,
-    /// None, where the client has no file of it: nothing that a driver gives to a device is there.
-    region: Option<Region>,
-    /// The file: its file system and its number there.
-    file: Option<(u64, u64)>,
+    /// None, where the client has no file of it, or lets nobody use it: nothing that a driver gives to a device is there.
+    shown: Option<(Region, Permissions)>,
 }
+
+/// A file: its file system and its number there.
+type FileId = (u64, u64);
 
 /// What goes back for a message that was taken.
 #[derive(Debug, Default)]
@@ -62,6 +65,8 @@ pub struct Session {
     version: Option<Version>,
     /// By their addresses.
     maps: BTreeMap<u64, Map>,
+    /// What of files is mapped here.
+    files: BTreeMap<FileId, Weak<Mapping>>,
     function: Box<Function>,
     counters: Counters,
 }
@@ -69,8 +74,8 @@ pub struct Session {
 impl Session {
     /// A session over a connected socket, for a function.
     pub fn new(stream: OwnedFd, function: Box<Function>) -> Self {
-        let (version, maps, counters) = Default::default();
-        Self { connection: Connection::new(stream), version, maps, function, counters }
+        let (version, maps, files, counters) = Default::default();
+        Self { connection: Connection::new(stream), version, maps, files, function, counters }
     }
 
     /// Takes at most one message, and never waits.
@@ -198,35 +203,47 @@ impl Session {
         if self.maps.len() == REGIONS_MAX {
             return Err(Refusal::Maps);
         }
-        let (file, region) = file.map(|file| self.region(map, file)).transpose()?.unzip();
-        let is_mapped = region.is_some();
-        self.maps.insert(address, Map { len_bytes, region, file: file.flatten() });
-        if is_mapped {
-            self.remember(device)?;
+        let permissions = Permissions::from_bits(map.flags.into());
+        let shown = match file.zip(permissions) {
+            Some((file, permissions)) => Some((self.region(map, file)?, permissions)),
+            None => None,
+        };
+        let fits = shown.as_ref().is_none_or(|(region, can)| self.function.memory().translate_to(region, *can));
+        let is_shown = shown.is_some();
+        self.maps.insert(address, Map { len_bytes, shown });
+        if !fits && let Err(refusal) = self.remember(device) {
+            self.maps.remove(&address);
+            return Err(refusal);
+        }
+        if is_shown {
+            self.function.memory_came(&(address..=address + (len_bytes - 1)), device);
         }
         Ok(Reply::default())
     }
 
     /// What a map shows of its file, which is mapped whole, and once: a client may map it page by page.
-    fn region(&self, map: &DmaMap, fd: OwnedFd) -> Result<(Option<(u64, u64)>, Region), Refusal> {
+    fn region(&mut self, map: &DmaMap, fd: OwnedFd) -> Result<Region, Refusal> {
         let &DmaMap { address: gpa, size: len_bytes, offset: offset_bytes, .. } = map;
+        if !(gpa | len_bytes).is_multiple_of(TRANSLATION_ALIGN_BYTES) {
+            return Err(MemoryError::Unaligned { gpa, len_bytes }.into());
+        }
         let found = fstat(&fd).map_err(io::Error::from)?;
         let end = offset_bytes + len_bytes;
         if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile || end > found.st_size as u64 {
             let spec = RegionSpec { gpa, len_bytes, frontend_address: gpa, fd, offset_bytes };
-            return Ok((None, Region::map(spec)?));
+            return Ok(Region::map(spec)?);
         }
-        let file = Some((found.st_dev, found.st_ino));
-        let of_file = self.maps.values().filter(|map| map.file == file).filter_map(|map| map.region.as_ref());
-        let known = of_file.map(Region::mapping).find(|mapping| end <= mapping.len_bytes() as u64);
-        let mapping = match known {
-            Some(mapping) => mapping.clone(),
+        let file = (found.st_dev, found.st_ino);
+        let known = self.files.get(&file).and_then(Weak::upgrade);
+        let mapping = match known.filter(|mapping| end <= mapping.len_bytes() as u64) {
+            Some(mapping) => mapping,
             None => {
                 let mapped = Mapping::of_file(&fd, 0, found.st_size as u64);
                 Arc::new(mapped.map_err(|source| MemoryError::Map { gpa, source })?)
             }
         };
-        Ok((file, Region::part(&mapping, offset_bytes, gpa, len_bytes)?))
+        self.files.insert(file, Arc::downgrade(&mapping));
+        Ok(Region::part(&mapping, offset_bytes, gpa, len_bytes)?)
     }
 
     /// Maps that have some of the addresses from the first to the last, the highest first.
@@ -244,23 +261,32 @@ impl Session {
             return Err(Refusal::Cut { address: first, len_bytes, map });
         }
         let gone: Vec<u64> = self.maps_in(first, last).map(|(address, _)| *address).collect();
-        let was_mapped = gone.iter().filter_map(|address| self.maps.remove(address)?.region).count() > 0;
-        if was_mapped {
+        let gone: Vec<Region> = gone.iter().filter_map(|address| Some(self.maps.remove(address)?.shown?.0)).collect();
+        for region in &gone {
+            self.function.memory_goes(&(region.gpa()..=region.gpa() + (region.len_bytes() - 1)), device);
+            self.function.memory().forget(region);
+        }
+        if !gone.is_empty() && !self.function.memory().pass() {
+            return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+        }
+        let files: HashMap<_, _> = gone.into_iter().map(|gone| (Arc::as_ptr(gone.mapping()), gone)).collect();
+        // A file is let go of which nothing is mapped any more: the function's memory has it, and we here.
+        if files.values().any(|gone| Arc::strong_count(gone.mapping()) == 2) {
+            drop(files);
             self.remember(device)?;
         }
         Ok(DmaUnmap { argsz: DmaUnmap::LEN_BYTES as u32, ..unmap }.to_bytes().into())
     }
 
-    /// The function's memory is what is mapped now. Maps that lie side by side, for the device and in their file, are one region:
-    /// an area of a queue may be in several.
+    /// Makes the function's memory anew: where a file comes or goes, or there are more maps than there was room for. Its rings stop
+    /// meanwhile.
     fn remember(&mut self, device: &mut impl Backend) -> Result<(), Refusal> {
-        let mut regions: Vec<Region> = Vec::new();
-        for region in self.maps.values().filter_map(|map| map.region.as_ref()) {
-            if !regions.last_mut().is_some_and(|last| last.extend(region)) {
-                regions.push(region.clone());
-            }
-        }
-        self.function.set_memory(GuestMemory::from_regions(regions)?, device);
+        let shown = || self.maps.values().filter_map(|map| map.shown.as_ref());
+        let files: HashMap<_, _> = shown().map(|(region, _)| (Arc::as_ptr(region.mapping()), region.clone())).collect();
+        let translations: Vec<_> = shown().map(|(region, permissions)| (region, *permissions)).collect();
+        let memory = GuestMemory::behind_iommu(files.into_values().collect(), &translations)?;
+        self.function.set_memory(memory, device);
+        self.files.retain(|_, mapping| mapping.strong_count() > 0);
         Ok(())
     }
 

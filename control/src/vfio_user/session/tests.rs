@@ -4,12 +4,13 @@ use proptest::prelude::*;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use virtnet_rings::guest::Ram;
+use virtnet_rings::{Fault, PartStore, Virtqueue};
 
 use super::super::message::{Command, HEADER_BYTES};
 use super::*;
 use crate::firmware::PciIds;
 use crate::transport::connection::stream_pair;
-use crate::transport::diary::{Diary, VERSION_1, rung};
+use crate::transport::diary::{Deed, Diary, VERSION_1, rung};
 use crate::virtio_pci::{Kind, Traits};
 
 const GPA: u64 = 0x10_0000;
@@ -112,6 +113,12 @@ impl Bench {
     /// Memory, bus mastering, and a driver with a split queue 0.
     fn drive(&mut self) {
         self.map(GPA, RAM_BYTES, 0).unwrap();
+        self.drive_from(8, [0, 0x1000, 0x2000]);
+        assert_eq!(self.device.running(), [0]);
+    }
+
+    /// A driver with a queue 0 of a size, whose areas are there.
+    fn drive_from(&mut self, size: u16, areas: [u64; 3]) {
         self.write(CONFIG_REGION, 4, &[6, 0]).unwrap();
         for status in [0, 1, 3] {
             self.write(4, 20, &[status]).unwrap();
@@ -119,13 +126,12 @@ impl Bench {
         self.write(4, 8, &1u32.to_le_bytes()).unwrap();
         self.write(4, 12, &((VERSION_1 >> 32) as u32).to_le_bytes()).unwrap();
         self.write(4, 20, &[0xb]).unwrap();
-        self.write(4, 24, &8u16.to_le_bytes()).unwrap();
-        for (register, offset) in [(32, 0), (40, 0x1000), (48, 0x2000)] {
+        self.write(4, 24, &size.to_le_bytes()).unwrap();
+        for (register, offset) in [32, 40, 48].into_iter().zip(areas) {
             self.write(4, register, &(GPA + offset).to_le_bytes()).unwrap();
         }
         self.write(4, 28, &[1, 0]).unwrap();
         self.write(4, 20, &[0xf]).unwrap();
-        assert_eq!(self.device.running(), [0]);
     }
 
     /// The client leaves, and another one comes.
@@ -208,6 +214,9 @@ fn memory_comes_and_goes() {
     bench.done(Command::DMA_MAP, &without.to_bytes());
     bench.map(GPA + RAM_BYTES, 4096, 0).unwrap();
     assert_eq!(bench.device.running(), [0]);
+    for (address, size) in [(1 << 40, 4095), ((1 << 40) + 1, 4096)] {
+        assert_eq!(bench.map(address, size, 0).unwrap_err(), Errno::INVAL, "{address:#x}: no pages");
+    }
     for (address, size) in [(GPA, 4096), (GPA + RAM_BYTES - 1, 1), (GPA - 1, 2), (0xfffc_0000, 1), (0, 1 << 40)] {
         assert_eq!(bench.map(address, size, 0).unwrap_err(), Errno::EXIST, "{address:#x}");
     }
@@ -236,28 +245,77 @@ fn memory_comes_and_goes() {
 }
 
 #[test]
-fn a_ring_may_lie_in_several_maps() {
+fn a_ring_may_lie_in_pages_anywhere_in_the_file() {
     let mut bench = Bench::agreed();
     bench.drive();
     bench.unmap(DmaUnmap::ALL, 0, 0).unwrap();
-    // Each page comes by itself, from the last to the first, as behind an IOMMU.
-    let page = |at: u64| (GPA + 4096 * at, 4096, 4096 * at);
-    for at in (0..4).rev() {
+    bench.write(4, 20, &[0]).unwrap();
+    bench.device.read();
+    // A queue of 512: a table of two pages, and an area of each of the others. Each page comes by itself, the last one first.
+    bench.drive_from(512, [0, 0x2000, 0x3000]);
+    for (at, page) in [(4, 9), (3, 2), (2, 7), (1, 4), (0, 30)] {
         assert!(bench.device.running().is_empty());
-        let (address, size, offset) = page(at);
-        bench.map(address, size, offset).unwrap();
+        bench.map(GPA + 4096 * at, 4096, 4096 * page).unwrap();
     }
     assert_eq!(bench.device.running(), [0]);
-    let regions = |bench: &mut Bench| bench.session().function().memory().regions().len();
-    assert_eq!(regions(&mut bench), 1);
-    // Side by side for the device, and not in the file; and the other way round.
-    bench.map(GPA + 4 * 4096, 4096, 9 * 4096).unwrap();
-    bench.map(GPA + 6 * 4096, 4096, 10 * 4096).unwrap();
-    assert_eq!(regions(&mut bench), 3);
-    bench.unmap(0, GPA + 4096, 4096).unwrap();
-    assert_eq!((regions(&mut bench), bench.device.running().len()), (4, 0), "its driver area is gone");
-    bench.map(GPA + 4096, 4096, 4096).unwrap();
-    assert_eq!((regions(&mut bench), bench.device.running().len()), (3, 1));
+    // It takes a chain from the second page of its table.
+    let ram = &bench.ram;
+    let at = |page: u64| GPA + 4096 * page;
+    ram.write(at(4) + 16 * (300 - 256), &[&at(8).to_le_bytes()[..], &64u32.to_le_bytes(), &[2, 0, 0, 0]].concat());
+    ram.write(at(7) + 4, &300u16.to_le_bytes());
+    ram.write(at(7) + 2, &1u16.to_le_bytes());
+    let take = |bench: &mut Bench| {
+        let queue = bench.device.queues[0].as_mut().unwrap();
+        queue.begin_turn();
+        let (mut chains, violation) = queue.take_list(4, &mut PartStore::new(1));
+        queue.end_turn();
+        assert_eq!((chains.len(), violation), (1, None));
+        let chain = chains.pop().unwrap();
+        queue.put_back(&chain);
+        (chain.id, chain.parts.fault())
+    };
+    assert_eq!(take(&mut bench), (300, Fault::OutsideMemory), "its buffer is mapped nowhere");
+    bench.device.read();
+    bench.map(at(8), 4096, 0).unwrap();
+    assert_eq!(take(&mut bench), (300, Fault::None));
+    bench.unmap(0, at(8), 4096).unwrap();
+    assert_eq!(take(&mut bench), (300, Fault::OutsideMemory));
+    let read_only = DmaMap { argsz: 32, flags: DmaMap::READ, offset: 0, address: at(8), size: 4096 };
+    let file = bench.ram.fd().try_clone_to_owned().unwrap();
+    bench.ask(Command::DMA_MAP, &read_only.to_bytes(), &[file.as_fd()]).unwrap();
+    assert_eq!(take(&mut bench), (300, Fault::OutsideMemory), "it must not be written");
+    assert_eq!(bench.device.read(), [], "nothing of that stops a ring");
+    // But what does is below one of its areas.
+    bench.unmap(0, at(1), 4096).unwrap();
+    assert_eq!(bench.device.read(), [Deed::Stop(0)]);
+    bench.map(at(1), 4096, 4096 * 4).unwrap();
+    assert_eq!(bench.device.running(), [0]);
+}
+
+#[test]
+fn a_file_is_let_go_with_its_last_map() {
+    let mut bench = Bench::agreed();
+    bench.drive();
+    let files = |bench: &mut Bench| bench.session().function().memory().regions().len();
+    let other = Ram::new(1 << 16, 0).unwrap();
+    let map = |address, offset| DmaMap { argsz: 32, flags: READ_WRITE, offset, address, size: 4096 }.to_bytes();
+    for page in 0..3 {
+        bench.ask(Command::DMA_MAP, &map((1 << 40) + 4096 * page, 4096 * page), &[other.fd()]).unwrap();
+    }
+    assert_eq!((files(&mut bench), bench.session().files.len()), (2, 2));
+    bench.device.read();
+    bench.unmap(0, 1 << 40, 8192).unwrap();
+    assert_eq!((files(&mut bench), bench.device.read()), (2, vec![]));
+    bench.unmap(0, 1 << 40, 1 << 30).unwrap();
+    assert_eq!((files(&mut bench), bench.session().files.len(), bench.device.running().len()), (1, 1, 1));
+    assert_eq!(bench.device.read()[0], Deed::Stop(0), "nothing of the file is out when it goes");
+    // More maps than there was room for at first.
+    for page in 0..4096 {
+        bench.map((1 << 40) + 8192 * page, 4096, 0).unwrap();
+    }
+    assert_eq!(bench.device.running(), [0]);
+    bench.unmap(0, 1 << 40, 1 << 30).unwrap();
+    assert_eq!((bench.session().maps.len(), bench.device.running().len()), (1, 1));
 }
 
 #[test]

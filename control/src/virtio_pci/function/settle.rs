@@ -1,7 +1,7 @@
 //! Rings, started and stopped until all is as the registers say.
 
 use virtnet_rings::spec::status::{DRIVER_OK, FAILED};
-use virtnet_rings::{Layout, Notifier, QueueSetup};
+use virtnet_rings::{Notifier, QueueSetup};
 
 use super::{Function, ISR_QUEUE};
 use crate::pci::capability;
@@ -63,7 +63,7 @@ impl Function {
     }
 
     fn start(&mut self, index: usize, aim: Aim, device: &mut impl Backend) -> Result<(), Refusal> {
-        let layout = if self.registers.is_packed() { Layout::Packed } else { Layout::Split };
+        let layout = self.registers.layout();
         let queue = &mut self.queues[index];
         let kick = queue.kick().map_err(|source| Refusal::System { index, source })?;
         let resumes = queue.base.is_some();
