@@ -35,8 +35,12 @@ pub type SocketError = connection::SocketError<ProtocolError>;
 pub const HEADER_BYTES: usize = 16;
 /// Bytes that one REGION_READ or REGION_WRITE can move: a whole configuration space.
 pub const DATA_BYTES_MAX: usize = 4096;
-/// The longest body that is read; a header that announces more ends the session.
-pub const BODY_BYTES_MAX: usize = RegionAccess::LEN_BYTES + DATA_BYTES_MAX;
+/// Writes in one REGION_WRITE_MULTI.
+pub const WRITES_MAX: usize = 200;
+/// Bytes that each of them can write.
+pub const WRITE_BYTES_MAX: usize = 8;
+/// The longest body that is read, a full REGION_WRITE_MULTI; a header that announces more ends the session.
+pub const BODY_BYTES_MAX: usize = 8 + WRITES_MAX * (RegionAccess::LEN_BYTES + WRITE_BYTES_MAX);
 /// Descriptors in one message, at most.
 pub const DESCRIPTORS_MAX: usize = 16;
 
@@ -108,9 +112,11 @@ commands! {
     /// Reads registers.
     REGION_READ = 9: bytes 16..=16, fds 0..=0;
     /// Writes registers.
-    REGION_WRITE = 10: bytes 16..=BODY_BYTES_MAX, fds 0..=0;
+    REGION_WRITE = 10: bytes 16..=RegionAccess::LEN_BYTES + DATA_BYTES_MAX, fds 0..=0;
     /// Resets the function.
     DEVICE_RESET = 13: bytes 0..=0, fds 0..=0;
+    /// Writes registers, several after each other.
+    REGION_WRITE_MULTI = 15: bytes 8..=BODY_BYTES_MAX, fds 0..=0;
 }
 
 impl fmt::Display for Command {

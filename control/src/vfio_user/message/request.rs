@@ -3,8 +3,8 @@
 use std::os::fd::OwnedFd;
 
 use super::{
-    Command, DATA_BYTES_MAX, DmaMap, DmaUnmap, Header, IRQS, IrqInfo, IrqSet, Message, ProtocolError, REGIONS,
-    RegionAccess, RegionInfo, RegionIoFds, Version,
+    BODY_BYTES_MAX, Command, DATA_BYTES_MAX, DmaMap, DmaUnmap, Header, IRQS, IrqInfo, IrqSet, Message, ProtocolError,
+    REGIONS, RegionAccess, RegionInfo, RegionIoFds, Version, WRITE_BYTES_MAX,
 };
 
 /// What a client asks.
@@ -30,6 +30,8 @@ pub enum Request {
     Read(RegionAccess),
     /// Writes to it, as many bytes as are there.
     Write(RegionAccess, Vec<u8>),
+    /// Writes to several after each other, 1 to [`WRITES_MAX`], up to [`WRITE_BYTES_MAX`] each.
+    WriteMulti(Vec<(RegionAccess, Vec<u8>)>),
     /// Resets the function.
     Reset,
 }
@@ -146,12 +148,12 @@ impl Request {
             Command::DEVICE_SET_IRQS => Self::SetIrqs(Irqs::new(command, &body, descriptors)?),
             Command::REGION_READ => {
                 let (access, _) = RegionAccess::split(command, &body)?;
-                access.check(command)?;
+                access.check(command, DATA_BYTES_MAX)?;
                 Self::Read(access)
             }
             Command::REGION_WRITE => {
                 let (access, data) = RegionAccess::split(command, &body)?;
-                access.check(command)?;
+                access.check(command, DATA_BYTES_MAX)?;
                 if data.len() != access.count as usize {
                     let wanted = RegionAccess::LEN_BYTES + access.count as usize;
                     return Err(size(command, body.len(), wanted, wanted));
@@ -159,6 +161,7 @@ impl Request {
                 Self::Write(access, data.to_vec())
             }
             Command::DEVICE_RESET => Self::Reset,
+            Command::REGION_WRITE_MULTI => Self::WriteMulti(writes(command, &body)?),
         })
     }
 
@@ -176,21 +179,40 @@ impl Request {
             Self::Read(_) => Command::REGION_READ,
             Self::Write(..) => Command::REGION_WRITE,
             Self::Reset => Command::DEVICE_RESET,
+            Self::WriteMulti(_) => Command::REGION_WRITE_MULTI,
         }
     }
 }
 
 impl RegionAccess {
-    fn check(&self, command: Command) -> Result<(), ProtocolError> {
+    fn check(&self, command: Command, bytes_max: usize) -> Result<(), ProtocolError> {
         check_below(command, "region", self.region, REGIONS)?;
-        if !(1..=DATA_BYTES_MAX as u32).contains(&self.count) {
-            return Err(field(command, "count", self.count.into(), format!("1 to {DATA_BYTES_MAX:#x}")));
+        if !(1..=bytes_max as u32).contains(&self.count) {
+            return Err(field(command, "count", self.count.into(), format!("1 to {bytes_max:#x}")));
         }
         match self.offset.checked_add(self.count.into()) {
             Some(_) => Ok(()),
             None => Err(field(command, "offset", self.offset, "one that ends below 2^64")),
         }
     }
+}
+
+/// Their number is said first; a client may send room for more. ("VFIO_USER_REGION_WRITE_MULTI")
+fn writes(command: Command, body: &[u8]) -> Result<Vec<(RegionAccess, Vec<u8>)>, ProtocolError> {
+    let (number, mut rest) = body.split_first_chunk().ok_or_else(|| size(command, body.len(), 8, BODY_BYTES_MAX))?;
+    let number = u64::from_ne_bytes(*number);
+    let there = rest.len() / (RegionAccess::LEN_BYTES + WRITE_BYTES_MAX);
+    if !(1..=there as u64).contains(&number) {
+        return Err(field(command, "wr_cnt", number, format!("1 to {there:#x}, those that are there")));
+    }
+    let mut writes = Vec::with_capacity(there);
+    for _ in 0..number {
+        let (access, data) = RegionAccess::split(command, rest)?;
+        access.check(command, WRITE_BYTES_MAX)?;
+        writes.push((access, data[..access.count as usize].to_vec()));
+        rest = &data[WRITE_BYTES_MAX..];
+    }
+    Ok(writes)
 }
 
 impl Irqs {

@@ -50,8 +50,8 @@ fn headers_lie_as_the_specification_says() {
 #[test]
 fn a_message_is_as_long_as_its_header_and_no_longer_than_any() {
     let header = |size_bytes| Header { size_bytes, ..Header::command(1, Command::VERSION, 0) };
-    assert_eq!((header(16).body_bytes(), header(16 + 16 + 4096).body_bytes()), (Ok(0), Ok(4112)));
-    for size_bytes in [0, 15, 16 + 16 + 4096 + 1, u32::MAX] {
+    assert_eq!((header(16).body_bytes(), header(4824).body_bytes()), (Ok(0), Ok(4808)));
+    for size_bytes in [0, 15, 4825, u32::MAX] {
         let error = header(size_bytes).body_bytes().unwrap_err();
         assert_eq!((error.name(), error.ends_the_session()), ("length", true));
     }
@@ -88,7 +88,7 @@ fn a_version_is_agreed_on() {
     let error = ask(Command::VERSION, &[1, 0, 0, 0], 0).unwrap_err();
     assert_eq!((error.to_string(), error.ends_the_session()), ("version 1.0, allowed is major version 0".into(), true));
     let answer = Version::answer();
-    assert!(answer.ends_with(b"\"pgsizes\":4096}}\0") && answer.starts_with(&[0; 4]));
+    assert!(answer.ends_with(b"\"pgsizes\":4096,\"write_multiple\":true}}\0") && answer.starts_with(&[0; 4]));
 }
 
 #[test]
@@ -122,6 +122,34 @@ fn registers_are_within_a_message() {
     assert!(matches!(request, Ok(Request::Write(_, data)) if data == [1, 2]));
     for body in [written(2, &[1]), written(2, &[1, 2, 3]), written(4096, &[])] {
         assert_eq!(refused(Command::REGION_WRITE, &body, 0), "size");
+    }
+}
+
+#[test]
+fn writes_are_as_many_as_there_are() {
+    let write =
+        |region, count, data: [u8; 8]| [RegionAccess { offset: 4, region, count }.to_bytes(), data.to_vec()].concat();
+    let writes = |number: u64, writes: &[Vec<u8>]| [number.to_ne_bytes().to_vec(), writes.concat()].concat();
+    let two = [write(7, 2, [1, 2, 0, 0, 0, 0, 0, 0]), write(4, 8, [3; 8])];
+    let Ok(Request::WriteMulti(found)) = ask(Command::REGION_WRITE_MULTI, &writes(2, &two), 0) else { panic!("two") };
+    assert_eq!(
+        found.iter().map(|(access, data)| (access.region, &**data)).collect::<Vec<_>>(),
+        [(7, &[1, 2][..]), (4, &[3; 8])]
+    );
+    // There is room for more than there are.
+    assert!(
+        matches!(ask(Command::REGION_WRITE_MULTI, &writes(1, &two), 0), Ok(Request::WriteMulti(one)) if one.len() == 1)
+    );
+    let full = writes(WRITES_MAX as u64, &vec![two[0].clone(); WRITES_MAX]);
+    assert_eq!(full.len(), BODY_BYTES_MAX);
+    assert!(
+        matches!(ask(Command::REGION_WRITE_MULTI, &full, 0), Ok(Request::WriteMulti(all)) if all.len() == WRITES_MAX)
+    );
+    for number in [0, 3, u64::MAX] {
+        assert_eq!(refused(Command::REGION_WRITE_MULTI, &writes(number, &two), 0), "field", "{number}");
+    }
+    for bad in [write(9, 1, [0; 8]), write(0, 0, [0; 8]), write(0, 9, [0; 8]), write(0, u32::MAX, [0; 8])] {
+        assert_eq!(refused(Command::REGION_WRITE_MULTI, &writes(2, &[two[0].clone(), bad]), 0), "field");
     }
 }
 
@@ -181,7 +209,7 @@ fn questions_have_room_for_their_answers() {
 
 #[test]
 fn what_is_no_command_is_refused() {
-    for number in [0, 11, 12, 14, 15, 16, 17, 18, u16::MAX] {
+    for number in [0, 11, 12, 14, 16, 17, 18, u16::MAX] {
         let error = Request::new(message(number, &[], 0)).unwrap_err();
         assert_eq!((error.name(), error.errno()), ("unknown_command", Errno::OPNOTSUPP));
     }

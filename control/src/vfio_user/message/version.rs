@@ -61,7 +61,7 @@ impl Version {
     pub fn answer() -> Vec<u8> {
         let limits = json!({ "capabilities": {
             "max_msg_fds": DESCRIPTORS_MAX, "max_data_xfer_size": DATA_BYTES_MAX,
-            "max_dma_maps": REGIONS_MAX, "pgsizes": PAGE_BYTES,
+            "max_dma_maps": REGIONS_MAX, "pgsizes": PAGE_BYTES, "write_multiple": true,
         } });
         let mut bytes = vec![0; 4];
         bytes.extend_from_slice(limits.to_string().as_bytes());

@@ -188,6 +188,16 @@ impl Session {
             Request::SetIrqs(irqs) => self.set_irqs(irqs, device),
             Request::Read(access) => self.read(access, device),
             Request::Write(access, data) => self.write(access, &data, device),
+            Request::WriteMulti(writes) => {
+                let count = writes.len() as u64;
+                for (access, data) in writes {
+                    match self.write(access, &data, device) {
+                        Err(refusal @ Refusal::Register { .. }) => self.counters.count(refusal.name()),
+                        written => drop(written?),
+                    }
+                }
+                Ok(count.to_ne_bytes().to_vec().into())
+            }
             Request::Reset => {
                 self.function.reset(Resetter::FrontEnd, device);
                 Ok(Reply::default())

@@ -406,6 +406,21 @@ fn posted_writes_are_not_answered() {
 }
 
 #[test]
+fn writes_come_several_at_a_time() {
+    let mut bench = Bench::agreed();
+    let write = |offset, region, byte| {
+        [RegionAccess { offset, region, count: 1 }.to_bytes(), vec![byte, 0, 0, 0, 0, 0, 0, 0]].concat()
+    };
+    let writes = |list: &[Vec<u8>]| [(list.len() as u64).to_ne_bytes().to_vec(), list.concat()].concat();
+    // What is written in vain keeps nothing from being written.
+    let answer = bench.done(Command::REGION_WRITE_MULTI, &writes(&[write(20, 4, 1), write(4, 4, 1), write(20, 4, 3)]));
+    assert_eq!((answer, bench.read(4, 20, 1)), (3u64.to_ne_bytes().to_vec(), Ok(vec![3])));
+    let outside = writes(&[write(20, 4, 0x43), write(0x4000, 4, 1)]);
+    assert_eq!(bench.ask(Command::REGION_WRITE_MULTI, &outside, &[]).unwrap_err(), Errno::INVAL);
+    assert_eq!(bench.session().counters().by_outcome().collect::<Vec<_>>(), [("bounds", 1), ("register", 1)]);
+}
+
+#[test]
 fn a_client_that_does_not_read_is_left() {
     let mut bench = Bench::agreed();
     let body = RegionAccess { offset: 0, region: 7, count: 4096 }.to_bytes();
