@@ -13,9 +13,9 @@ use rustix::fs::Mode;
 use serde::Serialize;
 use virtnet_control::device::Spec;
 use virtnet_control::device::config_space::ConfigSpace;
-use virtnet_control::transport::Backend;
 use virtnet_control::transport::endpoint::Endpoint;
 use virtnet_control::transport::session::Transport;
+use virtnet_control::transport::{Backend, Resetter};
 use virtnet_engine::caller::{Caller, Line};
 use virtnet_rings::memory::Span;
 use virtnet_rings::spec::net::{NET_HEADER_SIZE_BYTES, NetHeader};
@@ -263,7 +263,11 @@ impl Backend for Device {
         Err("it keeps nothing")
     }
 
+    fn reset_ring(&mut self, _index: usize) {}
+
     fn set_status(&mut self, _status: u8) {}
+
+    fn reset(&mut self, _by: Resetter) {}
 
     fn set_mtu(&mut self, _mtu: u16) -> Result<(), &'static str> {
         Err("it offers no MTU")
