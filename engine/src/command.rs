@@ -6,6 +6,7 @@ use virtnet_rings::{Notifier, Violation};
 
 use crate::announcement::Announcement;
 use crate::filter::Filter;
+use crate::frame::hash::Hasher;
 use crate::moderation::Setting;
 use crate::pair::{Attachment, Pair, Side};
 use crate::port::switch::fdb::PortId;
@@ -37,6 +38,8 @@ pub enum Command {
     SetFilter(u16, Option<Arc<Filter>>),
     /// Changes which offloads frames for a receiveq may come with; answered by [`Reply::Done`].
     SetOffloads(u16, u64),
+    /// Changes what hash of frames is reported to a pair's guest; answered by [`Reply::Done`].
+    SetHasher(u16, Option<Hasher>),
     /// Changes a queue's used buffer notifications; answered by [`Reply::Done`].
     SetCall(u16, Side, Notifier),
     /// Changes how a queue's used buffer notifications are held back, until it is changed again; answered by [`Reply::Done`].

@@ -19,9 +19,10 @@ use crate::announcement;
 use crate::command::{Broken, Command, Reply};
 use crate::counters::{CountersReader, QueueCounters, QueueCounts};
 use crate::filter::Filter;
+use crate::frame::hash::Hasher;
 #[cfg(doc)]
 use crate::frame::offload;
-use crate::frame::steer::{FlowTable, Rules, Steering};
+use crate::frame::steer::{FlowTable, Rules, Scaling, Steering};
 use crate::idle::IdlePolicy;
 use crate::latency::Latencies;
 use crate::moderation::{Moderation, Setting};
@@ -237,8 +238,12 @@ struct Device {
     attached: Vec<Option<bool>>,
     /// What its guest does not want to receive.
     filter: Option<Arc<Filter>>,
-    /// What goes before the hash where frames are steered.
+    /// What goes before the table where frames are steered.
     rules: Rules,
+    /// How its driver has them steered.
+    scaling: Option<Scaling>,
+    /// What its driver hears of their hash.
+    hasher: Option<Hasher>,
     /// By queue index.
     counters: Vec<(CountersReader, QueueCounts)>,
     /// By pair: what it had cost in nanoseconds, and how many frames had moved, when that was last asked.
@@ -248,9 +253,14 @@ struct Device {
 }
 
 impl Device {
-    /// Its port of the switch as it is now: frames are spread over the pairs that receive. A driver may use fewer pairs than
-    /// there are. ("Automatic receive steering in multiqueue mode")
+    /// Its port of the switch as it is now: frames are spread over the pairs that receive, or as the driver says, over pairs that do
+    /// or do not. A driver may use fewer pairs than there are. ("Automatic receive steering in multiqueue mode", "RSS processing")
     fn port_map(&self) -> Option<PortMap> {
+        let id = self.port?;
+        if let Some(scaling) = &self.scaling {
+            let steering = Steering::by(scaling).with(self.rules.clone());
+            return Some(PortMap { id, places: self.places.clone().into(), steering });
+        }
         let receiveqs = self.attached.iter().step_by(2);
         let receiving = self.places.iter().zip(receiveqs).filter(|&(_, &enabled)| enabled == Some(true));
         let mut places: Vec<Place> = receiving.map(|(&place, _)| place).collect();
@@ -261,7 +271,12 @@ impl Device {
         let count = places.len() as u16;
         let steering = if self.members.len() > 1 { Steering::over_members(count) } else { Steering::over(count) };
         let steering = steering.with(self.rules.clone());
-        Some(PortMap { id: self.port?, places: places.into(), steering })
+        Some(PortMap { id, places: places.into(), steering })
+    }
+
+    /// Pairs have other numbers among those that receive, or flows another hash.
+    fn forget_senders(&mut self) {
+        self.rules.senders = self.rules.senders.is_some().then(Arc::<FlowTable>::default);
     }
 
     fn is_attached(&self, queue_index: u16) -> bool {
@@ -407,8 +422,9 @@ impl Engine {
     where
         S: FnOnce(QueueCounters, QueueCounters) -> Command,
     {
-        let (places, attached, filter, rules, counters, measured) = Default::default();
-        let mut device = Device { members, places, port, attached, filter, rules, counters, measured, node: None };
+        let (places, attached, filter, rules, scaling, hasher, counters, measured, node) = Default::default();
+        let mut device =
+            Device { members, places, port, attached, filter, rules, scaling, hasher, counters, measured, node };
         let mut commands = Vec::new();
         for (index, seat) in seats.enumerate() {
             let worker = match workers {
@@ -553,7 +569,7 @@ impl Engine {
 
     /// Changes how frames from the switch find a device's pairs: those to a destination port of TCP or UDP over IPv4 go to the first
     /// that receives; with `follows_senders`, those of a flow to the one that has last sent something of it the other way; all others
-    /// by their hash, as all do at first. Elsewhere than on the switch, it changes nothing.
+    /// by their hash, as all do at first, or as [`Self::set_scaling`] has it. Elsewhere than on the switch, it changes nothing.
     ///
     /// # Errors
     /// [`EngineError::NoDevice`] and [`EngineError::Silent`].
@@ -572,6 +588,37 @@ impl Engine {
         let senders = follows_senders.then(|| senders.take().unwrap_or_default());
         device.rules = Rules { ipv4_port, senders };
         device.port_map().map_or(Ok(()), |map| self.tell_port(map))
+    }
+
+    /// Changes which pairs frames from the switch find by their hash: those of a driver's table, whose queues may be attached or not; or
+    /// all that receive, as at first. Who makes the table has checked that it names pairs. Elsewhere than on the switch, it changes nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::NoDevice`] and [`EngineError::Silent`].
+    pub fn set_scaling(&mut self, id: DeviceId, scaling: Option<Scaling>) -> Result<(), EngineError> {
+        let device = self.devices.get_mut(&id).ok_or(EngineError::NoDevice)?;
+        if device.scaling == scaling {
+            return Ok(());
+        }
+        device.scaling = scaling;
+        device.forget_senders();
+        device.port_map().map_or(Ok(()), |map| self.tell_port(map))
+    }
+
+    /// Changes what hash of a frame a driver hears of that has it reported (VIRTIO_NET_F_HASH_REPORT): of none, as at first.
+    ///
+    /// # Errors
+    /// [`EngineError::NoDevice`] and [`EngineError::Silent`].
+    pub fn set_hasher(&mut self, id: DeviceId, hasher: Option<Hasher>) -> Result<(), EngineError> {
+        let device = self.device(id)?;
+        if device.hasher == hasher {
+            return Ok(());
+        }
+        let command = |place: &Place| (place.worker, Command::SetHasher(place.slot, hasher.clone()));
+        let commands = device.places.iter().map(command).collect();
+        self.ask_each(commands).into_iter().try_for_each(|answer| answer.map(drop))?;
+        self.devices.get_mut(&id).ok_or(EngineError::NoDevice)?.hasher = hasher;
+        Ok(())
     }
 
     /// Changes where a queue's used buffer notifications go.
@@ -725,8 +772,7 @@ impl Engine {
         if std::mem::replace(known, enabled) == enabled || !queue_index.is_multiple_of(2) {
             return Ok(());
         }
-        // Pairs have other numbers among those that receive.
-        device.rules.senders = device.rules.senders.is_some().then(Arc::<FlowTable>::default);
+        device.forget_senders();
         let is_deserted = device.attached.iter().step_by(2).all(Option::is_none);
         let Some(map) = device.port_map() else { return Ok(()) };
         let port = map.id;

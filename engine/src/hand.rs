@@ -3,11 +3,16 @@
 use std::slice;
 use std::time::{Duration, Instant};
 
-use virtnet_rings::spec::net::{NET_HEADER_SIZE_BYTES, VIRTIO_NET_F_MRG_RXBUF, net_header_size_bytes};
+use virtnet_rings::spec::net::{
+    NET_HEADER_HASH_SIZE_BYTES, NET_HEADER_SIZE_BYTES, VIRTIO_NET_F_HASH_REPORT, VIRTIO_NET_F_MRG_RXBUF,
+    net_header_size_bytes,
+};
 use virtnet_rings::{Access, Chain, PartStore, Parts, Used, Violation, Virtqueue};
 
 use crate::bench::{BURST_MAX, Bench};
 use crate::counters::{BurstCounts, DropReason};
+use crate::frame::flow::{self, Flow};
+use crate::frame::hash::{Hash, Hasher};
 use crate::frame::offload::Work;
 use crate::frame::{self, FRAME_LEN_MIN, Frame, NUM_BUFFERS};
 use crate::port::{Arrival, Copier, Keep, Port};
@@ -37,6 +42,8 @@ pub struct Hand {
     /// Since when the frame waits whose latency is measured.
     followed: Option<Instant>,
     store: PartStore,
+    /// What is hashed of frames to a driver that has the hash reported.
+    hasher: Option<Hasher>,
 }
 
 impl Hand {
@@ -53,7 +60,13 @@ impl Hand {
             waiting_since_ns: None,
             followed: None,
             store: PartStore::new(PART_LISTS),
+            hasher: None,
         }
+    }
+
+    /// Changes what hash a driver that has it reported hears of: none of any frame, at first.
+    pub fn set_hasher(&mut self, hasher: Option<Hasher>) {
+        self.hasher = hasher;
     }
 
     /// Whether a frame is waiting for buffers.
@@ -241,7 +254,11 @@ impl Hand {
             }
             _ => return false,
         };
-        let header = frame.header_to_guest(features, chains as u16);
+        let mut header = [0; NET_HEADER_HASH_SIZE_BYTES];
+        header[..NET_HEADER_SIZE_BYTES].copy_from_slice(&frame.header_to_guest(features, chains as u16));
+        if let Some(report) = self.report(frame, features) {
+            header[NET_HEADER_SIZE_BYTES..].copy_from_slice(&report);
+        }
         let used = &mut bench.used;
         frame::fill(frame, &header[..header_bytes], self.chains[self.next..][..chains].iter(), |chain, len_bytes| {
             used.push(chain.used(len_bytes));
@@ -264,12 +281,16 @@ impl Hand {
                 return true;
             }
         };
-        while let Some(piece) = finished.next_piece() {
-            let piece = &mut piece[NET_HEADER_SIZE_BYTES - header_bytes..];
+        // Pieces have the ports of the whole.
+        let report = self.report(&self.arrivals[self.arrivals_done], features);
+        while let Some(piece) = finished.next_piece(header_bytes) {
             match self.buffers_for(piece.len(), features) {
                 Buffers::Enough(chains) if chains <= used.capacity() - used.len() => {
                     if let Some(num_buffers) = piece[..header_bytes].get_mut(NUM_BUFFERS..NET_HEADER_SIZE_BYTES) {
                         num_buffers.copy_from_slice(&(chains as u16).to_le_bytes());
+                    }
+                    if let Some(report) = report {
+                        piece[NET_HEADER_SIZE_BYTES..header_bytes].copy_from_slice(&report);
                     }
                     frame::fill_from(piece, self.chains[self.next..][..chains].iter(), |chain, len_bytes| {
                         used.push(chain.used(len_bytes));
@@ -284,6 +305,23 @@ impl Hand {
         }
         self.pieces_done = 0;
         true
+    }
+
+    /// What a net header says of a frame's hash, if it says anything.
+    #[inline]
+    fn report(&self, frame: &Frame, features: u64) -> Option<[u8; 8]> {
+        (features & 1 << VIRTIO_NET_F_HASH_REPORT != 0).then(|| self.hash(frame))
+    }
+
+    /// Out of the way of those that have none reported.
+    #[inline(never)]
+    fn hash(&self, frame: &Frame) -> [u8; 8] {
+        let hash = self.hasher.as_ref().and_then(|hasher| {
+            let mut head = [0; flow::HEAD_BYTES_MAX];
+            let count = frame.parts.read(&mut head);
+            hasher.hash(&Flow::parse(&head[..count])?)
+        });
+        Hash::report(hash)
     }
 
     /// The next `count` buffers are done.

@@ -10,6 +10,7 @@ use crate::announcement::Announcement;
 use crate::bench::Bench;
 use crate::counters::{BurstCounts, DropReason, QueueCounters};
 use crate::filter::{Filter, Filtered};
+use crate::frame::hash::Hasher;
 use crate::frame::{self, offload};
 use crate::hand::Hand;
 use crate::journey::{self, FromGuest, ToGuest};
@@ -179,6 +180,8 @@ pub struct Pair {
     transmitq: Option<Box<Attached<Window>>>,
     /// What its guest does not want to receive.
     filter: Option<Arc<Filter>>,
+    /// What is hashed for its guest.
+    hasher: Option<Hasher>,
     receive_counters: QueueCounters,
     transmit_counters: QueueCounters,
     receive_moderator: Moderator,
@@ -199,13 +202,14 @@ pub struct Turned {
 impl Pair {
     /// A pair without queues.
     pub fn new(port: AnyPort, receive_counters: QueueCounters, transmit_counters: QueueCounters) -> Self {
-        let (receiveq, transmitq, filter) = Default::default();
+        let (receiveq, transmitq, filter, hasher) = Default::default();
         let (receive_moderator, transmit_moderator) = Default::default();
         Pair {
             port,
             receiveq,
             transmitq,
             filter,
+            hasher,
             receive_counters,
             transmit_counters,
             receive_moderator,
@@ -239,8 +243,9 @@ impl Pair {
     /// Starts serving a queue; given back if there is one already.
     pub fn attach(&mut self, attachment: Attachment) -> Result<(), Attachment> {
         match attachment {
-            Attachment::Receiveq(attached) if self.receiveq.is_none() => {
+            Attachment::Receiveq(mut attached) if self.receiveq.is_none() => {
                 self.receive_moderator.fit(attached.queue.size());
+                attached.held.set_hasher(self.hasher.clone());
                 self.receiveq = Some(attached);
             }
             Attachment::Transmitq(attached) if self.transmitq.is_none() => {
@@ -337,6 +342,14 @@ impl Pair {
         if let Some(attached) = &mut self.receiveq {
             attached.features = attached.features & !offload::TO_GUEST | offloads & offload::TO_GUEST;
         }
+    }
+
+    /// Changes what hash its guest hears of, if it has it reported.
+    pub fn set_hasher(&mut self, hasher: Option<Hasher>) {
+        if let Some(attached) = &mut self.receiveq {
+            attached.held.set_hasher(hasher.clone());
+        }
+        self.hasher = hasher;
     }
 
     /// Changes where used buffer notifications go, and sends one there: what was used while nobody could be told is told now.

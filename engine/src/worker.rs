@@ -418,6 +418,10 @@ impl Worker {
                 pair.set_offloads(offloads);
                 Reply::Done
             }),
+            Command::SetHasher(slot, hasher) => self.pair(slot).map_or(Reply::Refused(None), |pair| {
+                pair.set_hasher(hasher);
+                Reply::Done
+            }),
             Command::SetCall(slot, side, call) => self.pair(slot).map_or(Reply::Refused(None), |pair| {
                 pair.set_call(side, call);
                 Reply::Done

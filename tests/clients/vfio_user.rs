@@ -15,6 +15,9 @@ use crate::qemu::{
 };
 use crate::uml::receives_what_it_has_asked_for;
 
+const VIRTIO_NET_F_HASH_REPORT: usize = 57;
+const VIRTIO_NET_F_RSS: usize = 60;
+
 /// The function's folder in the guest's sysfs.
 const FUNCTION: &str = "$(readlink -f /sys/class/net/eth0/device/..)";
 /// Its driver's.
@@ -59,7 +62,7 @@ impl Machine<'_> {
 fn device(n: usize, queue_pairs: usize, packed: bool) -> Value {
     json!({ "name": format!("vm{n}"), "socket": format!("vm{n}.sock"), "transport": "vfio-user", "mode": "server",
             "queue_pairs": queue_pairs, "port": "switch", "mac": format!("02:00:00:00:00:{n:02x}"), "mtu": 9000,
-            "features": { "packed": packed } })
+            "features": { "packed": packed, "hash_report": queue_pairs == 1 } })
 }
 
 /// What the guest's kernel says of the function: one file of its folder.
@@ -74,6 +77,17 @@ fn interrupts(guest: &mut Guest, kind: &str) -> Vec<u64> {
     let text = guest.run("grep virtio0 /proc/interrupts");
     let counts = |line: &str| line.split_whitespace().skip(1).map_while(|word| word.parse::<u64>().ok()).sum();
     text.lines().filter(|line| line.contains(kind)).map(counts).collect()
+}
+
+/// How many frames have come to each of two receiveqs of a static PF.
+#[track_caller]
+fn received(controller: &Controller, pf: u16) -> [u64; 2] {
+    let queried = controller.virtnet(&format!("query -p {pf} --dbg_stats"))["devices"][0].clone();
+    let queues = queried["enabled-queues-info"].as_array().expect("queues run");
+    ["0", "2"].map(|index| {
+        let queue = queues.iter().find(|queue| queue["index"] == index).expect("a receiveq");
+        queue["dbg_stats"]["packets"].as_u64().expect("a number")
+    })
 }
 
 /// The device status that the controller shows of static PF 0.
@@ -174,9 +188,14 @@ fn guests_drive_whole_functions_and_reset_them() {
     // Linux polls its control queue.
     assert_eq!(vectors(&controller, 1), ["0x0", "0x1", "0x2", "0x3", "0x4", "0xffff"]);
 
+    assert!(first.has_feature("eth0", VIRTIO_NET_F_HASH_REPORT));
+    first.run("ethtool -N eth0 rx-flow-hash tcp4 sd");
+    first.tcp_echo(HOST, TCP_BYTES);
     carry_jumbo_frames(&controller, &mut first, &mut second);
     answers_ethtool(&controller, &mut second);
+    has_its_flows_where_it_says(&controller, &mut second);
     receives_what_it_has_asked_for(&controller, &mut first, &mut second);
+
     follows_its_link(&controller, &mut first);
     is_driven_by_either_interface(&controller, &mut first);
     is_modified_without_its_driver(&controller, &mut first);
@@ -292,6 +311,28 @@ fn answers_ethtool(controller: &Controller, guest: &mut Guest) {
     guest.tcp_echo(HOST, TCP_BYTES);
     let refused = queue(controller, 1, 4)["dbg_stats"].clone();
     assert_eq!(refused["commands"], refused["done"], "nothing was refused: {refused}");
+}
+
+/// The guest of static PF 1 says which of its two receiveqs its flows come to.
+fn has_its_flows_where_it_says(controller: &Controller, guest: &mut Guest) {
+    const FLOWS: u64 = 16;
+    // Of each flow.
+    const LEAST: u64 = 3;
+    assert!(guest.has_feature("eth0", VIRTIO_NET_F_RSS));
+    assert!(guest.run("ethtool -x eth0").contains("2 RX ring(s)"));
+    let mut frames = |table: &str| {
+        guest.run(&format!("ethtool -X eth0 {table}"));
+        let before = received(controller, 1);
+        guest.run(&format!("for i in $(seq {FLOWS}); do echo $i | timeout 10 nc {HOST} 7; done"));
+        let after = received(controller, 1);
+        [after[0] - before[0], after[1] - before[1]]
+    };
+    let [first, second] = frames("equal 1");
+    assert!(first >= LEAST * FLOWS && second == 0, "{first} {second}");
+    let [first, second] = frames("weight 0 1");
+    assert!(first < FLOWS && second >= LEAST * FLOWS, "what is no flow comes to the first: {first} {second}");
+    let [first, second] = frames("default");
+    assert!(first >= LEAST && second >= LEAST, "{first} {second}");
 }
 
 /// A link that goes down and comes back is seen by the guest at once, by a configuration interrupt each time; then it is asked to

@@ -61,7 +61,7 @@ fn what_a_pf_cannot_be_plugged_with_is_refused() {
         ("-i mlx5_0 -m 0C:C4:7A:FF:22:02 -t 1500 -qp 1 -s 256 -u 2500", -1049),
         ("-i mlx5_0 -m 0C:C4:7A:FF:22:02 -t 1500 -qp 1 -s 256 -u 1999", -1048),
         ("-i mlx5_0 -m 0C:C4:7A:FF:22:02 -t 1500 -qp 1 -s 256 -u 3000", -1048),
-        ("-i mlx5_0 -m 0C:C4:7A:FF:22:02 -t 1500 -qp 1 -s 256 -f 0x1000000000000000", -1000),
+        ("-i mlx5_0 -m 0C:C4:7A:FF:22:02 -t 1500 -qp 1 -s 256 -f 0x4000000000000000", -1000),
     ] {
         assert_eq!(service.refused(&format!("hotplug {line}")), errno, "{line}");
     }

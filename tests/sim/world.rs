@@ -111,6 +111,7 @@ impl World {
             queue,
             mergeable,
             legacy: layout == Layout::Split && draw.one_in(4),
+            hash_report: draw.one_in(4),
             frame_bytes_max: if mergeable { draw.of(&[400, 1522]) } else { 1522 },
             receive_bytes_max: None,
             receive_buffers: if self.calm { 256 } else { draw.of(&[0, 1, 5, 256, 256, 256]) },

@@ -8,7 +8,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use virtnet_rings::guest::net::{Nic, NicOptions};
 use virtnet_rings::guest::{Driver, Ram};
 use virtnet_rings::memory::GuestMemory;
-use virtnet_rings::spec::net::VIRTIO_NET_F_MRG_RXBUF;
+use virtnet_rings::spec::net::{VIRTIO_NET_F_HASH_REPORT, VIRTIO_NET_F_MRG_RXBUF};
 use virtnet_rings::spec::virtq::{VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_VERSION_1};
 use virtnet_rings::{Notifier, Queue, QueueSetup};
 
@@ -191,6 +191,7 @@ pub fn features_of(options: &NicOptions) -> u64 {
         (queue.in_order, VIRTIO_F_IN_ORDER),
         (queue.indirect, VIRTIO_F_INDIRECT_DESC),
         (options.mergeable, VIRTIO_NET_F_MRG_RXBUF),
+        (options.hash_report, VIRTIO_NET_F_HASH_REPORT),
         (!options.legacy, VIRTIO_F_VERSION_1),
     ];
     bits.iter().filter(|(on, _)| *on).map(|(_, bit)| 1 << bit).sum()

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use virtnet_control::rpc::Client;
 use virtnet_control::vhost_user::frontend::{Frontend, PROTOCOL_FEATURES, RingSetup, SharedRegion};
 use virtnet_control::vhost_user::message::{MemoryRegion, VIRTIO_F_RING_PACKED, VringBase};
+use virtnet_engine::frame::flow::Flow;
+use virtnet_engine::frame::hash::Hasher;
 use virtnet_rings::Layout;
 use virtnet_rings::guest::net::{Header, Nic, NicOptions};
 use virtnet_rings::guest::{Buffer, Completed, Driver, Options, Ram};
@@ -18,6 +20,8 @@ use super::house::{House, SOON};
 /// VERSION_1, MQ, CTRL_VLAN, CTRL_VQ.
 const FEATURES: u64 = 1 << 32 | MQ | 1 << 19 | 1 << 17;
 const MQ: u64 = 1 << 22;
+const HASH_REPORT: u64 = 1 << 57;
+const RSS: u64 = 1 << 60;
 /// Those, CTRL_MAC_ADDR, CTRL_RX_EXTRA and CTRL_RX.
 const ALL_FEATURES: u64 = FEATURES | 1 << 23 | 1 << 20 | 1 << 18;
 const DEVICE: &str = r#""name": "vm1", "socket": "vm1.sock", "port": "loopback", "queue_pairs": 2"#;
@@ -34,7 +38,14 @@ struct Bench {
     kick: OwnedFd,
     /// Of all rings that are set up, the control queue's last.
     bases: Vec<VringBase>,
+    socket: &'static str,
     frontend: Frontend,
+}
+
+/// A datagram from and to this UDP port.
+fn datagram(to: [u8; 6], from: [u8; 6], port: u8) -> Vec<u8> {
+    let ip = [0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, from[5], 10, 0, 0, to[5]];
+    [&to[..], &from, &[8, 0], &ip, &[0, port, 0, port, 0, 8, 0, 0], &[0; 18]].concat()
 }
 
 impl Bench {
@@ -43,17 +54,23 @@ impl Bench {
     }
 
     fn with(house: &House, layout: Layout, features: u64) -> Self {
+        Self::at(house, "vm1.sock", layout, features)
+    }
+
+    fn at(house: &House, socket: &'static str, layout: Layout, features: u64) -> Self {
         let ram = Arc::new(Ram::new(8 << 20, 0x10_0000).unwrap());
         let pairs = if features & MQ == 0 { 1 } else { 2 };
-        let card = |_| Nic::new(&ram, NicOptions { layout, size: 64, ..NicOptions::default() }).unwrap();
+        let hash_report = features & HASH_REPORT != 0;
+        let options = NicOptions { layout, size: 64, hash_report, ..NicOptions::default() };
+        let card = |_| Nic::new(&ram, options.clone()).unwrap();
         let cards: Vec<Nic> = (0..pairs).map(card).collect();
         let controlq = Driver::new(&ram, layout, 64, Options::default()).unwrap();
         let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
         let packed = layout == Layout::Packed;
         let features = features | if packed { VIRTIO_F_RING_PACKED } else { 0 };
         let bases = vec![VringBase::start(packed); 2 * pairs + 1];
-        let frontend = Frontend::connect(&house.socket("vm1.sock"), SOON, SOON).unwrap();
-        let mut bench = Self { ram, features, cards, controlq, kick, bases, frontend };
+        let frontend = Frontend::connect(&house.socket(socket), SOON, SOON).unwrap();
+        let mut bench = Self { ram, features, cards, controlq, kick, bases, socket, frontend };
         bench.start();
         bench
     }
@@ -96,7 +113,7 @@ impl Bench {
     /// Its front end leaves, and another one goes on with the driver.
     fn come_again(&mut self, house: &House) {
         self.bases = (0..self.bases.len() as u8).map(|index| self.frontend.stop_ring(index).unwrap()).collect();
-        self.frontend = Frontend::connect(&house.socket("vm1.sock"), SOON, SOON).unwrap();
+        self.frontend = Frontend::connect(&house.socket(self.socket), SOON, SOON).unwrap();
         self.start();
     }
 
@@ -196,6 +213,21 @@ impl Bench {
             assert!(Instant::now() < deadline, "no frame has come");
         }
         card.header().flags == 1
+    }
+
+    /// Which of its pairs a datagram of another guest's comes to.
+    #[track_caller]
+    fn hears(&mut self, peer: &mut Bench, port: u8) -> usize {
+        let frame = datagram([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], port);
+        assert!(peer.cards[0].send(&frame).unwrap());
+        let (deadline, mut got) = (Instant::now() + SOON, Vec::new());
+        let mut comes_to = |pair: &usize| self.cards[*pair].receive(&mut got).unwrap() && got == frame;
+        loop {
+            assert!(Instant::now() < deadline, "no frame comes");
+            if let Some(pair) = (0..2).find(&mut comes_to) {
+                return pair;
+            }
+        }
     }
 
     fn frame_comes_back(&mut self, pair: usize, frame: &[u8]) -> bool {
@@ -318,6 +350,96 @@ fn frames_come_that_the_driver_has_asked_for() {
         ];
         assert_eq!(bench.command(&bad), [ERR; 8]);
         assert_eq!(bench.of_addresses(), [false, true, false, false, true], "as before");
+    }
+    house.end();
+}
+
+/// VIRTIO_NET_CTRL_MQ_RSS_CONFIG.
+fn rss(types: u32, mask: u16, table: &[u16], unclassified: u16, transmitqs: u16, key: &[u8]) -> Vec<u8> {
+    let words = [&[mask, unclassified][..], table, &[transmitqs]].concat();
+    let words: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    [&[4, 1][..], &types.to_le_bytes(), &words, &[key.len() as u8], key].concat()
+}
+
+#[test]
+fn frames_come_to_the_receiveq_that_a_table_names() {
+    let house = House::with(&[
+        r#""name": "vm1", "socket": "vm1.sock", "queue_pairs": 2, "mac": "02:00:00:00:00:01""#,
+        r#""name": "vm2", "socket": "vm2.sock", "mac": "02:00:00:00:00:02", "features": {"rss": false}"#,
+    ]);
+    let mut peer = Bench::at(&house, "vm2.sock", Layout::Split, FEATURES & !MQ);
+    for layout in [Layout::Split, Layout::Packed] {
+        let mut bench = Bench::with(&house, layout, FEATURES | RSS);
+        assert_eq!(bench.frontend.get_config(16, 8).unwrap(), [1, 40, 128, 0, 0x3f, 0, 0, 0]);
+        assert_eq!(peer.frontend.get_config(16, 8).unwrap(), [1, 0, 0, 0, 0, 0, 0, 0]);
+        // The peer is heard of, and so is the guest.
+        let mut at = |bench: &mut Bench, ports: std::ops::Range<u8>| {
+            let mut found = ports.map(|port| bench.hears(&mut peer, port)).collect::<Vec<_>>();
+            found.dedup();
+            found
+        };
+        assert!(bench.cards[0].send(&datagram([0xff; 6], [2, 0, 0, 0, 0, 1], 1)).unwrap());
+        assert_eq!(at(&mut bench, 0..8), [0], "one pair until it says anything");
+        let [first, second] = [0, 1].map(|pair| rss(0x3f, 0, &[pair], 0, 1, &[7; 40]));
+        assert_eq!(bench.command(&[&second]), [OK]);
+        assert_eq!(at(&mut bench, 0..8), [1]);
+        assert_eq!(bench.command(&[&first]), [OK]);
+        assert_eq!(at(&mut bench, 0..8), [0]);
+        let nothing_hashed = rss(0, 1, &[0, 0], 1, 2, &[]);
+        assert_eq!(bench.command(&[&nothing_hashed]), [OK]);
+        assert_eq!(at(&mut bench, 0..8), [1], "unclassified");
+        let bad = [
+            rss(0x40, 0, &[0], 0, 1, &[7; 40]),
+            rss(0x3f, 2, &[0; 3], 0, 1, &[7; 40]),
+            rss(0x3f, 255, &[0; 256], 0, 1, &[7; 40]),
+            rss(0x3f, 0xffff, &[0], 0, 1, &[7; 40]),
+            rss(0x3f, 0, &[2], 0, 1, &[7; 40]),
+            rss(0x3f, 0, &[0x8000], 0, 1, &[7; 40]),
+            rss(0x3f, 0, &[0], 2, 1, &[7; 40]),
+            rss(0x3f, 0, &[0], 0, 0, &[7; 40]),
+            rss(0x3f, 0, &[0], 0, 3, &[7; 40]),
+            rss(0x3f, 0, &[0], 0, 1, &[7; 41]),
+            first[..first.len() - 1].to_vec(),
+            vec![4, 1],
+            vec![4, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], // hashes are not reported
+        ];
+        for command in &bad {
+            assert_eq!(bench.command(&[command]), [ERR], "{command:?}");
+        }
+        assert_eq!(at(&mut bench, 0..8), [1], "as before");
+        assert_eq!(bench.command(&[&[&first[..], &[0]].concat()]), [OK], "what follows the key is Linux's padding");
+        let key: Vec<u8> = (0..40).collect();
+        let two = bench.command(&[&rss(0x3f, 1, &[0, 1], 0, 2, &key)]);
+        assert_eq!((two, at(&mut bench, 0..32).len() > 1), (vec![OK], true));
+        assert_eq!(bench.command(&[&second, &[4, 0, 1, 0]]), [OK; 2]);
+        assert_eq!(at(&mut bench, 0..8), [0], "the last command counts");
+    }
+    house.end();
+}
+
+#[test]
+fn a_driver_reads_the_hash_of_a_frame_once_it_says_what_is_hashed() {
+    let house =
+        House::with(&[r#""name": "vm1", "socket": "vm1.sock", "port": "loopback", "features": {"hash_report": true}"#]);
+    for layout in [Layout::Split, Layout::Packed] {
+        let mut bench = Bench::with(&house, layout, FEATURES & !MQ | HASH_REPORT);
+        assert_eq!(bench.frontend.get_config(16, 8).unwrap(), [1, 40, 0, 0, 0x3f, 0, 0, 0]);
+        let frame = datagram([2; 6], [2; 6], 9);
+        assert_eq!((bench.frame_comes_back(0, &frame), bench.cards[0].hash()), (true, (0, 0)));
+        let hash =
+            |types: u32, key: &[u8]| [&[4, 2][..], &types.to_le_bytes(), &[0; 8], &[key.len() as u8], key].concat();
+        assert_eq!(bench.command(&[&hash(0x40, &[7; 40]), &hash(1, &[7; 41]), &rss(1, 0, &[0], 0, 1, &[])]), [ERR; 3]);
+        let key: Vec<u8> = (0..40).collect();
+        for (types, kind) in [(0x3f, 3), (1, 1), (0x38, 0)] {
+            assert_eq!(bench.command(&[&hash(types, &key)]), [OK]);
+            let hasher = Hasher::new(&std::array::from_fn(|at| at as u8), types);
+            let value = hasher.hash(&Flow::parse(&frame).unwrap()).map_or(0, |hash| hash.value);
+            assert_eq!((bench.frame_comes_back(0, &frame), bench.cards[0].hash()), (true, (value, kind)));
+        }
+        // Another front end knows nothing of it.
+        assert_eq!(bench.command(&[&hash(0x3f, &key)]), [OK]);
+        bench.come_again(&house);
+        assert_eq!((bench.frame_comes_back(0, &frame), bench.cards[0].hash()), (true, (0, 0)));
     }
     house.end();
 }

@@ -44,10 +44,10 @@ struct Properties {
     /// Feature bits to offer, hex *.
     #[arg(short, long, value_name = "HEX", value_parser = value::hex)]
     features: Option<String>,
-    /// Hash types to offer, hex, of functions that offer hashes †.
+    /// Hash types that the driver may enable, hex: bits 0 to 2 IPv4, TCPv4, UDPv4, 3 to 5 the same of IPv6; of functions that offer hashes.
     #[arg(short = 'o', long = "supported_hash_types", value_name = "HEX", value_parser = value::hex)]
     supported_hash_types: Option<String>,
-    /// Length of the hash key in bytes, 40, of functions that offer hashes †.
+    /// Length of the hash key in bytes, 40, of functions that offer hashes.
     #[arg(short = 'k', long = "rss_max_key_size", value_name = "N", value_parser = value::number)]
     rss_max_key_size: Option<u64>,
     /// Receive mode, hex: bits 0 promisc, 1 allmulti, 2 alluni, 3 nomulti, 4 nouni, 5 nobcast.

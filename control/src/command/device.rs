@@ -116,7 +116,8 @@ struct Modify {
     state: Option<u8>,
     #[serde(default, deserialize_with = "params::hex")]
     features: Option<u64>,
-    supported_hash_types: Option<String>,
+    #[serde(default, deserialize_with = "params::hex")]
+    supported_hash_types: Option<u64>,
     rss_max_key_size: Option<u64>,
     #[serde(default, deserialize_with = "params::hex")]
     rx_mode: Option<u64>,
@@ -151,18 +152,6 @@ struct ModifyQueue {
     max_count: u16,
 }
 
-impl Modify {
-    /// Refuses what is of features that no function offers.
-    fn check_hash(&self) -> Result<(), Refusal> {
-        const WHY: &str = "no function offers VIRTIO_NET_F_HASH_REPORT or VIRTIO_NET_F_RSS";
-        match (&self.supported_hash_types, self.rss_max_key_size) {
-            (None, None) => Ok(()),
-            (Some(_), _) => Err(Code::HashTypes.because(WHY)),
-            (None, Some(_)) => Err(Code::RssKeySize.because(WHY)),
-        }
-    }
-}
-
 fn check_modes(bits: u64) -> Result<Modes, Refusal> {
     let refused =
         || Code::InvalidArgument.because(format!("rx_mode is {bits:#x}; 0x0 to {:#x} are allowed", Modes::ALL));
@@ -183,7 +172,6 @@ pub fn modify(service: &mut Service, mut params: Params) -> Result<Value, Refusa
     }
     let selector = Selector::take(&mut params)?;
     let asked: Modify = params::read(params)?;
-    asked.check_hash()?;
     if let (Some(dim), Some(net_dim)) = (asked.dim_config, asked.net_dim_config)
         && dim != net_dim
     {
@@ -203,6 +191,8 @@ pub fn modify(service: &mut Service, mut params: Params) -> Result<Value, Refusa
         rx_mode: asked.rx_mode.map(check_modes).transpose()?,
         dst_port: asked.dst_port.map(check_port).transpose()?,
         aarfs: asked.aarfs_config,
+        hash_types: asked.supported_hash_types,
+        rss_key_bytes: asked.rss_max_key_size,
         status: asked.state,
         packet_counters: asked.packet_counter,
         drop_counter: asked.drop_count,

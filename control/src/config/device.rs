@@ -76,7 +76,7 @@ pub struct Device {
     pub features: Features,
 }
 
-/// Feature bits that can be kept from the driver. All are offered by default.
+/// Feature bits that can be kept from the driver. All but `hash_report` are offered by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Features {
@@ -92,13 +92,27 @@ pub struct Features {
     pub indirect: bool,
     /// VIRTIO_NET_F_MQ, with more than one queue pair.
     pub mq: bool,
+    /// VIRTIO_NET_F_RSS, with more than one queue pair, on a port of the switch.
+    pub rss: bool,
+    /// VIRTIO_NET_F_HASH_REPORT. A driver that takes it has each frame hashed, and longer headers, which are served slower.
+    pub hash_report: bool,
     /// Checksum and segmentation offloads, both ways. A receiver that lacks what a frame asks for gets it finished.
     pub offload: bool,
 }
 
 impl Default for Features {
     fn default() -> Self {
-        Self { mrg_rxbuf: true, packed: true, in_order: true, event_idx: true, indirect: true, mq: true, offload: true }
+        Self {
+            mrg_rxbuf: true,
+            packed: true,
+            in_order: true,
+            event_idx: true,
+            indirect: true,
+            mq: true,
+            rss: true,
+            hash_report: false,
+            offload: true,
+        }
     }
 }
 

@@ -1,17 +1,20 @@
 //! The device's configuration space. ("Device configuration layout", of the network device)
 
-use virtnet_rings::spec::net::{VIRTIO_NET_DUPLEX_FULL, VIRTIO_NET_S_ANNOUNCE, VIRTIO_NET_S_LINK_UP};
+use virtnet_engine::frame::hash::KEY_BYTES;
+use virtnet_engine::frame::steer::INDIRECTION_ENTRIES;
+use virtnet_rings::spec::net::{VIRTIO_NET_DUPLEX_FULL, VIRTIO_NET_F_RSS, VIRTIO_NET_S_ANNOUNCE, VIRTIO_NET_S_LINK_UP};
 
 use super::Spec;
 use super::settings::Settings;
 use crate::config::Mac;
 
-/// Bytes up to the end of `duplex`, the last field that we have a feature for.
-pub const CONFIG_SPACE_BYTES: usize = 17;
+/// Bytes up to the end of `supported_hash_types`, the last field that we have a feature for.
+pub const CONFIG_SPACE_BYTES: usize = 24;
 const MAC_BYTES: usize = 6;
 /// Where `status` is.
 pub const STATUS: usize = 6;
 const SPEED: usize = 12;
+const HASHES: usize = 17;
 
 /// What the driver can read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,13 +24,18 @@ pub struct ConfigSpace {
     /// As configured: what the front end may not exceed.
     mtu_max: Option<u16>,
     mtu: u16,
+    has_rss: bool,
+    has_hashes: bool,
     settings: Settings,
 }
 
 impl ConfigSpace {
     /// That of a device.
-    pub fn new(&Spec { mac, queue_pairs, mtu, settings, .. }: &Spec) -> Self {
-        Self { mac, queue_pairs, mtu_max: mtu, mtu: mtu.unwrap_or(0), settings }
+    pub fn new(spec: &Spec) -> Self {
+        let &Spec { mac, queue_pairs, mtu, settings, .. } = spec;
+        let has_rss = spec.features() & 1 << VIRTIO_NET_F_RSS != 0;
+        let has_hashes = spec.hash_types().is_some();
+        Self { mac, queue_pairs, mtu_max: mtu, mtu: mtu.unwrap_or(0), has_rss, has_hashes, settings }
     }
 
     /// What can change under a driver, as it is.
@@ -55,6 +63,13 @@ impl ConfigSpace {
         bytes[10..12].copy_from_slice(&self.mtu.to_le_bytes());
         bytes[SPEED..16].copy_from_slice(&self.settings.speed.mbps().to_le_bytes());
         bytes[16] = VIRTIO_NET_DUPLEX_FULL;
+        if self.has_hashes {
+            bytes[17] = KEY_BYTES as u8;
+            bytes[20..].copy_from_slice(&self.settings.hash_types.to_le_bytes());
+        }
+        if self.has_rss {
+            bytes[18..20].copy_from_slice(&(INDIRECTION_ENTRIES as u16).to_le_bytes());
+        }
         bytes
     }
 
@@ -71,7 +86,7 @@ impl ConfigSpace {
         space[offset..end].copy_from_slice(bytes);
         let ours = self.to_bytes();
         space[STATUS] ^= (space[STATUS] ^ ours[STATUS]) & (VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE) as u8;
-        space[SPEED..CONFIG_SPACE_BYTES].copy_from_slice(&ours[SPEED..]);
+        space[SPEED..HASHES].copy_from_slice(&ours[SPEED..HASHES]);
         let (mac, rest) = space.split_at(MAC_BYTES);
         let (same, behind) = rest.split_at(CONFIG_SPACE_BYTES - MAC_BYTES);
         if same != &ours[MAC_BYTES..] || behind.iter().any(|byte| *byte != 0) {
@@ -99,6 +114,8 @@ impl ConfigSpace {
 
 #[cfg(test)]
 mod tests {
+    use virtnet_rings::spec::net::{VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_HASH_REPORT};
+
     use super::*;
     use crate::device::settings::Speed;
 
@@ -106,7 +123,7 @@ mod tests {
 
     fn space(queue_pairs: u16, mtu: Option<u16>) -> ConfigSpace {
         let name = String::new();
-        let (offered, transitional, settings) = Default::default();
+        let (offered, transitional, is_steered, settings) = Default::default();
         ConfigSpace::new(&Spec {
             name,
             queue_pairs,
@@ -115,16 +132,36 @@ mod tests {
             mtu,
             offered,
             transitional,
+            is_steered,
             settings,
+        })
+    }
+
+    fn with_hashes(queue_pairs: u16) -> ConfigSpace {
+        let bits = [VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_RSS, VIRTIO_NET_F_HASH_REPORT];
+        let ConfigSpace { mac, mtu, settings, .. } = space(queue_pairs, None);
+        ConfigSpace::new(&Spec {
+            name: String::new(),
+            queue_pairs,
+            queue_size_max: 256,
+            mac,
+            mtu: Some(mtu),
+            offered: bits.iter().fold(0, |bits, bit| bits | 1 << bit),
+            transitional: false,
+            is_steered: true,
+            settings: Settings { hash_types: 0x39, ..settings },
         })
     }
 
     #[test]
     fn fields_lie_as_the_specification_says() {
         let mut space = space(0x0102, Some(0x05dc));
-        assert_eq!(space.to_bytes(), [2, 0, 0, 0, 0, 9, 1, 0, 2, 1, 0xdc, 5, 0xa0, 0x86, 1, 0, 1]);
+        assert_eq!(space.to_bytes()[..17], [2, 0, 0, 0, 0, 9, 1, 0, 2, 1, 0xdc, 5, 0xa0, 0x86, 1, 0, 1]);
         space.set(Settings { link_up: false, speed: Speed::try_from(10).unwrap(), ..Settings::default() });
-        assert_eq!(space.to_bytes(), [2, 0, 0, 0, 0, 9, 0, 0, 2, 1, 0xdc, 5, 10, 0, 0, 0, 1]);
+        assert_eq!(space.to_bytes()[..17], [2, 0, 0, 0, 0, 9, 0, 0, 2, 1, 0xdc, 5, 10, 0, 0, 0, 1]);
+        assert_eq!(space.to_bytes()[17..], [0; 7], "no hashes");
+        assert_eq!(with_hashes(2).to_bytes()[17..], [40, 128, 0, 0x39, 0, 0, 0]);
+        assert_eq!(with_hashes(1).to_bytes()[17..], [40, 0, 0, 0x39, 0, 0, 0], "no RSS");
     }
 
     #[test]
@@ -144,7 +181,10 @@ mod tests {
         );
         let before = space.to_bytes();
         assert_eq!((space.restore(12, &[1, 2, 3, 4, 5]), space.to_bytes()), (Ok(()), before), "another speed");
-        assert!(space.restore(17, &[1]).is_err(), "a field we do not know");
+        assert!(space.restore(17, &[40]).is_err(), "hashes that are not offered");
+        assert_eq!(with_hashes(2).restore(17, &[40, 128, 0, 0x39, 0, 0, 0, 0]), Ok(()));
+        assert!(with_hashes(2).restore(20, &[0x3f]).is_err(), "types that are not offered");
+        assert!(space.restore(24, &[1]).is_err(), "a field we do not know");
         assert!(space.restore(0, &[3]).is_err(), "a group's address");
         assert_eq!(space.mac(), Mac([2, 0, 0, 0, 0, 7]));
     }

@@ -4,6 +4,8 @@
 
 use std::os::fd::OwnedFd;
 
+use virtnet_engine::frame::hash::KEY_BYTES;
+use virtnet_engine::frame::steer::INDIRECTION_ENTRIES;
 use virtnet_engine::moderation::{Moderation, PeriodMode};
 use virtnet_engine::pair::Side;
 use virtnet_rings::{Chain, Notifier, PartStore, Queue, Violation, Virtqueue};
@@ -33,9 +35,11 @@ const VIRTIO_NET_CTRL_VLAN_DEL: u8 = 1;
 /// Class of the commands about announcements. ("Gratuitous Packet Sending")
 const VIRTIO_NET_CTRL_ANNOUNCE: u8 = 3;
 const VIRTIO_NET_CTRL_ANNOUNCE_ACK: u8 = 0;
-/// Class of the commands about multiqueue. ("Automatic receive steering in multiqueue mode")
+/// Class of the commands about multiqueue. ("Device operation in multiqueue mode")
 const VIRTIO_NET_CTRL_MQ: u8 = 4;
 const VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET: u8 = 0;
+const VIRTIO_NET_CTRL_MQ_RSS_CONFIG: u8 = 1;
+const VIRTIO_NET_CTRL_MQ_HASH_CONFIG: u8 = 2;
 
 /// Class of the commands about offloads. ("Offloads State Configuration")
 const VIRTIO_NET_CTRL_GUEST_OFFLOADS: u8 = 5;
@@ -72,8 +76,12 @@ pub enum Command {
     SetAddresses(Option<Vec<[u8; 6]>>),
     /// The device's own address.
     SetAddress(Mac),
-    /// So many queue pairs are used.
+    /// So many queue pairs are used, and incoming frames are spread over them as the device likes.
     UsePairs(u16),
+    /// Incoming frames are spread by a table. ("Setting RSS parameters")
+    Scale(Scale),
+    /// Incoming frames are hashed, and spread as the device likes. ("Hash calculation", of automatic receive steering)
+    Hash(Hashing),
     /// Frames of this VLAN are taken.
     JoinVlan(u16),
     /// And not any more.
@@ -122,6 +130,28 @@ impl Counts {
     pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
         CLASSES.iter().map(|(_, name)| *name).chain(["other"]).zip(self.refused)
     }
+}
+
+/// What is hashed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hashing {
+    /// Hash types, a bit each.
+    pub types: u32,
+    /// The key; zeroes follow a shorter one.
+    pub key: [u8; KEY_BYTES],
+}
+
+/// A table that incoming frames are spread by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scale {
+    /// What is hashed.
+    pub hashing: Hashing,
+    /// Pairs by their number, a power of two of them, at most [`INDIRECTION_ENTRIES`].
+    pub indirection: Box<[u16]>,
+    /// The pair of what has no hash.
+    pub unclassified: u16,
+    /// How many transmitqs are used.
+    pub transmitqs: u16,
 }
 
 /// A control queue in use.
@@ -225,6 +255,8 @@ fn parse(command: &[u8]) -> Option<Command> {
         (VIRTIO_NET_CTRL_GUEST_OFFLOADS, VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET) => {
             Command::SetOffloads(u64::from_le_bytes(*argument.first_chunk()?))
         }
+        (VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_RSS_CONFIG) => Command::Scale(scale(argument)?),
+        (VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_HASH_CONFIG) => Command::Hash(hashing(argument)?),
         (VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK) => Command::Announced,
         (VIRTIO_NET_CTRL_NOTF_COAL, VIRTIO_NET_CTRL_NOTF_COAL_TX_SET) => {
             Command::CoalesceAll(Side::Transmitq, moderation(argument)?)
@@ -242,6 +274,40 @@ fn parse(command: &[u8]) -> Option<Command> {
         }
         _ => return None,
     })
+}
+
+fn scale(argument: &[u8]) -> Option<Scale> {
+    let (types, rest) = argument.split_first_chunk()?;
+    let (mask, rest) = rest.split_first_chunk()?;
+    let (unclassified, rest) = rest.split_first_chunk()?;
+    let entries = usize::from(u16::from_le_bytes(*mask)) + 1;
+    if !entries.is_power_of_two() || entries > INDIRECTION_ENTRIES {
+        return None;
+    }
+    let (indirection, rest) = rest.split_at_checked(2 * entries)?;
+    let (transmitqs, rest) = rest.split_first_chunk()?;
+    Some(Scale {
+        hashing: Hashing { types: u32::from_le_bytes(*types), key: key(rest)? },
+        indirection: indirection.as_chunks().0.iter().map(|entry| u16::from_le_bytes(*entry)).collect(),
+        unclassified: u16::from_le_bytes(*unclassified),
+        transmitqs: u16::from_le_bytes(*transmitqs),
+    })
+}
+
+fn hashing(argument: &[u8]) -> Option<Hashing> {
+    // Linux before 6.6 has the number of transmitqs in one of them.
+    const RESERVED_BYTES: usize = 8;
+    let (types, rest) = argument.split_first_chunk()?;
+    let (_, rest) = rest.split_first_chunk::<RESERVED_BYTES>()?;
+    Some(Hashing { types: u32::from_le_bytes(*types), key: key(rest)? })
+}
+
+/// A key behind its length. What follows it does not count: the newest Linux has a byte there.
+fn key(bytes: &[u8]) -> Option<[u8; KEY_BYTES]> {
+    let (&len_bytes, bytes) = bytes.split_first()?;
+    let mut key = [0; KEY_BYTES];
+    key.get_mut(..len_bytes.into())?.copy_from_slice(bytes.get(..len_bytes.into())?);
+    Some(key)
 }
 
 /// Those of the two tables, of stations and of groups: each a number, and as many addresses.
@@ -297,6 +363,8 @@ fn write(chain: &Chain, queue: &Queue, answer: Answer) -> (u32, bool) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -326,5 +394,53 @@ mod tests {
         assert_eq!((counts.given, counts.done), (5, 1));
         let refused: Vec<_> = counts.refused().filter(|(_, count)| *count > 0).collect();
         assert_eq!(refused, [("rx", 1), ("stats", 1), ("other", 2)]);
+    }
+
+    fn words(words: &[u16]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_table_is_taken_whole_or_not_at_all(
+            types: u32,
+            table in (0..=7u32).prop_flat_map(|power| prop::collection::vec(any::<u16>(), 1 << power)),
+            (unclassified, transmitqs) in any::<(u16, u16)>(),
+            key in prop::collection::vec(any::<u8>(), 0..=KEY_BYTES),
+        ) {
+            let mask = table.len() as u16 - 1;
+            let head = [&types.to_le_bytes()[..], &words(&[mask, unclassified])].concat();
+            let tail = [&words(&[transmitqs])[..], &[key.len() as u8], &key].concat();
+            let bytes = [&head[..], &words(&table), &tail].concat();
+            let mut padded = [0; KEY_BYTES];
+            padded[..key.len()].copy_from_slice(&key);
+            let hashing = Hashing { types, key: padded };
+            let indirection = table.into();
+            let expected = Some(Scale { hashing: hashing.clone(), indirection, unclassified, transmitqs });
+            prop_assert_eq!(&scale(&bytes), &expected);
+            prop_assert!((0..bytes.len()).all(|cut| scale(&bytes[..cut]).is_none()));
+            prop_assert_eq!(scale(&[&bytes[..], &[1]].concat()), expected, "more than the key");
+            let bytes = [&types.to_le_bytes()[..], &[0xff; 8], &[key.len() as u8], &key].concat();
+            prop_assert_eq!(super::hashing(&bytes), Some(hashing));
+            prop_assert!((0..bytes.len()).all(|cut| super::hashing(&bytes[..cut]).is_none()));
+        }
+
+        #[test]
+        fn a_table_of_another_size_is_refused(mask: u16, bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+            let entries = u32::from(mask) + 1;
+            let is_allowed = entries.is_power_of_two() && entries <= 128;
+            let whole = [&[0; 4][..], &words(&[mask, 0]), &vec![0; 2 * entries as usize], &[0; 3]].concat();
+            prop_assert_eq!(scale(&whole).is_some(), is_allowed);
+            // Whatever else it is.
+            let _ = (scale(&bytes), hashing(&bytes));
+        }
+    }
+
+    #[test]
+    fn a_key_is_no_longer_than_a_device_takes() {
+        let of = |len_bytes: u8| key(&[&[len_bytes][..], &vec![1; len_bytes.into()]].concat());
+        assert_eq!(of(40), Some([1; 40]));
+        assert_eq!((of(0), of(41), of(255)), (Some([0; 40]), None, None));
+        assert_eq!(key(&[]), None);
     }
 }

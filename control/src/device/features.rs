@@ -22,6 +22,8 @@ pub const SUPPORTED: u64 = ALWAYS
     | 1 << VIRTIO_NET_F_CTRL_MAC_ADDR
     | 1 << VIRTIO_NET_F_GUEST_ANNOUNCE
     | 1 << VIRTIO_NET_F_MQ
+    | 1 << VIRTIO_NET_F_RSS
+    | 1 << VIRTIO_NET_F_HASH_REPORT
     | 1 << VIRTIO_NET_F_DEVICE_STATS
     | 1 << VIRTIO_NET_F_VQ_NOTF_COAL
     | 1 << VIRTIO_NET_F_NOTF_COAL
@@ -37,7 +39,7 @@ pub const SUPPORTED: u64 = ALWAYS
 
 /// Each with those without which a device must not offer it: one of them is enough. ("Feature bit requirements", of the
 /// network device)
-const NEEDS: [(u32, u64); 19] = [
+const NEEDS: [(u32, u64); 21] = [
     (VIRTIO_NET_F_GUEST_TSO4, 1 << VIRTIO_NET_F_GUEST_CSUM),
     (VIRTIO_NET_F_GUEST_TSO6, 1 << VIRTIO_NET_F_GUEST_CSUM),
     (VIRTIO_NET_F_GUEST_USO4, 1 << VIRTIO_NET_F_GUEST_CSUM),
@@ -54,6 +56,8 @@ const NEEDS: [(u32, u64); 19] = [
     (VIRTIO_NET_F_CTRL_MAC_ADDR, 1 << VIRTIO_NET_F_CTRL_VQ),
     (VIRTIO_NET_F_GUEST_ANNOUNCE, 1 << VIRTIO_NET_F_CTRL_VQ),
     (VIRTIO_NET_F_MQ, 1 << VIRTIO_NET_F_CTRL_VQ),
+    (VIRTIO_NET_F_RSS, 1 << VIRTIO_NET_F_CTRL_VQ),
+    (VIRTIO_NET_F_HASH_REPORT, 1 << VIRTIO_NET_F_CTRL_VQ),
     (VIRTIO_NET_F_DEVICE_STATS, 1 << VIRTIO_NET_F_CTRL_VQ),
     (VIRTIO_NET_F_VQ_NOTF_COAL, 1 << VIRTIO_NET_F_CTRL_VQ),
     (VIRTIO_NET_F_NOTF_COAL, 1 << VIRTIO_NET_F_CTRL_VQ),
@@ -81,6 +85,8 @@ pub fn offered(config: &config::Device) -> u64 {
         (on.event_idx, 1 << VIRTIO_F_EVENT_IDX),
         (on.indirect, 1 << VIRTIO_F_INDIRECT_DESC),
         (on.mq, 1 << VIRTIO_NET_F_MQ),
+        (on.rss, 1 << VIRTIO_NET_F_RSS),
+        (on.hash_report, 1 << VIRTIO_NET_F_HASH_REPORT),
         (on.offload, offload::FROM_GUEST | offload::TO_GUEST),
     ] {
         left_out |= if is_on { 0 } else { bits };
@@ -104,6 +110,8 @@ mod tests {
             VIRTIO_NET_F_CTRL_MAC_ADDR,
             VIRTIO_NET_F_GUEST_ANNOUNCE,
             VIRTIO_NET_F_MQ,
+            VIRTIO_NET_F_RSS,
+            VIRTIO_NET_F_HASH_REPORT,
             VIRTIO_NET_F_DEVICE_STATS,
             VIRTIO_NET_F_VQ_NOTF_COAL,
             VIRTIO_NET_F_NOTF_COAL,

@@ -19,8 +19,8 @@ use virtnet_engine::frame::offload;
 use virtnet_engine::moderation::{Moderation, Setting};
 use virtnet_engine::{DeviceId, Engine, EngineError};
 use virtnet_rings::spec::net::{
-    VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MTU,
-    VIRTIO_NET_S_ANNOUNCE,
+    VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_HASH_REPORT,
+    VIRTIO_NET_F_MQ, VIRTIO_NET_F_MTU, VIRTIO_NET_F_RSS, VIRTIO_NET_S_ANNOUNCE,
 };
 use virtnet_rings::spec::virtq::{VIRTIO_F_ANY_LAYOUT, VIRTIO_F_RING_PACKED};
 use virtnet_rings::{Notifier, Queue, Virtqueue};
@@ -52,6 +52,8 @@ pub struct Spec {
     pub offered: u64,
     /// Whether it is meant for legacy drivers, too.
     pub transitional: bool,
+    /// Whether it is on the switch, which finds a pair for each frame.
+    pub is_steered: bool,
     /// What can change under its driver.
     pub settings: Settings,
 }
@@ -66,6 +68,7 @@ impl From<&config::Device> for Spec {
             mtu: config.mtu.map(|mtu| mtu as u16),
             offered: features::offered(config),
             transitional: false,
+            is_steered: config.port == config::Port::Switch,
             settings: Settings::default(),
         }
     }
@@ -74,10 +77,23 @@ impl From<&config::Device> for Spec {
 impl Spec {
     /// Feature bits it offers: of those it is to offer, the ones that it has a use for, and all they need.
     pub fn features(&self) -> u64 {
-        let without_use = if self.queue_pairs > 1 { 0 } else { 1 << VIRTIO_NET_F_MQ };
-        let untold = if self.mtu.is_some() { 0 } else { 1 << VIRTIO_NET_F_MTU };
+        let has_pairs = self.queue_pairs > 1;
+        let mut without_use = 0;
+        for (has_use, bit) in [
+            (has_pairs, VIRTIO_NET_F_MQ),
+            (has_pairs && self.is_steered, VIRTIO_NET_F_RSS),
+            (self.mtu.is_some(), VIRTIO_NET_F_MTU),
+        ] {
+            without_use |= u64::from(!has_use) << bit;
+        }
         let legacy = u64::from(self.transitional) << VIRTIO_F_ANY_LAYOUT;
-        features::consistent(self.offered & !(without_use | untold)) | legacy
+        features::consistent(self.offered & !without_use) | legacy
+    }
+
+    /// Hash types that its driver may enable, if it offers hashes at all.
+    pub fn hash_types(&self) -> Option<u32> {
+        let has_hashes = self.features() & (1 << VIRTIO_NET_F_RSS | 1 << VIRTIO_NET_F_HASH_REPORT) != 0;
+        has_hashes.then_some(self.settings.hash_types)
     }
 
     /// Whether its frames may carry more than Ethernet's 1500 bytes.
@@ -177,8 +193,12 @@ impl Device {
 
     /// Whether frames go through a queue: its link is up, its front end has enabled it, and its driver uses its pair.
     pub fn is_enabled(&self, index: usize) -> bool {
-        let pairs_used = self.orders.pairs.unwrap_or(self.spec.queue_pairs);
-        self.config_space.settings().link_up && self.enabled[index] && index / 2 < usize::from(pairs_used)
+        self.config_space.settings().link_up && self.enabled[index] && index / 2 < usize::from(self.pairs_used())
+    }
+
+    /// How many pairs its driver uses.
+    fn pairs_used(&self) -> u16 {
+        self.orders.pairs.unwrap_or(self.spec.queue_pairs)
     }
 
     /// The engine knows it as `id` from now on.
@@ -190,7 +210,13 @@ impl Device {
     pub fn steer(&mut self, engine: &mut Engine) -> bool {
         let Settings { rx_mode, dst_port, aarfs, .. } = self.config_space.settings();
         let filter = self.orders.filter(self.mac(), rx_mode);
-        let told = engine.set_filter(self.id, filter).and_then(|()| engine.set_steering(self.id, dst_port, aarfs));
+        let Orders { scaling, hasher, .. } = &self.orders;
+        let hasher = hasher.as_ref().filter(|_| self.has(VIRTIO_NET_F_HASH_REPORT));
+        let told = engine
+            .set_filter(self.id, filter)
+            .and_then(|()| engine.set_steering(self.id, dst_port, aarfs))
+            .and_then(|()| engine.set_scaling(self.id, scaling.clone()))
+            .and_then(|()| engine.set_hasher(self.id, hasher.cloned()));
         if let Err(error) = &told {
             self.faults.count(Fault::Announce);
             tracing::error!(device = self.spec.name, "the engine refuses: {error}");
@@ -266,7 +292,8 @@ impl Device {
 
     /// Which ring is the control queue. ("Virtqueues", of the network device)
     pub fn controlq_index(&self) -> Option<usize> {
-        let pairs = if self.has(VIRTIO_NET_F_MQ) { self.spec.queue_pairs } else { 1 };
+        let has_pairs = self.has(VIRTIO_NET_F_MQ) || self.has(VIRTIO_NET_F_RSS);
+        let pairs = if has_pairs { self.spec.queue_pairs } else { 1 };
         self.has(VIRTIO_NET_F_CTRL_VQ).then(|| 2 * usize::from(pairs))
     }
 }
@@ -300,21 +327,18 @@ impl Served<'_> {
     }
 
     fn obey(&mut self, command: Command, counts: &Counts) -> Answer {
-        let Device { orders, accepted, spec, id, .. } = &mut *self.device;
+        let pairs_before = self.device.pairs_used();
+        let Device { orders, accepted, spec, config_space, id, .. } = &mut *self.device;
         let id = *id;
         if let Command::Coalesce(queue, _) | Command::GetCoalescing(queue) = command
             && !self.engine.is_attached(id, queue)
         {
             return None;
         }
-        if !orders.obey(command.clone(), *accepted, spec.queue_pairs) {
+        if !orders.obey(command.clone(), *accepted, spec.queue_pairs, config_space.settings().hash_types) {
             return None;
         }
         let told = match command {
-            Command::UsePairs(_) => {
-                self.tell_all_enabled(Fault::Steer);
-                Ok(())
-            }
             Command::SetOffloads(offloads) => self.engine.set_offloads(id, offloads),
             Command::Announced => {
                 self.device.announcement = Announcement::None;
@@ -336,9 +360,21 @@ impl Served<'_> {
                     counts,
                 );
             }
-            _ => return self.device.steer(self.engine).then(Vec::new),
+            _ => return self.steer(pairs_before).then(Vec::new),
         };
         told.map_err(|error| self.refused(Fault::Announce, &error)).ok().map(|()| Vec::new())
+    }
+
+    /// Frames are steered to pairs only while they are used.
+    fn steer(&mut self, pairs_before: u16) -> bool {
+        if self.device.pairs_used() > pairs_before {
+            self.tell_all_enabled(Fault::Steer);
+        }
+        let told = self.device.steer(self.engine);
+        if self.device.pairs_used() < pairs_before {
+            self.tell_all_enabled(Fault::Steer);
+        }
+        told
     }
 
     /// A driver begins anew.

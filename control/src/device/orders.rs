@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use virtnet_engine::filter::{Filter, Modes, Vlans};
+use virtnet_engine::frame::hash::Hasher;
 use virtnet_engine::frame::offload;
+use virtnet_engine::frame::steer::Scaling;
 use virtnet_engine::moderation::Moderation;
 use virtnet_rings::spec::net::{
     VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_CTRL_RX, VIRTIO_NET_F_CTRL_RX_EXTRA,
-    VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_DEVICE_STATS, VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MQ,
-    VIRTIO_NET_F_NOTF_COAL, VIRTIO_NET_F_VQ_NOTF_COAL,
+    VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_DEVICE_STATS, VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_HASH_REPORT,
+    VIRTIO_NET_F_MQ, VIRTIO_NET_F_NOTF_COAL, VIRTIO_NET_F_RSS, VIRTIO_NET_F_VQ_NOTF_COAL,
 };
 
-use super::controlq::Command;
+use super::controlq::{Command, Hashing, Scale};
 use crate::config::Mac;
 
 /// Modes that VIRTIO_NET_F_CTRL_RX is enough for.
@@ -22,6 +24,10 @@ const PLAIN_MODES: u8 = Modes::PROMISC | Modes::ALLMULTI;
 pub struct Orders {
     /// How many queue pairs it uses: one, from the start of its control queue, until it asks for more.
     pub pairs: Option<u16>,
+    /// How it has incoming frames spread, instead of over all pairs it uses.
+    pub scaling: Option<Scaling>,
+    /// What it has hashed.
+    pub hasher: Option<Hasher>,
     /// The device's address.
     pub mac: Option<Mac>,
     /// The VLANs it is in, if we have heard of all.
@@ -41,8 +47,9 @@ pub struct Orders {
 }
 
 impl Orders {
-    /// Takes note of a command; whether a driver that has accepted `features`, of a device of so many pairs, may give it.
-    pub fn obey(&mut self, command: Command, features: u64, queue_pairs: u16) -> bool {
+    /// Takes note of a command; whether a driver that has accepted `features`, of a device of so many pairs and these hash types,
+    /// may give it.
+    pub fn obey(&mut self, command: Command, features: u64, queue_pairs: u16, hash_types: u32) -> bool {
         let needed = match command {
             Command::SetMode(number, _) if PLAIN_MODES & 1 << number == 0 => VIRTIO_NET_F_CTRL_RX_EXTRA,
             Command::SetMode(..) | Command::SetAddresses(_) => VIRTIO_NET_F_CTRL_RX,
@@ -50,11 +57,14 @@ impl Orders {
             Command::JoinVlan(_) | Command::LeaveVlan(_) => VIRTIO_NET_F_CTRL_VLAN,
             Command::UsePairs(_) => VIRTIO_NET_F_MQ,
             Command::SetOffloads(_) => VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
+            Command::Scale(_) => VIRTIO_NET_F_RSS,
+            Command::Hash(_) => VIRTIO_NET_F_HASH_REPORT,
             Command::Announced => VIRTIO_NET_F_GUEST_ANNOUNCE,
             Command::CoalesceAll(..) => VIRTIO_NET_F_NOTF_COAL,
             Command::Coalesce(..) | Command::GetCoalescing(_) => VIRTIO_NET_F_VQ_NOTF_COAL,
             Command::QueryStatistics | Command::GetStatistics(_) => VIRTIO_NET_F_DEVICE_STATS,
         };
+        let has = |hashing: &Hashing| hashing.types & !hash_types == 0;
         if features & 1 << needed == 0 {
             return false;
         }
@@ -71,7 +81,15 @@ impl Orders {
             Command::SetAddress(mac) if mac.0[0] & 1 == 0 => self.mac = Some(mac),
             Command::JoinVlan(vlan) => return self.set_vlan(vlan, true),
             Command::LeaveVlan(vlan) => return self.set_vlan(vlan, false),
-            Command::UsePairs(pairs) if (1..=queue_pairs).contains(&pairs) => self.pairs = Some(pairs),
+            Command::UsePairs(pairs) if (1..=queue_pairs).contains(&pairs) => {
+                self.pairs = Some(pairs);
+                self.scaling = None;
+            }
+            Command::Scale(scale) if has(&scale.hashing) => return self.scale(scale, queue_pairs),
+            Command::Hash(hashing) if has(&hashing) => {
+                self.hasher = Some(Hasher::new(&hashing.key, hashing.types));
+                self.scaling = None;
+            }
             Command::SetOffloads(offloads) if offloads & !(features & offload::TO_GUEST) == 0 => {
                 self.offloads = Some(offloads);
             }
@@ -83,10 +101,26 @@ impl Orders {
                 self.coalescing_of.insert(queue, moderation);
             }
             Command::Announced | Command::GetCoalescing(_) | Command::QueryStatistics | Command::GetStatistics(_) => {}
-            Command::SetAddress(_) | Command::UsePairs(_) | Command::SetOffloads(_) | Command::Coalesce(..) => {
-                return false;
-            }
+            Command::SetAddress(_)
+            | Command::UsePairs(_)
+            | Command::Scale(_)
+            | Command::Hash(_)
+            | Command::SetOffloads(_)
+            | Command::Coalesce(..) => return false,
         }
+        true
+    }
+
+    /// Pairs are used up to the last that sends, or that frames are to arrive at.
+    fn scale(&mut self, Scale { hashing, indirection, unclassified, transmitqs }: Scale, queue_pairs: u16) -> bool {
+        let last = indirection.iter().fold(unclassified, |last, pair| last.max(*pair));
+        if transmitqs == 0 || transmitqs > queue_pairs || last >= queue_pairs {
+            return false;
+        }
+        let hasher = Hasher::new(&hashing.key, hashing.types);
+        self.pairs = Some(transmitqs.max(last + 1));
+        self.scaling = Some(Scaling { hasher: hasher.clone(), indirection, unclassified });
+        self.hasher = Some(hasher);
         true
     }
 
@@ -133,6 +167,7 @@ impl Orders {
 
 #[cfg(test)]
 mod tests {
+    use virtnet_engine::frame::hash;
     use virtnet_engine::moderation::PeriodMode;
     use virtnet_engine::pair::Side;
     use virtnet_rings::spec::net::{VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4};
@@ -148,14 +183,16 @@ mod tests {
         | 1 << VIRTIO_NET_F_GUEST_ANNOUNCE
         | 1 << VIRTIO_NET_F_NOTF_COAL
         | 1 << VIRTIO_NET_F_VQ_NOTF_COAL
-        | 1 << VIRTIO_NET_F_DEVICE_STATS;
+        | 1 << VIRTIO_NET_F_DEVICE_STATS
+        | 1 << VIRTIO_NET_F_RSS
+        | 1 << VIRTIO_NET_F_HASH_REPORT;
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
     const SOME: Moderation = Moderation { mode: PeriodMode::Event, period_us: 50, max_count: 8 };
     const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
     fn of(commands: &[Command]) -> Orders {
         let mut orders = Orders { vlans: Some(Vlans::ZERO), ..Orders::default() };
-        assert!(commands.iter().all(|command| orders.obey(command.clone(), ALL, 4)));
+        assert!(commands.iter().all(|command| orders.obey(command.clone(), ALL, 4, hash::TYPES)));
         orders
     }
 
@@ -172,6 +209,8 @@ mod tests {
             (Command::LeaveVlan(1), VIRTIO_NET_F_CTRL_VLAN),
             (Command::UsePairs(1), VIRTIO_NET_F_MQ),
             (Command::SetOffloads(0), VIRTIO_NET_F_CTRL_GUEST_OFFLOADS),
+            (scale(&[0], 0, 1), VIRTIO_NET_F_RSS),
+            (Command::Hash(hashing(hash::TYPES)), VIRTIO_NET_F_HASH_REPORT),
             (Command::Announced, VIRTIO_NET_F_GUEST_ANNOUNCE),
             (Command::CoalesceAll(Side::Receiveq, SOME), VIRTIO_NET_F_NOTF_COAL),
             (Command::Coalesce(1, SOME), VIRTIO_NET_F_VQ_NOTF_COAL),
@@ -179,9 +218,33 @@ mod tests {
             (Command::QueryStatistics, VIRTIO_NET_F_DEVICE_STATS),
             (Command::GetStatistics(vec![]), VIRTIO_NET_F_DEVICE_STATS),
         ] {
-            assert!(Orders::default().obey(command.clone(), 1 << bit, 1), "{command:?}");
-            assert!(!Orders::default().obey(command.clone(), ALL & !(1 << bit), 1), "{command:?}");
+            assert!(Orders::default().obey(command.clone(), 1 << bit, 1, hash::TYPES), "{command:?}");
+            assert!(!Orders::default().obey(command.clone(), ALL & !(1 << bit), 1, hash::TYPES), "{command:?}");
         }
+    }
+
+    fn hashing(types: u32) -> Hashing {
+        Hashing { types, key: hash::DEFAULT_KEY }
+    }
+
+    fn scale(indirection: &[u16], unclassified: u16, transmitqs: u16) -> Command {
+        let indirection = indirection.into();
+        Command::Scale(Scale { hashing: hashing(hash::TYPES), indirection, unclassified, transmitqs })
+    }
+
+    #[test]
+    fn the_last_command_says_how_frames_are_spread() {
+        let spread = |commands: &[Command]| {
+            let Orders { pairs, scaling, hasher, .. } = of(commands);
+            let table = scaling.map(|scaling| (scaling.indirection.to_vec(), scaling.unclassified));
+            (pairs, table, hasher.is_some())
+        };
+        let table = scale(&[0, 2], 1, 2);
+        assert_eq!(spread(std::slice::from_ref(&table)), (Some(3), Some((vec![0, 2], 1)), true));
+        assert_eq!(spread(&[scale(&[0], 0, 4)]).0, Some(4), "it sends by more pairs than it receives by");
+        assert_eq!(spread(&[table.clone(), Command::UsePairs(2)]), (Some(2), None, true));
+        assert_eq!(spread(&[table.clone(), Command::Hash(hashing(1))]), (Some(3), None, true));
+        assert_eq!(spread(&[Command::Hash(hashing(1)), Command::UsePairs(2), table]).1, Some((vec![0, 2], 1)));
     }
 
     #[test]
@@ -195,10 +258,18 @@ mod tests {
             Command::LeaveVlan(u16::MAX),
             Command::SetOffloads(1 << VIRTIO_NET_F_GUEST_CSUM),
             Command::Coalesce(8, SOME),
+            scale(&[0, 4], 0, 1),
+            scale(&[0], 4, 1),
+            scale(&[u16::MAX], 0, 1),
+            scale(&[0], 0, 0),
+            scale(&[0], 0, 5),
+            Command::Hash(hashing(0x40)),
         ] {
-            assert!(!orders.obey(command.clone(), ALL, 4), "{command:?}");
+            assert!(!orders.obey(command.clone(), ALL, 4, hash::TYPES), "{command:?}");
         }
+        assert!(!orders.obey(scale(&[0], 0, 1), ALL, 4, hash::TYPES & !1), "a type that is not supported");
         assert_eq!((orders.pairs, orders.mac, orders.vlans), (Some(2), Some(MAC), Some(Vlans::ZERO)));
+        assert!(orders.scaling.is_none() && orders.hasher.is_none());
     }
 
     #[test]
@@ -208,7 +279,11 @@ mod tests {
         for (offloads, is_obeyed) in
             [(ACCEPTED, true), (0, true), (1 << VIRTIO_NET_F_GUEST_TSO4, true), (1 << 8, false), (ALL, false)]
         {
-            assert_eq!(orders.obey(Command::SetOffloads(offloads), ALL | ACCEPTED, 1), is_obeyed, "{offloads:#x}");
+            assert_eq!(
+                orders.obey(Command::SetOffloads(offloads), ALL | ACCEPTED, 1, hash::TYPES),
+                is_obeyed,
+                "{offloads:#x}"
+            );
         }
         assert_eq!(orders.offloads, Some(1 << VIRTIO_NET_F_GUEST_TSO4));
     }
@@ -236,9 +311,9 @@ mod tests {
         let more = Moderation { period_us: 90, ..SOME };
         let mut orders = of(&[Command::Coalesce(2, SOME), Command::Coalesce(3, SOME)]);
         assert_eq!([0, 1, 2, 3].map(|queue| orders.moderation(queue)), [None, None, Some(SOME), Some(SOME)]);
-        assert!(orders.obey(Command::CoalesceAll(Side::Receiveq, more), ALL, 4));
+        assert!(orders.obey(Command::CoalesceAll(Side::Receiveq, more), ALL, 4, hash::TYPES));
         assert_eq!([0, 1, 2, 3].map(|queue| orders.moderation(queue)), [Some(more), None, Some(more), Some(SOME)]);
-        assert!(orders.obey(Command::Coalesce(0, SOME), ALL, 4));
+        assert!(orders.obey(Command::Coalesce(0, SOME), ALL, 4, hash::TYPES));
         assert_eq!((orders.moderation(0), orders.moderation(2)), (Some(SOME), Some(more)));
         assert!(orders.forget_moderation_of(0) && !orders.forget_moderation_of(0));
         assert_eq!(orders.moderation(0), Some(more));

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use virtnet_engine::filter::Modes;
+use virtnet_engine::frame::hash;
 
 /// A driver reads them again when it is told that the configuration space has changed, or need not know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,11 +17,20 @@ pub struct Settings {
     pub dst_port: Option<u16>,
     /// Whether a flow arrives at the pair that its driver has last sent something of it by.
     pub aarfs: bool,
+    /// Which hash types its driver may enable, a bit each of [`hash::TYPES`].
+    pub hash_types: u32,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { link_up: true, speed: Speed(100_000), rx_mode: Modes::default(), dst_port: None, aarfs: false }
+        Self {
+            link_up: true,
+            speed: Speed(100_000),
+            rx_mode: Modes::default(),
+            dst_port: None,
+            aarfs: false,
+            hash_types: hash::TYPES,
+        }
     }
 }
 

@@ -64,6 +64,7 @@ fn function(transport: Transport, mode: Mode) -> Function {
         mtu: Some(1500),
         offered: features::SUPPORTED,
         transitional: false,
+        is_steered: false,
         settings: Default::default(),
     };
     let socket = Socket { path: "/run/a,b.sock".into(), transport, mode, permissions: 0o600 };

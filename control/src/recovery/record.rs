@@ -107,6 +107,13 @@ pub struct Record {
     /// Whether flows follow their senders.
     #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
     pub aarfs: Option<bool>,
+    /// Hash types that its driver may enable, a bit each.
+    #[serde(
+        default,
+        deserialize_with = "value::optional_between::<_, _, 0, 63>",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub supported_hash_types: Option<u32>,
     /// Whether dropped frames are counted.
     #[serde(default, deserialize_with = "value::given", skip_serializing_if = "Option::is_none")]
     pub drop_count: Option<bool>,

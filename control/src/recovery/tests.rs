@@ -418,6 +418,7 @@ prop_compose! {
         period_mode in option::of(prop::sample::select(vec![PeriodMode::Event, PeriodMode::Cqe])),
         (period, max_count) in option::of(any::<(u16, u16)>()).prop_map(Option::unzip),
         (rx_mode, dst_port, aarfs) in (option::of(0..=63u8), option::of(1..=65535u16), switch()),
+        supported_hash_types in option::of(0..=63u32),
         speed in prop::sample::select(vec![None, Speed::try_from(10).ok(), Speed::try_from(400_000).ok()]),
     ) -> Record {
         Record {
@@ -432,6 +433,7 @@ prop_compose! {
             rx_mode,
             dst_port,
             aarfs,
+            supported_hash_types,
             drop_count,
             packet_counter,
             period_mode,

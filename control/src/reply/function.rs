@@ -1,6 +1,7 @@
 //! What `list` and `query` say of a function.
 
 use serde_json::Value;
+use virtnet_engine::frame::hash::KEY_BYTES;
 
 use super::debug::{Debug, Details};
 use super::queue::{Ring, rings};
@@ -131,6 +132,10 @@ fn put_state(object: &mut Object, sight: &Sight) {
     object.text("max_queue_pairs", share.pairs);
     object.text("mtu", spec.mtu.unwrap_or(1500));
     object.text("speed", spec.settings.speed.mbps());
+    if let Some(types) = spec.hash_types() {
+        object.text("rss_max_key_size", KEY_BYTES);
+        object.hex("supported_hash_types", types);
+    }
     object.put("ctrl_mac", capitals(sight.driver_mac));
     object.text("ctrl_mq", sight.pairs_used);
     object.put("sf_num", identity.sf_num);

@@ -93,6 +93,7 @@ mod tests {
             mtu: None,
             offered: 0,
             transitional: false,
+            is_steered: true,
             settings: Settings::default(),
         };
         let (mode, transport) = Default::default();

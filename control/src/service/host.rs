@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-use virtnet_rings::spec::net::VIRTIO_NET_F_MRG_RXBUF;
+use virtnet_rings::spec::net::{VIRTIO_NET_F_HASH_REPORT, VIRTIO_NET_F_MRG_RXBUF};
 use virtnet_rings::spec::virtq::{VIRTIO_F_ANY_LAYOUT, VIRTIO_F_RING_PACKED};
 
 use crate::class::Class;
@@ -245,6 +245,7 @@ impl Host {
             mtu: Some(mtu),
             offered: offered | features::ALWAYS,
             transitional,
+            is_steered: matches!(self.config.sf_port.of(identity.class), SfPort::Switch),
             settings: Settings::default(),
         };
         let port = match self.config.sf_port.of(identity.class) {
@@ -266,9 +267,13 @@ impl Host {
         Socket { path, transport: socket.transport, mode: socket.mode, permissions: socket.socket_mode }
     }
 
-    /// What a function offers where nobody says: all, but packed rings and mergeable buffers only where they are enabled.
+    /// What a function offers where nobody says: all but hash reports, and packed rings and mergeable buffers only where they are enabled.
     pub fn features_default(&self) -> u64 {
-        let kept = [(self.config.packed_vq, VIRTIO_F_RING_PACKED), (self.config.mrg_rxbuf, VIRTIO_NET_F_MRG_RXBUF)];
+        let kept = [
+            (self.config.packed_vq, VIRTIO_F_RING_PACKED),
+            (self.config.mrg_rxbuf, VIRTIO_NET_F_MRG_RXBUF),
+            (false, VIRTIO_NET_F_HASH_REPORT),
+        ];
         let kept = kept.into_iter().filter(|(enabled, _)| !enabled).fold(0, |bits, (_, bit)| bits | 1 << bit);
         features::SUPPORTED & !kept
     }

@@ -295,6 +295,7 @@ fn record(function: &Function) -> Record {
         rx_mode: Some(spec.settings.rx_mode.bits()),
         dst_port: spec.settings.dst_port,
         aarfs: Some(spec.settings.aarfs),
+        supported_hash_types: Some(spec.settings.hash_types),
         packet_counter: Some(function.packet_counters.is_enabled()),
         drop_count: Some(function.drop_counter.is_enabled()),
         period_mode: Some(fixed.mode.into()),
@@ -320,6 +321,7 @@ fn restore(function: &mut Function, record: &Record) {
     let settings = &mut spec.settings;
     settings.link_up = record.link.unwrap_or(settings.link_up);
     settings.speed = record.speed.unwrap_or(settings.speed);
+    settings.hash_types = record.supported_hash_types.unwrap_or(settings.hash_types);
     settings.rx_mode = record.rx_mode.and_then(|bits| Modes::new(bits.into())).unwrap_or_default();
     if function.port == Port::Switch {
         settings.dst_port = record.dst_port;

@@ -1,6 +1,7 @@
 //! What of a function can be changed while the controller runs, and when.
 
 use virtnet_engine::filter::Modes;
+use virtnet_engine::frame::hash::{self, KEY_BYTES};
 use virtnet_rings::spec::net::{VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU};
 use virtnet_rings::spec::virtq::VIRTIO_F_RING_PACKED;
 
@@ -46,6 +47,10 @@ pub struct Changes {
     pub dst_port: Option<u16>,
     /// Whether flows follow their senders; at any time.
     pub aarfs: Option<bool>,
+    /// Hash types that its driver may enable, a bit each, where it offers hashes; at any time.
+    pub hash_types: Option<u64>,
+    /// Bytes of the longest key of a hash, where it offers hashes: 40; at any time.
+    pub rss_key_bytes: Option<u64>,
     /// Its device status; at any time.
     pub status: Option<u8>,
     /// Whether frames are counted by size; at any time.
@@ -164,6 +169,8 @@ impl Service {
         if let Some(bits) = changes.features {
             spec.offered = self.host.check_features(bits)?;
         }
+        check_hashes(spec, changes)?;
+        spec.settings.hash_types = changes.hash_types.map_or(spec.settings.hash_types, |types| types as u32);
         for (wanted, bit) in [(changes.packed, VIRTIO_F_RING_PACKED), (changes.mergeable, VIRTIO_NET_F_MRG_RXBUF)] {
             match wanted {
                 Some(true) => spec.offered |= 1 << bit,
@@ -291,6 +298,28 @@ pub fn check_queue_size(size: u16) -> Result<u16, Refusal> {
         return Err(Code::QueueSizePower.because(format!("{size}; a power of 2 from 4 to 32768 is allowed")));
     }
     Ok(size)
+}
+
+/// Refuses hashes that a device cannot have.
+///
+/// # Errors
+/// [`Code::HashTypes`] or [`Code::RssKeySize`].
+fn check_hashes(spec: &Spec, changes: &Changes) -> Result<(), Refusal> {
+    let check = |code: Code, is_allowed: bool, why: String| match spec.hash_types() {
+        None => {
+            Err(code.because(format!("{} offers neither VIRTIO_NET_F_RSS nor VIRTIO_NET_F_HASH_REPORT", spec.name)))
+        }
+        Some(_) if is_allowed => Ok(()),
+        Some(_) => Err(code.because(why)),
+    };
+    if let Some(types) = changes.hash_types {
+        let why = format!("{types:#x}; 0x0 to {:#x} are allowed", hash::TYPES);
+        check(Code::HashTypes, types <= hash::TYPES.into(), why)?;
+    }
+    if let Some(bytes) = changes.rss_key_bytes {
+        check(Code::RssKeySize, bytes == KEY_BYTES as u64, format!("{bytes}; {KEY_BYTES} is allowed"))?;
+    }
+    Ok(())
 }
 
 /// An MTU that a device can have.

@@ -240,7 +240,7 @@ fn only_what_can_be_done_is_offered() {
     assert_eq!(offered(&house.one(0)), crate::device::features::SUPPORTED);
     let vf = house.done("query", json!({ "pf": 0, "vf": 0 }))["devices"][0].clone();
     assert_eq!(offered(&vf) & (1 << 22 | 1 << 17), 1 << 22 | 1 << 17, "a control queue always");
-    house.refused("modify", json!({ "pf": 0, "subcmd": "device", "features": "0x1000000000000000" }), "Feature bits");
+    house.refused("modify", json!({ "pf": 0, "subcmd": "device", "features": "0x4000000000000000" }), "Feature bits");
 }
 
 #[test]
@@ -544,17 +544,33 @@ fn a_function_without_a_driver_has_no_status_but_0() {
 }
 
 #[test]
-fn hashes_are_of_features_that_nobody_offers() {
+fn hashes_are_of_functions_that_offer_them() {
     let mut house = House::new(ROOMY, "{}");
+    house.done("modify", change(json!({ "pf": 0 }), json!({ "max_queue_pairs": 1 })));
+    let neither = "offers neither VIRTIO_NET_F_RSS nor VIRTIO_NET_F_HASH_REPORT";
     for (changes, says) in [
-        (json!({ "supported_hash_types": "0x1ff" }), "Hash types are not supported"),
+        (json!({ "supported_hash_types": "0x3" }), "Hash types are not supported"),
         (json!({ "rss_max_key_size": 40 }), "RSS max key size is invalid"),
     ] {
         house.refused("modify", change(json!({ "pf": 0 }), changes.clone()), says);
-        house.refused("modify", change(json!({ "pf": 0 }), changes), "VIRTIO_NET_F_HASH_REPORT");
+        house.refused("modify", change(json!({ "pf": 0 }), changes), neither);
     }
     let one = house.one(0);
-    assert!(one["rss_max_key_size"].is_null() && one["supported_hash_types"].is_null());
+    assert!(one["rss_max_key_size"].is_null() && one["supported_hash_types"].is_null(), "one pair");
+    house.done("modify", change(json!({ "pf": 0 }), json!({ "max_queue_pairs": 2 })));
+    assert_eq!(
+        (&house.one(0)["rss_max_key_size"], &house.one(0)["supported_hash_types"]),
+        (&json!("40"), &json!("0x3f"))
+    );
+    house.refused("modify", change(json!({ "pf": 0 }), json!({ "supported_hash_types": "0x40" })), "0x0 to 0x3f");
+    house.refused("modify", change(json!({ "pf": 0 }), json!({ "rss_max_key_size": 52 })), "40 is allowed");
+    house.done("modify", change(json!({ "pf": 0 }), json!({ "supported_hash_types": "0x9", "rss_max_key_size": 40 })));
+    let mut house = house.again(ROOMY, "{}");
+    assert_eq!(house.one(0)["supported_hash_types"], "0x9");
+    let mut house = house.again(ROOMY, r#"{"sf_port": {"static_pf": "sink"}}"#);
+    assert!(house.one(0)["supported_hash_types"].is_null(), "nobody steers");
+    house.done("modify", change(json!({ "pf": 0 }), json!({ "features": "0x200000000000000" })));
+    assert_eq!(house.one(0)["supported_hash_types"], "0x9", "reported");
 }
 
 #[test]

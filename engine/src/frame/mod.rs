@@ -1,7 +1,11 @@
 //! A frame: what rides in a chain, without the net header. Opening chains into frames, and filling chains with them.
 
+pub mod flow;
+pub mod hash;
 pub mod offload;
 pub mod queue;
+#[cfg(all(test, not(loom)))]
+mod sample;
 pub mod steer;
 
 use virtnet_rings::memory::Span;
@@ -248,9 +252,11 @@ impl Frame {
     /// The same where the header is not wholly in the one part.
     #[cold]
     fn open_parts(&mut self, header_bytes: usize) -> Result<(), DropReason> {
-        if self.parts.read(&mut self.header[..header_bytes]) < header_bytes {
+        if self.parts.len_bytes() < header_bytes as u32 {
             return Err(DropReason::TooShort);
         }
+        let read_bytes = header_bytes.min(NET_HEADER_SIZE_BYTES);
+        self.parts.read(&mut self.header[..read_bytes]);
         self.parts.advance(header_bytes as u32);
         self.len_bytes = self.parts.len_bytes();
         Ok(())
@@ -276,7 +282,7 @@ pub fn reads_header(features: u64) -> bool {
 }
 
 /// Whether plain frames have a path of their own: behind the shorter header of a legacy driver, which is mostly in another buffer
-/// than its frame, they have none.
+/// than its frame, they have none, nor behind one with a hash.
 #[inline(always)]
 pub fn has_plain_path(features: u64) -> bool {
     net_header_size_bytes(features) == NET_HEADER_SIZE_BYTES

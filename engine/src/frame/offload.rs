@@ -9,7 +9,7 @@ use thiserror::Error;
 use virtnet_rings::spec::net::*;
 
 use super::Frame;
-use super::steer::{
+use super::flow::{
     ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, IPPROTO_DSTOPTS, IPPROTO_HOPOPTS, IPPROTO_TCP, IPPROTO_UDP,
     VLAN_TAGS_MAX, be16, upper_layer,
 };
@@ -399,18 +399,20 @@ impl<'f> Segments<'f> {
     }
 }
 
+const HEADER_ROOM: usize = NET_HEADER_HASH_SIZE_BYTES;
+
 /// Where a worker does what receivers of frames cannot.
 #[derive(Debug)]
 pub struct Workshop {
     frame: Box<[u8]>,
-    /// With a net header in front.
+    /// With room for the longest net header in front.
     piece: Box<[u8]>,
 }
 
 impl Default for Workshop {
     fn default() -> Self {
         let frame = vec![0; FRAME_LEN_MAX as usize].into();
-        Self { frame, piece: vec![0; NET_HEADER_SIZE_BYTES + FRAME_LEN_MAX as usize].into() }
+        Self { frame, piece: vec![0; HEADER_ROOM + FRAME_LEN_MAX as usize].into() }
     }
 }
 
@@ -427,10 +429,10 @@ impl Workshop {
             segments.skip(done);
             return Ok(Finished::Cut(segments, &mut self.piece));
         }
-        let end = NET_HEADER_SIZE_BYTES + frame.len_bytes as usize;
-        let len_bytes = frame.parts.read(&mut self.piece[NET_HEADER_SIZE_BYTES..end]);
-        let piece = &mut self.piece[..NET_HEADER_SIZE_BYTES + len_bytes];
-        complete_checksum(&mut piece[NET_HEADER_SIZE_BYTES..], &header)?;
+        let end = HEADER_ROOM + frame.len_bytes as usize;
+        let len_bytes = frame.parts.read(&mut self.piece[HEADER_ROOM..end]);
+        let piece = &mut self.piece[..HEADER_ROOM + len_bytes];
+        complete_checksum(&mut piece[HEADER_ROOM..], &header)?;
         Ok(Finished::Whole(Some(piece)))
     }
 }
@@ -445,16 +447,17 @@ pub enum Finished<'w> {
 }
 
 impl Finished<'_> {
-    /// The next one, behind a net header that asks for nothing and counts `num_buffers` as 0.
-    pub fn next_piece(&mut self) -> Option<&mut [u8]> {
+    /// The next one, behind a net header of so many bytes, at most 20, that asks for nothing and counts `num_buffers` as 0.
+    pub fn next_piece(&mut self, header_bytes: usize) -> Option<&mut [u8]> {
         let piece = match self {
             Self::Whole(piece) => piece.take()?,
             Self::Cut(segments, room) => {
-                let len_bytes = segments.next_into(&mut room[NET_HEADER_SIZE_BYTES..])?;
-                &mut room[..NET_HEADER_SIZE_BYTES + len_bytes]
+                let len_bytes = segments.next_into(&mut room[HEADER_ROOM..])?;
+                &mut room[..HEADER_ROOM + len_bytes]
             }
         };
-        piece[..NET_HEADER_SIZE_BYTES].fill(0);
+        let piece = &mut piece[HEADER_ROOM - header_bytes..];
+        piece[..header_bytes].fill(0);
         Some(piece)
     }
 }

@@ -106,8 +106,8 @@ impl Dpdk {
             Ok(finished) => finished,
             Err(refusal) => return counts.drop(Refusal::reason(refusal), 1),
         };
-        while let Some(piece) = finished.next_piece() {
-            outgoing.put_bytes(interface, counts, &piece[NET_HEADER_SIZE_BYTES..]);
+        while let Some(piece) = finished.next_piece(0) {
+            outgoing.put_bytes(interface, counts, piece);
         }
     }
 

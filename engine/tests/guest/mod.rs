@@ -7,7 +7,7 @@ use virtnet_rings::QueueSetup;
 use virtnet_rings::guest::Ram;
 use virtnet_rings::guest::net::{Nic, NicOptions};
 use virtnet_rings::memory::GuestMemory;
-use virtnet_rings::spec::net::VIRTIO_NET_F_MRG_RXBUF;
+use virtnet_rings::spec::net::{VIRTIO_NET_F_HASH_REPORT, VIRTIO_NET_F_MRG_RXBUF};
 use virtnet_rings::spec::virtq::{VIRTIO_F_EVENT_IDX, VIRTIO_F_IN_ORDER, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_VERSION_1};
 
 /// A guest with one card.
@@ -28,6 +28,7 @@ impl Guest {
             (queue.in_order, VIRTIO_F_IN_ORDER),
             (queue.indirect, VIRTIO_F_INDIRECT_DESC),
             (options.mergeable, VIRTIO_NET_F_MRG_RXBUF),
+            (options.hash_report, VIRTIO_NET_F_HASH_REPORT),
             (!options.legacy, VIRTIO_F_VERSION_1),
         ];
         let features = bits.iter().filter(|(on, _)| *on).fold(features, |all, (_, bit)| all | 1 << bit);

@@ -82,6 +82,7 @@ impl Guest {
             },
             mergeable,
             legacy: false,
+            hash_report: false,
             frame_bytes_max,
             receive_bytes_max: mergeable.then_some(MERGED_BUFFER_BYTES),
             receive_buffers: options.queue_size,

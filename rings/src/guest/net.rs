@@ -11,6 +11,8 @@ use super::{Buffer, Completed, Driver, Fault, Layout, Options, OutOfMemory, Ram,
 /// Length of the header before each frame; a legacy driver's that does not merge buffers lacks the last two.
 pub const HEADER_BYTES: u32 = 12;
 const LEGACY_HEADER_BYTES: u32 = 10;
+/// Length of the same with a hash behind it.
+const HASH_HEADER_BYTES: u32 = 20;
 
 /// Most places at which a buffer can be cut into descriptors.
 pub const CUTS_MAX: usize = 7;
@@ -76,6 +78,8 @@ pub struct NicOptions {
     pub mergeable: bool,
     /// Its driver knows the legacy interface only: no VIRTIO_F_VERSION_1.
     pub legacy: bool,
+    /// VIRTIO_NET_F_HASH_REPORT: headers have a hash.
+    pub hash_report: bool,
     /// Frame bytes that a buffer has room for, besides the header.
     pub frame_bytes_max: u32,
     /// The same of receive buffers, where frames may arrive in several; `None` is as many.
@@ -97,6 +101,7 @@ impl Default for NicOptions {
             queue: Options::default(),
             mergeable: false,
             legacy: false,
+            hash_report: false,
             frame_bytes_max: 1522,
             receive_bytes_max: None,
             receive_buffers: 256,
@@ -108,7 +113,11 @@ impl Default for NicOptions {
 
 impl NicOptions {
     fn header_bytes(&self) -> u32 {
-        if self.legacy && !self.mergeable { LEGACY_HEADER_BYTES } else { HEADER_BYTES }
+        match (self.hash_report, self.legacy && !self.mergeable) {
+            (true, _) => HASH_HEADER_BYTES,
+            (false, true) => LEGACY_HEADER_BYTES,
+            (false, false) => HEADER_BYTES,
+        }
     }
 }
 
@@ -187,9 +196,10 @@ impl Slots {
         // As drivers do: a header that stays as it was stays in the device's cache. What a short one lacks is room before it.
         const EMPTY: [u8; HEADER_BYTES as usize] = [0; HEADER_BYTES as usize];
         let mut header = EMPTY;
-        ram.read(gpa - u64::from(HEADER_BYTES), &mut header);
+        let header_at = gpa - u64::from(self.header_bytes.max(HEADER_BYTES));
+        ram.read(header_at, &mut header);
         if header != EMPTY {
-            ram.write(gpa - u64::from(HEADER_BYTES), &EMPTY);
+            ram.write(header_at, &EMPTY);
         }
         let frame_bytes = fill(ram, Slot { index: id, gpa });
         debug_assert!(frame_bytes <= self.frame_bytes_max);
@@ -253,7 +263,7 @@ pub struct Nic {
     parts: u16,
     /// What `receive` has of it.
     joined: Vec<u8>,
-    header: [u8; HEADER_BYTES as usize],
+    header: [u8; HASH_HEADER_BYTES as usize],
     empty_buffers: u64,
     foreign_chains: u64,
 }
@@ -277,7 +287,7 @@ impl Nic {
             part: 0,
             parts: 0,
             joined: vec![],
-            header: [0; HEADER_BYTES as usize],
+            header: [0; HASH_HEADER_BYTES as usize],
             empty_buffers: 0,
             foreign_chains: 0,
             options,
@@ -298,7 +308,13 @@ impl Nic {
 
     /// The header of the frame received last.
     pub fn header(&self) -> Header {
-        Header::from_bytes(self.header)
+        Header::from_bytes(*self.header.first_chunk().expect("the shorter part"))
+    }
+
+    /// Value and kind of its hash, with `hash_report`. ("Hash reporting for incoming packets")
+    pub fn hash(&self) -> (u32, u16) {
+        let [a, b, c, d, low, high, ..] = self.header[HEADER_BYTES as usize..] else { return (0, 0) };
+        (u32::from_le_bytes([a, b, c, d]), u16::from_le_bytes([low, high]))
     }
 
     /// Receive buffers that came back with nothing in them.
@@ -334,7 +350,7 @@ impl Nic {
             return Ok(false);
         }
         let Slots { header_bytes, .. } = self.transmit_slots;
-        self.ram.write(self.transmit_slots.at(id), &header.to_bytes()[..header_bytes as usize]);
+        self.ram.write(self.transmit_slots.at(id), &header.to_bytes()[..header_bytes.min(HEADER_BYTES) as usize]);
         self.ram.write(self.transmit_slots.frame_at(id), frame);
         let whole = Buffer::readable(self.transmit_slots.at(id), header_bytes + frame.len() as u32);
         let sent = offer_cut(&mut self.transmitq, whole, cuts, id);

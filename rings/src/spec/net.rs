@@ -58,6 +58,10 @@ pub const VIRTIO_NET_F_GUEST_USO4: u32 = 54;
 pub const VIRTIO_NET_F_GUEST_USO6: u32 = 55;
 /// The device takes USO.
 pub const VIRTIO_NET_F_HOST_USO: u32 = 56;
+/// The device says by which hash a frame came.
+pub const VIRTIO_NET_F_HASH_REPORT: u32 = 57;
+/// The driver says by which hash and table frames come to queues.
+pub const VIRTIO_NET_F_RSS: u32 = 60;
 /// Configuration has `speed` and `duplex`.
 pub const VIRTIO_NET_F_SPEED_DUPLEX: u32 = 63;
 
@@ -82,11 +86,15 @@ pub const VIRTIO_NET_HDR_GSO_UDP: u8 = 3;
 pub const VIRTIO_NET_HDR_GSO_TCPV6: u8 = 4;
 /// UDP segmentation.
 pub const VIRTIO_NET_HDR_GSO_UDP_L4: u8 = 5;
+/// A hash report: there is none. What there may be is numbered from 1.
+pub const VIRTIO_NET_HASH_REPORT_NONE: u16 = 0;
 /// A bit beside the type: the segment has ECN set.
 pub const VIRTIO_NET_HDR_GSO_ECN: u8 = 0x80;
 
 /// `struct virtio_net_hdr` with `num_buffers` ("Packet Transmission").
 pub const NET_HEADER_SIZE_BYTES: usize = 12;
+/// The same with a hash behind it. ("Hash reporting for incoming packets")
+pub const NET_HEADER_HASH_SIZE_BYTES: usize = 20;
 /// The same without `num_buffers` ("Legacy Interface: Device Operation" of the network device).
 pub const NET_HEADER_LEGACY_SIZE_BYTES: usize = 10;
 
@@ -94,6 +102,7 @@ pub const NET_HEADER_LEGACY_SIZE_BYTES: usize = 10;
 #[inline]
 pub fn net_header_size_bytes(features: u64) -> usize {
     match features & (1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_NET_F_MRG_RXBUF) {
+        _ if features & 1 << VIRTIO_NET_F_HASH_REPORT != 0 => NET_HEADER_HASH_SIZE_BYTES,
         0 => NET_HEADER_LEGACY_SIZE_BYTES,
         _ => NET_HEADER_SIZE_BYTES,
     }

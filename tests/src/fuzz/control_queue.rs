@@ -8,6 +8,7 @@ use virtnet_control::device::orders::Orders;
 use virtnet_control::device::statistics;
 use virtnet_engine::QueueCountsOf;
 use virtnet_engine::counters::QueueCounts;
+use virtnet_engine::frame::hash;
 use virtnet_rings::Layout;
 use virtnet_rings::guest::{Buffer, Completed, Driver, Options, Ram};
 
@@ -16,9 +17,11 @@ use super::Input;
 const GPA: u64 = 0x10_0000;
 const PAIRS: u16 = 3;
 
-/// Commands that make sense at the beginning, by class and command.
-const HEADS: [[u8; 2]; 14] =
-    [[0, 0], [0, 5], [1, 0], [1, 1], [2, 0], [2, 1], [3, 0], [4, 0], [5, 0], [6, 1], [6, 2], [6, 3], [8, 0], [8, 1]];
+/// Commands that make sense at the beginning: class, command.
+const HEADS: [u16; 16] = [
+    0x0000, 0x0005, 0x0100, 0x0101, 0x0200, 0x0201, 0x0300, 0x0400, 0x0401, 0x0402, 0x0500, 0x0601, 0x0602, 0x0603,
+    0x0800, 0x0801,
+];
 
 /// A control queue, from its first command to its last.
 pub fn control_queue(bytes: &[u8]) {
@@ -38,7 +41,7 @@ pub fn control_queue(bytes: &[u8]) {
     let mut offered = 0;
     while !input.is_empty() {
         let head = HEADS[usize::from(input.u8()) % HEADS.len()];
-        let mut command = if input.u8() % 8 == 0 { Vec::new() } else { head.to_vec() };
+        let mut command = if input.u8() % 8 == 0 { Vec::new() } else { head.to_be_bytes().to_vec() };
         let count = usize::from(input.u8());
         command.extend(input.bytes(count));
         if input.u8() % 32 == 0 {
@@ -60,7 +63,7 @@ pub fn control_queue(bytes: &[u8]) {
         offered += 1;
         driver.publish();
         let served = controlq.serve(&mut counts, |command, counts| {
-            if !orders.obey(command.clone(), features, PAIRS) {
+            if !orders.obey(command.clone(), features, PAIRS, hash::TYPES) {
                 return None;
             }
             match command {
@@ -76,6 +79,8 @@ pub fn control_queue(bytes: &[u8]) {
         assert!(done[0].len_bytes <= room, "{} bytes were written to {room}", done[0].len_bytes);
         assert_eq!(done[0].len_bytes == 0, room == 0, "whoever has room hears what became of it");
         assert!(orders.pairs.is_none_or(|pairs| (1..=PAIRS).contains(&pairs)));
+        let table = orders.scaling.iter().flat_map(|scaling| scaling.indirection.iter().chain([&scaling.unclassified]));
+        assert!(table.copied().all(|pair| Some(pair) < orders.pairs));
     }
     assert_eq!(counts.given, offered);
     assert_eq!(counts.done + counts.refused().map(|(_, count)| count).sum::<u64>(), offered);

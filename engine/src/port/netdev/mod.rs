@@ -185,12 +185,9 @@ impl Netdev {
             Ok(finished) => finished,
             Err(refusal) => return counts.drop(Refusal::reason(refusal), 1),
         };
-        while let Some(piece) = finished.next_piece() {
-            // With a header that says nothing, and two bytes more.
-            let piece = &piece[NET_HEADER_SIZE_BYTES - HEADER..];
+        while let Some(piece) = finished.next_piece(HEADER) {
             let Outgoing { buffers, lens_bytes, count } = &mut self.outgoing;
             buffers[*count][..piece.len()].copy_from_slice(piece);
-            buffers[*count][..HEADER].fill(0);
             lens_bytes[*count] = piece.len();
             self.outgoing.next(&self.socket, counts);
         }

@@ -7,7 +7,8 @@ use virtnet_rings::Parts;
 
 use super::capture::Capture;
 use crate::frame::Frame;
-use crate::frame::steer::{HEAD_BYTES_MAX, Steering};
+use crate::frame::flow::HEAD_BYTES_MAX;
+use crate::frame::steer::Steering;
 
 /// When frames are due.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

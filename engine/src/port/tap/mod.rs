@@ -167,7 +167,7 @@ impl Tap {
 
     fn transmit_finished(&mut self, frame: &Frame, work: Work) -> Result<(), DropReason> {
         let mut finished = self.workshop.start(frame, work, 0).map_err(Refusal::reason)?;
-        while let Some(piece) = finished.next_piece() {
+        while let Some(piece) = finished.next_piece(HEADER) {
             write(&self.queue, piece)?;
         }
         Ok(())

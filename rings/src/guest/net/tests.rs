@@ -103,6 +103,7 @@ fn frames_go_out_and_come_in_whole_however_they_are_cut() {
                 queue,
                 mergeable: true,
                 legacy: false,
+                hash_report: false,
                 // Frames may be longer than the receive buffers, where several may hold one.
                 frame_bytes_max: if bits & 16 != 0 { 1500 } else { 1000 },
                 receive_bytes_max: (bits & 16 != 0).then_some(1000),
