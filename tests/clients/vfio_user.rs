@@ -15,6 +15,7 @@ use crate::qemu::{
 };
 use crate::uml::receives_what_it_has_asked_for;
 
+const VIRTIO_F_NOTIFICATION_DATA: usize = 38;
 const VIRTIO_NET_F_HASH_REPORT: usize = 57;
 const VIRTIO_NET_F_RSS: usize = 60;
 
@@ -160,6 +161,7 @@ fn guests_drive_whole_functions_and_reset_them() {
         assert_eq!(guest.wait_boot(), machine.kernel.release);
         assert_eq!(guest.has_feature("eth0", VIRTIO_F_RING_PACKED), n == 1, "packed ring");
         assert_eq!(guest.has_feature("eth0", VIRTIO_NET_F_MQ), n == 1, "multi-queue");
+        assert_eq!(guest.has_feature("eth0", VIRTIO_F_NOTIFICATION_DATA), n == 1, "doorbells that say more");
         assert_eq!(guest.queue_pairs("eth0"), n + 1);
         for (file, value) in [
             ("vendor", "0x1af4"),
@@ -203,8 +205,10 @@ fn guests_drive_whole_functions_and_reset_them() {
     second.run("arp -d 10.77.0.11");
     second.ping("10.77.0.11", 5);
 
-    // A guest resets the function under its driver, which does not know, and would wait for the control queue for ever.
+    // A guest resets the function under its driver, which does not know, and would wait for the control queue for ever: up, it
+    // would ask for groups of IPv6 at any time.
     assert_eq!(status(&controller), "0xf");
+    first.run("ip link set eth0 down");
     let resets = || controller.virtnet("query -p 0 -b --dbg_stats")["devices"][0]["resets"].clone();
     let before = resets()["function_level"].as_u64().expect("a number");
     first.run(&format!("echo flr >{FUNCTION}/reset_method; echo 1 >{FUNCTION}/reset"));

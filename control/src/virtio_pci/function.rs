@@ -12,7 +12,7 @@ use std::sync::Arc;
 use virtnet_engine::caller::Line;
 use virtnet_rings::memory::GuestMemory;
 use virtnet_rings::spec::status::{DEVICE_NEEDS_RESET, FAILED};
-use virtnet_rings::spec::virtq::VIRTIO_F_ACCESS_PLATFORM;
+use virtnet_rings::spec::virtq::{VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_NOTIFICATION_DATA};
 
 use super::common::Registers;
 use super::layout::{self, MSIX_BAR, VIRTIO_BAR};
@@ -368,8 +368,9 @@ impl Function {
     }
 
     fn offered(&self, device: &impl Backend) -> u64 {
-        // Addresses are those that the client maps memory at, whatever is between it and its guest.
-        device.features() | 1 << VIRTIO_F_ACCESS_PLATFORM
+        // Addresses are those that the client maps memory at, whatever is between it and its guest. What a doorbell says of a
+        // ring is found in the ring, too.
+        device.features() | 1 << VIRTIO_F_ACCESS_PLATFORM | 1 << VIRTIO_F_NOTIFICATION_DATA
     }
 }
 

@@ -20,6 +20,7 @@ use crate::transport::{Backend, Resetter};
 
 const PACKED: u64 = 1 << 34;
 const ACCESS_PLATFORM: u64 = 1 << 33;
+const NOTIFICATION_DATA: u64 = 1 << 38;
 const ISR_QUEUE: u8 = 1;
 const ISR_CONFIG: u8 = 2;
 /// Where the guest's memory is.
@@ -189,7 +190,7 @@ fn a_driver_brings_the_device_up() {
     let mut bench = Bench::new();
     assert_eq!(bench.read(18, 2), 4, "queues");
     bench.write(DEVICE_FEATURE_SELECT, 4, 1);
-    assert_eq!(bench.read(4, 4), (VERSION_1 | PACKED | RING_RESET | ACCESS_PLATFORM) >> 32);
+    assert_eq!(bench.read(4, 4), (VERSION_1 | PACKED | RING_RESET | ACCESS_PLATFORM | NOTIFICATION_DATA) >> 32);
     for select in [2, 3, 4, u32::MAX] {
         bench.write(DEVICE_FEATURE_SELECT, 4, select.into());
         assert_eq!(bench.read(4, 4), 0);
@@ -381,7 +382,10 @@ fn doorbells_reach_the_ring() {
     };
     assert_eq!(rung(&kick(&bench, 1)), 1);
     assert_eq!(bench.refused(NOTIFY + 8, 2, 2), "value", "a queue that does not run");
-    assert_eq!(bench.refused(NOTIFY + 0xffc, 2, 0), "value");
+    assert_eq!([bench.refused(NOTIFY + 0xffc, 2, 0x3ff), bench.refused(NOTIFY + 4, 2, 0)], ["value"; 2]);
+    for (offset, len_bytes) in [(4, 1), (4, 4), (5, 2), (4, 8)] {
+        assert_eq!(bench.refused(NOTIFY + offset, len_bytes, 1), "register");
+    }
     let shared: Vec<_> = bench
         .function
         .share_doorbells(3, &mut bench.device)
@@ -402,6 +406,15 @@ fn doorbells_reach_the_ring() {
     bench.remember();
     bench.write(NOTIFY, 2, 0);
     assert_eq!(rung(&kick(&bench, 0)), 1, "and has none any more when it has left");
+}
+
+#[test]
+fn doorbells_may_say_where_the_driver_stands() {
+    let mut bench = Bench::new();
+    bench.drive(VERSION_1 | NOTIFICATION_DATA);
+    bench.write(NOTIFY + 4, 4, 0x8003_0001);
+    assert_eq!(rung(bench.device.queues[1].as_ref().unwrap().kick().eventfd().unwrap()), 1);
+    assert_eq!((bench.refused(NOTIFY + 4, 2, 1), bench.refused(NOTIFY + 4, 4, 0x1_0000)), ("register", "value"));
 }
 
 #[test]

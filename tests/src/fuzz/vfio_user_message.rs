@@ -117,7 +117,10 @@ fn words(input: &mut Input) -> Words {
             let register = [0x118, 0x118, 0x120, 0x130][usize::from(input.u8() % 4)];
             write(7, register, &u32::from(input.u8() % 20).to_le_bytes()[..2])
         }
-        _ => write(4, 0x3000 + u64::from(input.u8() % 5) * 4, &[0, 0]),
+        _ => {
+            let queue = input.u8() % 5;
+            write(4, 0x3000 + u64::from(queue) * 4, &[queue, 0])
+        }
     }
 }
 

@@ -98,7 +98,9 @@ impl Function {
                 self.write_legacy(offset, bytes, device).unwrap_or(Err(refused))
             }
             _ if bar != VIRTIO_BAR => Err(refused),
-            layout::NOTIFY.. => self.ring((offset - layout::NOTIFY) / u64::from(layout::NOTIFY_STRIDE)),
+            layout::NOTIFY.. => {
+                self.write_doorbell(offset - layout::NOTIFY, bytes.len(), value).unwrap_or(Err(refused))
+            }
             ..layout::ISR => self.write_common(offset, bytes.len(), value, device).unwrap_or(Err(refused)),
             _ => Err(refused),
         }

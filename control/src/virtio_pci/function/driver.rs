@@ -1,11 +1,13 @@
 //! What a driver writes to common configuration and to doorbells.
 
 use virtnet_rings::spec::status::{DEVICE_NEEDS_RESET, DRIVER_OK, FEATURES_OK};
+use virtnet_rings::spec::virtq::VIRTIO_F_NOTIFICATION_DATA;
 
 use super::{Function, queue_size};
 use crate::transport::{Backend, Resetter};
 use crate::virtio_pci::Refusal;
 use crate::virtio_pci::common::{self as register, NO_VECTOR};
+use crate::virtio_pci::layout::NOTIFY_STRIDE;
 use crate::virtio_pci::queue::VirtQueue;
 
 impl Function {
@@ -140,6 +142,18 @@ impl Function {
             None => return refuse(register, value, "not of a queue that is enabled, or that there is not"),
         }
         Ok(())
+    }
+
+    /// A doorbell is written: with its queue's number, and where the driver stands behind it if it has accepted to say so; `None` if
+    /// there is none of this length. ("Available Buffer Notifications")
+    pub(super) fn write_doorbell(&mut self, offset: u64, len_bytes: usize, value: u64) -> Option<Result<(), Refusal>> {
+        let expected = if self.registers.has(VIRTIO_F_NOTIFICATION_DATA) { 4 } else { 2 };
+        let index = offset / u64::from(NOTIFY_STRIDE);
+        let is_one = len_bytes == expected && offset.is_multiple_of(NOTIFY_STRIDE.into());
+        is_one.then(|| match value & 0xffff == index {
+            true => self.ring(index),
+            false => refuse("doorbell", value, "its queue's number"),
+        })
     }
 
     pub(super) fn ring(&mut self, index: u64) -> Result<(), Refusal> {
