@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering, Weak, fence};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, Weak};
 
 /// How long a worker is waited for. A turn is over in a millisecond, but a thread may have to wait for a CPU.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -41,11 +41,10 @@ impl Turns {
     fn advance(&self) -> Vec<(Arc<AtomicU64>, u64)> {
         // Release: what was changed before is seen by who sees the epoch.
         self.epoch.fetch_add(1, Ordering::Release);
-        // Either we see a turn here, or the turn sees the epoch.
-        fence(Ordering::SeqCst);
         let members = self.members.lock().expect("nobody panics with it");
         let counts = members.iter().filter_map(Weak::upgrade).map(|count| {
-            let at = count.load(Ordering::Acquire);
+            // Of this and a turn's beginning one comes first: we see the turn, or the turn sees the epoch.
+            let at = count.fetch_add(0, Ordering::AcqRel);
             (count, at)
         });
         counts.filter(|(_, at)| at % 2 == 1).collect()
@@ -72,9 +71,8 @@ impl Member {
     /// Begins a turn; whether the epoch is another than that of the last one.
     #[inline]
     pub(crate) fn begin(&mut self, turns: &Turns) -> bool {
-        let count = self.count.load(Ordering::Relaxed);
-        self.count.store(count.wrapping_add(1), Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        // Not a store: who sees this turn has then seen the end of those before it.
+        self.count.fetch_add(1, Ordering::AcqRel);
         let epoch = turns.epoch.load(Ordering::Acquire);
         std::mem::replace(&mut self.epoch, epoch) != epoch
     }
@@ -83,8 +81,7 @@ impl Member {
     #[inline]
     pub(crate) fn end(&self) {
         // Release: what was done in the turn comes before whatever control does once it sees this.
-        let count = self.count.load(Ordering::Relaxed);
-        self.count.store(count.wrapping_add(1), Ordering::Release);
+        self.count.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -113,6 +110,8 @@ mod tests {
                         }
                         member.end();
                     }
+                    // It is not gone before it is looked for: nothing here would tell control what it has done then.
+                    member
                 }
             });
             shared.1.store(0, Ordering::Relaxed);
