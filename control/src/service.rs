@@ -269,9 +269,7 @@ impl Service {
         let mut device = Device::new(spec.clone(), id);
         let endpoint = match kept {
             Some(mut endpoint) => {
-                let token = controlq_token(key);
-                let (engine, epoll) = (&mut self.engine, &*self.epoll);
-                endpoint.go_on(&mut Served { device: &mut device, engine, epoll, token });
+                endpoint.go_on(&mut served(&mut device, &mut self.engine, &self.epoll, key));
                 Ok(endpoint)
             }
             None => self.endpoint_of(function, &mut device, key),
@@ -309,8 +307,7 @@ impl Service {
         let transport = match socket.transport {
             config::Transport::VhostUser => Transport::VhostUser,
             config::Transport::VfioUser => {
-                let token = controlq_token(key);
-                let served = Served { device, engine: &mut self.engine, epoll: &self.epoll, token };
+                let served = served(device, &mut self.engine, &self.epoll, key);
                 let is_transitional = spec.transitional;
                 let (ids, msix, kind) = (self.host.limits.pci, share.msix, self.host.kind(identity));
                 let traits = Traits { ids, is_transitional, msix, kind };
@@ -330,9 +327,7 @@ impl Service {
 
     fn take_down(&mut self, key: usize, live: Live) -> anyhow::Result<()> {
         let Live { mut device, mut endpoint, .. } = live;
-        let token = controlq_token(key);
-        let mut served = Served { device: &mut device, engine: &mut self.engine, epoll: &self.epoll, token };
-        endpoint.close(&mut served);
+        endpoint.close(&mut served(&mut device, &mut self.engine, &self.epoll, key));
         self.dismiss(&device)
     }
 
@@ -361,7 +356,7 @@ impl Service {
         let Some(Entry { function, live: Some(live), is_held: false, .. }) = self.entries.get_mut(key) else { return };
         let _span = function.identity.span().entered();
         let Live { device, endpoint, .. } = live;
-        let mut served = Served { device, engine: &mut self.engine, epoll: &self.epoll, token: controlq_token(key) };
+        let mut served = served(device, &mut self.engine, &self.epoll, key);
         if !is_controlq {
             endpoint.turn(&mut served, &self.epoll, endpoint_token(key));
             let wanted = endpoint.function().and_then(|function| function.vfs_wanted());
@@ -460,8 +455,7 @@ impl Service {
         for (key, identity, Live { device, endpoint, .. }) in lives(&mut self.entries) {
             identity.span().in_scope(|| device.look_for_hangs());
             let Some(session) = endpoint.session() else { continue };
-            let token = controlq_token(key);
-            let mut served = Served { device, engine: &mut self.engine, epoll: &self.epoll, token };
+            let mut served = served(device, &mut self.engine, &self.epoll, key);
             if session.check_memory(&mut served) {
                 let _span = identity.span().entered();
                 tracing::warn!(
@@ -506,6 +500,11 @@ fn tell_counters(device: &str, queues: &[QueueCountsOf]) {
         let (packets, bytes, violations) = (counts.packets, counts.bytes, counts.violations);
         tracing::info!(device, queue = queue_index, packets, bytes, violations, drops = drops.join(", "), "in all");
     }
+}
+
+/// A device, for as long as it is served.
+fn served<'a>(device: &'a mut Device, engine: &'a mut Engine, epoll: &'a OwnedFd, key: usize) -> Served<'a> {
+    Served { device, engine, epoll, controlq_token: controlq_token(key), session_token: endpoint_token(key) }
 }
 
 fn endpoint_token(key: usize) -> u64 {

@@ -297,7 +297,9 @@ impl Worker {
             if let (Call::Kick(_, side), Some(pair)) = (call, self.pair(slot)) {
                 pair.count_kick(side);
                 if fills {
-                    pair.kicks().for_each(|(_, kick)| kick.drain());
+                    for (_, kick) in pair.kicks() {
+                        kick.drain();
+                    }
                 }
             }
             self.rouse(slot);

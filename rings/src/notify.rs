@@ -99,15 +99,16 @@ impl Notifier {
     }
 
     /// Takes out what was put in, so that the next event is seen. Does not wait for any, whatever the other side does to
-    /// the descriptor, unless it is one that knows no reading without waiting.
-    pub fn drain(&self) {
-        let Some(eventfd) = &self.eventfd else { return };
+    /// the descriptor, unless it is one that knows no reading without waiting. Whether there was something.
+    pub fn drain(&self) -> bool {
+        let Some(eventfd) = &self.eventfd else { return false };
         let mut bytes = [0u8; 256];
         let nowhere = u64::MAX; // It has no positions.
-        let read = preadv2(eventfd, &mut [IoSliceMut::new(&mut bytes)], nowhere, ReadWriteFlags::NOWAIT);
+        let mut read = preadv2(eventfd, &mut [IoSliceMut::new(&mut bytes)], nowhere, ReadWriteFlags::NOWAIT);
         if read == Err(Errno::OPNOTSUPP) || read == Err(Errno::NOSYS) {
-            let _ = rustix::io::read(eventfd, &mut bytes);
+            read = rustix::io::read(eventfd, &mut bytes);
         }
+        read.is_ok_and(|count| count > 0)
     }
 }
 

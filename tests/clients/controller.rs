@@ -46,6 +46,11 @@ impl<'a> Controller<'a> {
         self.folder.path().join(name)
     }
 
+    /// What it has mapped.
+    pub fn maps(&self) -> String {
+        std::fs::read_to_string(format!("/proc/{}/maps", self.process.id())).expect("it runs")
+    }
+
     /// What `virtnet` prints when it is told `words`, which must succeed.
     #[track_caller]
     pub fn virtnet(&self, words: &str) -> Value {

@@ -36,6 +36,8 @@ struct Machine<'a> {
     append: &'a str,
     /// The function is behind an IOMMU, and the kernel maps and unmaps memory for each buffer.
     iommu: bool,
+    /// Nobody else can map its memory.
+    private: bool,
     /// Where QEMU takes commands; then a reset does not end it.
     monitor: Option<&'a Path>,
 }
@@ -46,6 +48,9 @@ impl Machine<'_> {
         let mut command = bare_machine(lab, self.kernel, self.cpus, &append);
         if self.iommu {
             command.args(["-device", "intel-iommu,caching-mode=on"]);
+        }
+        if self.private {
+            command.args(["-object", "memory-backend-ram,id=own,size=192M", "-machine", "memory-backend=own"]);
         }
         for path in [Some(self.socket), self.second].into_iter().flatten() {
             let socket = json!({ "type": "unix", "path": path });
@@ -144,6 +149,7 @@ fn guests_drive_whole_functions_and_reset_them() {
         cpus: 1,
         append: "",
         iommu: false,
+        private: false,
         monitor: Some(&monitor),
     };
     let packed = Machine {
@@ -154,6 +160,7 @@ fn guests_drive_whole_functions_and_reset_them() {
         cpus: 2,
         append: "",
         iommu: true,
+        private: false,
         monitor: None,
     };
     let (mut first, mut second) = (split.start(&lab), packed.start(&lab));
@@ -227,10 +234,17 @@ fn guests_drive_whole_functions_and_reset_them() {
     is_reset_behind_its_iommu(&mut second);
     second.power_off();
 
-    // QEMU is killed; another comes to the same function, without MSI-X.
+    // QEMU is killed; another comes to the same function, without MSI-X, and reads and writes its memory for it.
     drop(first);
-    let pinned =
-        Machine { name: "guest with INTx", append: "pci=nomsi", kernel: newest, second: None, monitor: None, ..split };
+    let pinned = Machine {
+        name: "guest with INTx",
+        append: "pci=nomsi",
+        kernel: newest,
+        second: None,
+        monitor: None,
+        private: true,
+        ..split
+    };
     let mut third = pinned.start(&lab);
     third.wait_boot();
     is_up(&mut third, "10.77.0.13/24");
@@ -238,6 +252,7 @@ fn guests_drive_whole_functions_and_reset_them() {
     let counts = interrupts(&mut third, "IO-APIC");
     assert!(counts.iter().sum::<u64>() > 0, "{counts:?}");
     assert_eq!(vectors(&controller, 0), ["0xFFFF", "0xffff", "0xffff", "0xffff"]);
+    assert!(controller.maps().contains("shadow virtqueue"), "its queues are shadowed");
     third.power_off();
     controller.end();
 }

@@ -8,7 +8,7 @@ pub mod orders;
 pub mod settings;
 pub mod statistics;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -305,10 +305,12 @@ pub struct Served<'a> {
     pub device: &'a mut Device,
     /// Where its queues are.
     pub engine: &'a mut Engine,
-    /// What tells of kicks of the control queue.
+    /// What tells of kicks of the control queue, and of what the session is to be served for.
     pub epoll: &'a OwnedFd,
-    /// What it calls them.
-    pub token: u64,
+    /// What it calls the ones.
+    pub controlq_token: u64,
+    /// And the others.
+    pub session_token: u64,
 }
 
 impl Served<'_> {
@@ -422,7 +424,7 @@ impl Served<'_> {
 
     fn start_controlq(&mut self, queue: Queue) -> Result<(), &'static str> {
         if let Some(kick) = queue.kick().eventfd() {
-            let data = epoll::EventData::new_u64(self.token);
+            let data = epoll::EventData::new_u64(self.controlq_token);
             let added = epoll::add(self.epoll, kick, data, epoll::EventFlags::IN);
             added.map_err(|_| {
                 self.device.faults.count(Fault::Attach);
@@ -524,6 +526,15 @@ impl Backend for Served<'_> {
 
     fn line(&mut self, descriptor: OwnedFd) -> std::io::Result<Arc<Line>> {
         self.device.caller.line(descriptor)
+    }
+
+    fn watch(&mut self, descriptor: BorrowedFd<'_>) -> std::io::Result<()> {
+        let data = epoll::EventData::new_u64(self.session_token);
+        Ok(epoll::add(self.epoll, descriptor, data, epoll::EventFlags::IN)?)
+    }
+
+    fn unwatch(&mut self, descriptor: BorrowedFd<'_>) {
+        let _ = epoll::delete(self.epoll, descriptor);
     }
 
     fn set_call(&mut self, index: usize, call: Notifier) {

@@ -8,8 +8,8 @@ use virtnet_rings::spec::virtq::VIRTIO_F_RING_PACKED;
 use super::{Entry, Live, Service};
 use crate::class::Class;
 use crate::config::{Mac, Port};
+use crate::device::Spec;
 use crate::device::settings::{Settings, Speed};
-use crate::device::{Served, Spec};
 use crate::function::{Coalescing, Fault, Function, Id, Share};
 use crate::refusal::{Code, Refusal};
 use crate::transport::{Backend, STATUS_ADDABLE};
@@ -208,9 +208,8 @@ impl Service {
     /// Changes what can change under a driver, and tells it of what it can read.
     fn set(&mut self, key: usize, settings: Settings) {
         self.entries[key].function.spec.settings = settings;
-        let token = super::controlq_token(key);
         let Some(Live { device, endpoint, .. }) = &mut self.entries[key].live else { return };
-        let mut served = Served { device, engine: &mut self.engine, epoll: &self.epoll, token };
+        let mut served = super::served(device, &mut self.engine, &self.epoll, key);
         let before = served.config();
         served.set(settings);
         if served.config() != before
@@ -237,10 +236,9 @@ impl Service {
 
     /// Resets a function, gives it up, or asks its driver for a reset.
     fn set_status(&mut self, key: usize, status: u8) {
-        let token = super::controlq_token(key);
         let Some(Live { device, endpoint, .. }) = &mut self.entries[key].live else { return };
         let Some(session) = endpoint.session() else { return };
-        session.put_status(status, &mut Served { device, engine: &mut self.engine, epoll: &self.epoll, token });
+        session.put_status(status, &mut super::served(device, &mut self.engine, &self.epoll, key));
     }
 
     /// Refuses where a driver has the function.

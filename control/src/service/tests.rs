@@ -696,7 +696,7 @@ fn what_the_engine_refuses_is_counted_and_stays() {
     let (mut engine, _workers) =
         Engine::by_hand(&EngineConfig { lcores: vec![None], idle: virtnet_engine::IdlePolicy::Event, burst: 32 })
             .unwrap();
-    let mut served = Served { device, engine: &mut engine, epoll: &house.service.epoll, token: 1 };
+    let mut served = served(device, &mut engine, &house.service.epoll, 0);
     served.announce([2, 0, 0, 0, 0, 1]);
     served.enable_ring(0, true);
     served.set(crate::device::settings::Settings { link_up: false, ..Default::default() });

@@ -1,6 +1,6 @@
 //! What a session wants of the device it serves.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use virtnet_engine::caller::Line;
@@ -76,6 +76,15 @@ pub trait Backend {
     /// # Errors
     /// The system's.
     fn line(&mut self, descriptor: OwnedFd) -> std::io::Result<Arc<Line>>;
+
+    /// The session is served when there is something to read here, too.
+    ///
+    /// # Errors
+    /// The system's.
+    fn watch(&mut self, descriptor: BorrowedFd<'_>) -> std::io::Result<()>;
+
+    /// It is not, any more.
+    fn unwatch(&mut self, descriptor: BorrowedFd<'_>);
 
     /// Changes where the used-buffer notifications of a ring that runs go.
     fn set_call(&mut self, index: usize, call: Notifier);

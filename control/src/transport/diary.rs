@@ -1,6 +1,6 @@
 //! A device that writes down what it is asked to do. For tests.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -90,6 +90,10 @@ impl Backend for Diary {
     fn line(&mut self, descriptor: OwnedFd) -> std::io::Result<Arc<Line>> {
         self.caller.line(descriptor)
     }
+    fn watch(&mut self, _: BorrowedFd<'_>) -> std::io::Result<()> {
+        Ok(())
+    }
+    fn unwatch(&mut self, _: BorrowedFd<'_>) {}
     fn set_call(&mut self, index: usize, call: Notifier) {
         *self.queues[index].as_mut().expect("called and not started").call() = call;
     }

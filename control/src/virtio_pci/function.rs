@@ -5,6 +5,7 @@ mod driver;
 mod legacy;
 mod settle;
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use virtnet_rings::spec::virtq::{VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_NOTIFICATION
 use super::common::Registers;
 use super::layout::{self, MSIX_BAR, VIRTIO_BAR};
 use super::queue::VirtQueue;
+use super::shadow::dma::Dma;
 use crate::firmware::PciIds;
 use crate::pci::{ConfigSpace, Intx, Msix, Sriov, capability, sriov};
 use crate::transport::{Backend, Resetter, STATUS_ADDABLE};
@@ -63,6 +65,39 @@ pub struct Traits {
     pub kind: Kind,
 }
 
+/// Memory of the guest that whoever carries the registers reads and writes for us.
+#[derive(Debug, Default)]
+pub struct Remote {
+    /// Where it is: first and last addresses.
+    stretches: BTreeMap<u64, u64>,
+    dma: Dma,
+}
+
+impl Remote {
+    /// There is some more.
+    pub fn add(&mut self, addresses: &RangeInclusive<u64>) {
+        self.stretches.insert(*addresses.start(), *addresses.end());
+    }
+
+    /// It is gone.
+    pub fn remove(&mut self, addresses: &RangeInclusive<u64>) {
+        self.stretches.remove(addresses.start());
+    }
+
+    /// What is to be read and written.
+    pub fn dma(&self) -> &Dma {
+        &self.dma
+    }
+
+    /// Whether all of these areas, each with its length in bytes, are there.
+    fn holds(&self, areas: [(u64, u64); 3]) -> bool {
+        areas.into_iter().all(|(address, len_bytes)| {
+            let stretch = self.stretches.range(..=address).next_back();
+            stretch.is_some_and(|(_, last)| address <= *last && len_bytes - 1 <= last - address)
+        })
+    }
+}
+
 /// Where capabilities are that do something.
 #[derive(Clone, Copy, Debug)]
 struct Places {
@@ -83,6 +118,7 @@ pub struct Function {
     registers: Registers,
     queues: Vec<VirtQueue>,
     memory: Arc<GuestMemory>,
+    remote: Remote,
     needs_reset: bool,
     /// Somebody else than the driver has given the device up.
     is_given_up: bool,
@@ -129,6 +165,7 @@ impl Function {
             registers: Registers::default(),
             queues: (0..queues).map(|_| VirtQueue::new(size)).collect(),
             memory: Arc::default(),
+            remote: Remote::default(),
             needs_reset: false,
             is_given_up: false,
             recoveries: 0,
@@ -162,6 +199,11 @@ impl Function {
     /// The guest's memory.
     pub fn memory(&self) -> &GuestMemory {
         &self.memory
+    }
+
+    /// Memory of the guest that is only reached by messages.
+    pub fn remote(&mut self) -> &mut Remote {
+        &mut self.remote
     }
 
     /// There is memory at these addresses now: rings that have waited for it start.
@@ -228,6 +270,7 @@ impl Function {
     pub fn leave(&mut self, device: &mut impl Backend) {
         self.stop_all(device);
         self.memory = Arc::default();
+        self.remote = Remote::default();
         self.msix.disconnect();
         self.intx.connect(None);
         self.queues.iter_mut().for_each(VirtQueue::unshare);

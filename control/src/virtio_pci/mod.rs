@@ -2,6 +2,7 @@
 //!
 //! * [`layout`]: where registers are.
 //! * [`Function`]: the registers, and the rings that a [`Backend`](crate::transport::Backend) runs as they say.
+//! * [`shadow`]: rings in memory that can only be reached by messages.
 //!
 //! Whatever happens changes what the registers say; then [`Function`] starts and stops rings, and points their notifications,
 //! until all is as they say. A write that makes no sense changes nothing, and is told as a [`Refusal`].
@@ -11,6 +12,7 @@ mod function;
 pub mod layout;
 mod queue;
 mod refusal;
+pub mod shadow;
 #[cfg(test)]
 mod tests;
 

@@ -10,6 +10,7 @@ use virtnet_engine::caller::Line;
 use virtnet_rings::{Layout, Notifier, QueueAddresses};
 
 use super::common::NO_VECTOR;
+use super::shadow::Shadow;
 use crate::pci::msix::Route;
 use crate::transport::Backend;
 
@@ -62,14 +63,16 @@ pub struct VirtQueue {
     pub base: Option<u32>,
     /// Where its notifications go, while the device has it.
     pub runs: Option<Aim>,
+    /// What the device has instead, where nobody here can map it.
+    pub shadow: Option<Shadow>,
     doorbell: Option<Doorbell>,
 }
 
 impl VirtQueue {
     /// As it comes out of a reset.
     pub fn new(size: u16) -> Self {
-        let (addresses, base, runs, doorbell) = Default::default();
-        Self { size, vector: NO_VECTOR, is_enabled: false, addresses, base, runs, doorbell }
+        let (addresses, base, runs, shadow, doorbell) = Default::default();
+        Self { size, vector: NO_VECTOR, is_enabled: false, addresses, base, runs, shadow, doorbell }
     }
 
     /// The same again. It does not run.

@@ -4,6 +4,7 @@ use std::io;
 
 use virtnet_rings::SetupError;
 
+use super::shadow::{Broken, LocalError};
 use crate::pci::sriov::Misfit;
 
 /// Why a write changed nothing.
@@ -45,6 +46,22 @@ pub enum Refusal {
         /// Its words.
         why: &'static str,
     },
+    /// There can be no shadow of the queue.
+    #[error("queue {index}: {source}")]
+    Shadow {
+        /// Which one.
+        index: usize,
+        /// What there is not.
+        source: LocalError,
+    },
+    /// The queue, in memory that is reached by messages, cannot go on.
+    #[error("queue {index}: {why}")]
+    Broken {
+        /// Which one.
+        index: usize,
+        /// What is wrong with it.
+        why: Broken,
+    },
     /// The system does not give us what the queue takes.
     #[error("queue {index}: {source}")]
     System {
@@ -68,8 +85,9 @@ impl Refusal {
             Self::Register { .. } => "register",
             Self::Value { .. } => "value",
             Self::Queue { .. } => "ring",
+            Self::Broken { .. } => "broken",
             Self::Device { .. } => "device",
-            Self::System { .. } => "system",
+            Self::System { .. } | Self::Shadow { .. } => "system",
         }
     }
 }

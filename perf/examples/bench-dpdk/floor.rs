@@ -251,6 +251,12 @@ impl Backend for Device {
         self.caller.line(descriptor)
     }
 
+    fn watch(&mut self, _: std::os::fd::BorrowedFd<'_>) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn unwatch(&mut self, _: std::os::fd::BorrowedFd<'_>) {}
+
     fn set_call(&mut self, index: usize, call: Notifier) {
         if let Some(queue) = self.ring(index) {
             *queue.call() = call;

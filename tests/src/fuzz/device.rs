@@ -1,6 +1,6 @@
 //! A device that keeps to what a session may ask of it, and what peers give with their messages.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -20,11 +20,13 @@ pub struct Device {
     rings: [Option<Queue>; RINGS],
     store: PartStore,
     caller: Caller,
+    /// Descriptors that the session is to be served for.
+    watched: usize,
 }
 
 impl Default for Device {
     fn default() -> Self {
-        Device { rings: Default::default(), store: PartStore::new(32), caller: Caller::default() }
+        Device { rings: Default::default(), store: PartStore::new(32), caller: Caller::default(), watched: 0 }
     }
 }
 
@@ -49,6 +51,11 @@ impl Device {
     /// Whether there is a ring.
     pub fn has_rings(&self) -> bool {
         self.rings.iter().any(Option::is_some)
+    }
+
+    /// Whether something is watched for its session.
+    pub fn is_watched(&self) -> bool {
+        self.watched > 0
     }
 }
 
@@ -81,6 +88,13 @@ impl Backend for Device {
     }
     fn line(&mut self, descriptor: OwnedFd) -> std::io::Result<Arc<Line>> {
         self.caller.line(descriptor)
+    }
+    fn watch(&mut self, _: BorrowedFd<'_>) -> std::io::Result<()> {
+        self.watched += 1;
+        Ok(())
+    }
+    fn unwatch(&mut self, _: BorrowedFd<'_>) {
+        self.watched -= 1;
     }
     fn set_call(&mut self, index: usize, call: Notifier) {
         *self.rings[index].as_mut().expect("only a ring that was started is called").call() = call;

@@ -1,13 +1,13 @@
 //! A client that sends anything, and a driver that writes anything into any register: the session answers or ends, the device is
 //! never asked for what it has not been given, a ring runs only between DRIVER_OK, or a legacy driver's first doorbell, and the next
-//! reset, and none is left when the client is gone.
+//! reset, and none is left when the client is gone. What the client is asked to read and write it answers with anything.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use virtnet_control::firmware::PciIds;
 use virtnet_control::transport::connection::stream_pair;
 use virtnet_control::vfio_user::message::{
-    Command, Connection, DmaMap, DmaUnmap, HEADER_BYTES, Header, IrqSet, Received, RegionAccess,
+    Ask, Command, Connection, DmaMap, DmaUnmap, HEADER_BYTES, Header, IrqSet, Message, Received, RegionAccess,
 };
 use virtnet_control::vfio_user::session::{Served, Session};
 use virtnet_control::virtio_pci::{Function, Kind, Traits, Vfs};
@@ -46,9 +46,9 @@ fn write(region: u32, offset: u64, data: &[u8]) -> Words {
 }
 
 /// Messages that bring a driver as far as two running queues.
-fn beginning(packed: bool) -> Vec<Words> {
+fn beginning(packed: bool, files: u8) -> Vec<Words> {
     let map = DmaMap { argsz: 32, flags: 3, offset: 0, address: 0, size: MEMORY_BYTES };
-    let mut words = vec![(Command::DMA_MAP as u16, map.to_bytes(), 1), write(7, 4, &[6, 0])];
+    let mut words = vec![(Command::DMA_MAP as u16, map.to_bytes(), files), write(7, 4, &[6, 0])];
     let mut set = |offset: u64, data: &[u8]| words.push(write(4, offset, data));
     [1, 3].iter().for_each(|status| set(20, &[*status]));
     set(8, &[1, 0, 0, 0]);
@@ -124,6 +124,22 @@ fn words(input: &mut Input) -> Words {
     }
 }
 
+/// What the session asked for, or part of it, or more; or it is refused, or left.
+fn answer(asked: &Message, input: &mut Input, client: &Connection) {
+    let count = asked.body.get(8).map_or(0, |count| usize::from(*count));
+    let (how, id) = (input.u8(), asked.header.id ^ u16::from(input.u8() % 32 == 31));
+    let len_bytes = match how % 16 {
+        0 => return,
+        1 => usize::from(input.u8()),
+        _ => 16 + if asked.header.command == Ask::DMA_READ as u16 { count } else { 0 },
+    };
+    let mut body: Vec<u8> = input.bytes(len_bytes).to_vec();
+    body.resize(len_bytes, 0);
+    let error = if how == 255 { Header::ERROR } else { 0 };
+    let size_bytes = (HEADER_BYTES + body.len()) as u32;
+    let _ = client.send(Header { id, size_bytes, flags: Header::REPLY | error, ..asked.header }, &body, &[]);
+}
+
 /// A function, from its first client to its last.
 pub fn vfio_user_message(bytes: &[u8]) {
     let mut input = Input(bytes);
@@ -139,7 +155,7 @@ pub fn vfio_user_message(bytes: &[u8]) {
         let mut client = Connection::new(here);
         let mut first = vec![(Command::VERSION as u16, vec![0; 4], 0)];
         if input.u8() % 4 != 0 {
-            first.extend(beginning(input.u8() % 2 == 1));
+            first.extend(beginning(input.u8() % 2 == 1, input.u8() % 2));
         }
         let count = usize::from(input.u8());
         let mut first = first.into_iter();
@@ -169,9 +185,13 @@ pub fn vfio_user_message(bytes: &[u8]) {
             }
             device.turn(|_| session.function_mut().ring_failed());
             // The client reads what it is sent, or the session would rightly end.
-            while matches!(client.receive(), Ok(Received::Message(_))) {}
+            while let Ok(Received::Message(message)) = client.receive() {
+                if message.header.wants_reply() {
+                    answer(&message, &mut input, &client);
+                }
+            }
         }
         function = session.close(&mut device).1;
-        assert!(!device.has_rings(), "rings outlive their client");
+        assert!(!device.has_rings() && !device.is_watched(), "rings outlive their client");
     }
 }

@@ -54,6 +54,16 @@ pub enum ProtocolError {
         /// The flags.
         found: u32,
     },
+    /// It answers nothing that was asked, or with something else.
+    #[error("command {command}: a reply of {found} bytes, id {id:#x}, to nothing that was asked like this")]
+    Reply {
+        /// Number in the header.
+        command: u16,
+        /// Its name.
+        id: u16,
+        /// Bytes of the body.
+        found: usize,
+    },
     /// No command has this number, or none that is served.
     #[error("command {command}: unknown, or not served")]
     UnknownCommand {
@@ -116,6 +126,7 @@ impl ProtocolError {
             Self::Version { .. } => "version",
             Self::Capabilities { .. } => "capabilities",
             Self::Flags { .. } => "flags",
+            Self::Reply { .. } => "reply",
             Self::UnknownCommand { .. } => "unknown_command",
             Self::Order { .. } => "order",
             Self::Size { .. } => "size",

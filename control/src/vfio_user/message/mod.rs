@@ -16,7 +16,9 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 pub use error::ProtocolError;
-pub use payload::{DeviceInfo, DmaMap, DmaUnmap, IoEventfd, IrqInfo, IrqSet, RegionAccess, RegionInfo, RegionIoFds};
+pub use payload::{
+    DeviceInfo, DmaAccess, DmaMap, DmaUnmap, IoEventfd, IrqInfo, IrqSet, RegionAccess, RegionInfo, RegionIoFds,
+};
 pub use request::{Action, Chosen, Irqs, Request};
 pub use version::Version;
 
@@ -119,6 +121,18 @@ commands! {
     REGION_WRITE_MULTI = 15: bytes 8..=BODY_BYTES_MAX, fds 0..=0;
 }
 
+/// What we ask a client that has not given us a file of its memory.
+// As above.
+#[allow(non_camel_case_types)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Ask {
+    /// To read memory.
+    DMA_READ = 11,
+    /// To write it.
+    DMA_WRITE = 12,
+}
+
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -152,8 +166,16 @@ impl Header {
 
     /// That of a command.
     pub fn command(id: u16, command: Command, body_bytes: usize) -> Self {
-        let size_bytes = (HEADER_BYTES + body_bytes) as u32;
-        Self { id, command: command as u16, size_bytes, flags: 0, error: 0 }
+        Self::of(id, command as u16, body_bytes)
+    }
+
+    /// That of what we ask.
+    pub fn ask(id: u16, ask: Ask, body_bytes: usize) -> Self {
+        Self::of(id, ask as u16, body_bytes)
+    }
+
+    fn of(id: u16, command: u16, body_bytes: usize) -> Self {
+        Self { id, command, size_bytes: (HEADER_BYTES + body_bytes) as u32, flags: 0, error: 0 }
     }
 
     /// That of the reply to this one.
@@ -165,6 +187,11 @@ impl Header {
     /// That of the refusal of this one.
     pub fn refusal(&self, errno: u32) -> Self {
         Self { flags: Self::REPLY | Self::ERROR, error: errno, ..self.reply(0) }
+    }
+
+    /// Whether it is the answer to something.
+    pub fn is_reply(&self) -> bool {
+        self.flags & Self::TYPE_MASK == Self::REPLY
     }
 
     /// Whether its sender waits for an answer.

@@ -69,6 +69,16 @@ body! {
 }
 
 body! {
+    /// Memory of the guest, without its contents. ("VFIO_USER_DMA_READ")
+    DmaAccess {
+        /// Where it is for the device.
+        address: u64,
+        /// How many bytes.
+        count: u64,
+    }
+}
+
+body! {
     /// What the device is. ("VFIO_USER_DEVICE_GET_INFO")
     DeviceInfo {
         /// Bytes of this.

@@ -23,13 +23,14 @@ struct Data {
 #[serde(default)]
 struct Capabilities {
     max_msg_fds: u64,
+    max_data_xfer_size: u64,
     pgsizes: u64,
 }
 
 /// What holds where a client says nothing.
 impl Default for Capabilities {
     fn default() -> Self {
-        Self { max_msg_fds: 1, pgsizes: PAGE_BYTES }
+        Self { max_msg_fds: 1, max_data_xfer_size: 1 << 20, pgsizes: PAGE_BYTES }
     }
 }
 
@@ -50,9 +51,13 @@ impl Version {
             [text @ .., 0] => serde_json::from_slice(text).map_err(|error| malformed(&error.to_string()))?,
             _ => return Err(malformed("they do not end with NUL")),
         };
-        let Capabilities { max_msg_fds, pgsizes } = data.capabilities;
+        let Capabilities { max_msg_fds, max_data_xfer_size, pgsizes } = data.capabilities;
         if pgsizes & PAGE_BYTES == 0 {
             return Err(malformed(&format!("pgsizes is {pgsizes:#x}, {PAGE_BYTES:#x} is to be among them")));
+        }
+        if max_data_xfer_size < DATA_BYTES_MAX as u64 {
+            let why = format!("max_data_xfer_size is {max_data_xfer_size:#x}, {DATA_BYTES_MAX:#x} is the least");
+            return Err(malformed(&why));
         }
         Ok(Self { max_msg_fds: max_msg_fds.min(DESCRIPTORS_MAX as u64) as usize })
     }

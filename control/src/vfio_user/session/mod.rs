@@ -21,14 +21,15 @@ use virtnet_rings::memory::{
 pub use refusal::Refusal;
 
 use super::message::{
-    Action, CONFIG_REGION, Connection, DESCRIPTORS_MAX, DeviceInfo, DmaMap, DmaUnmap, Header, INTX_IRQ, IRQS,
-    IoEventfd, IrqInfo, Irqs, MSIX_IRQ, ProtocolError, REGIONS, Received, RegionAccess, RegionInfo, RegionIoFds,
-    Request, SocketError, Version,
+    Action, Ask, CONFIG_REGION, Connection, DESCRIPTORS_MAX, DeviceInfo, DmaAccess, DmaMap, DmaUnmap, Header, INTX_IRQ,
+    IRQS, IoEventfd, IrqInfo, Irqs, MSIX_IRQ, Message, ProtocolError, REGIONS, Received, RegionAccess, RegionInfo,
+    RegionIoFds, Request, SocketError, Version,
 };
 use crate::pci::config_space::{BARS, CONFIG_BYTES};
 use crate::transport::{self, Backend, Counters, Resetter, line};
 use crate::virtio_pci::Function;
 use crate::virtio_pci::layout::VIRTIO_BAR;
+use crate::virtio_pci::shadow::dma::{Transfer, Unreachable, Wanted};
 
 /// What became of a look at the socket.
 pub type Served = transport::Served<Refusal, SocketError>;
@@ -37,9 +38,12 @@ pub type Served = transport::Served<Refusal, SocketError>;
 #[derive(Debug)]
 struct Map {
     len_bytes: u64,
-    /// None, where the client has no file of it, or lets nobody use it: nothing that a driver gives to a device is there.
+    /// None, where the client has no file of it, and is asked, or lets nobody use it.
     shown: Option<(Region, Permissions)>,
 }
+
+/// Messages that a client is asked to answer at a time: as many as its socket holds, should it not read for a while.
+const ASKED_MAX: usize = 8;
 
 /// A file: its file system and its number there.
 type FileId = (u64, u64);
@@ -68,18 +72,76 @@ pub struct Session {
     /// What of files is mapped here.
     files: BTreeMap<FileId, Weak<Mapping>>,
     function: Box<Function>,
+    /// What the client was asked and has not answered, by the name of the message.
+    asked: HashMap<u16, Arc<Transfer>>,
+    /// The name of the next.
+    next_id: u16,
     counters: Counters,
 }
 
 impl Session {
     /// A session over a connected socket, for a function.
     pub fn new(stream: OwnedFd, function: Box<Function>) -> Self {
-        let (version, maps, files, counters) = Default::default();
-        Self { connection: Connection::new(stream), version, maps, files, function, counters }
+        let (version, maps, files, asked, next_id, counters) = Default::default();
+        Self { connection: Connection::new(stream), version, maps, files, function, asked, next_id, counters }
     }
 
     /// Takes at most one message, and never waits.
     pub fn serve(&mut self, device: &mut impl Backend) -> Served {
+        let served = self.serve_message(device);
+        if matches!(served, Served::Ended(_)) {
+            return served;
+        }
+        match self.copy(device) {
+            Err(error) => self.end(error),
+            Ok(Err(refusal)) if !matches!(served, Served::Refused(_)) => Served::Refused(refusal),
+            Ok(_) => served,
+        }
+    }
+
+    /// Goes on with rings whose memory is reached by messages, and asks the client for what they want.
+    fn copy(&mut self, device: &mut impl Backend) -> Result<Result<(), Refusal>, SocketError> {
+        let copied = self.function.copy(device).map_err(Refusal::Ring);
+        if let Err(refusal) = &copied {
+            self.counters.count(refusal.name());
+        }
+        while self.asked.len() < ASKED_MAX
+            && let Some(transfer) = self.function.remote().dma().take()
+        {
+            let (ask, count, data) = match &transfer.wanted {
+                Wanted::Read(count) => (Ask::DMA_READ, *count, &[][..]),
+                Wanted::Write(bytes) => (Ask::DMA_WRITE, bytes.len(), &bytes[..]),
+            };
+            let body = [&DmaAccess { address: transfer.address, count: count as u64 }.to_bytes(), data].concat();
+            while self.asked.contains_key(&self.next_id) {
+                self.next_id = self.next_id.wrapping_add(1);
+            }
+            self.connection.send(Header::ask(self.next_id, ask, body.len()), &body, &[]).map_err(unread(ask as u16))?;
+            self.asked.insert(self.next_id, transfer);
+        }
+        Ok(copied)
+    }
+
+    /// The client has answered.
+    fn answered(&mut self, message: &Message) -> Result<(), Refusal> {
+        let Message { header: Header { id, command, flags, .. }, body, .. } = message;
+        let refused = ProtocolError::Reply { command: *command, id: *id, found: body.len() };
+        let transfer = self.asked.remove(id).ok_or_else(|| refused.clone())?;
+        let outcome = match &transfer.wanted {
+            _ if flags & Header::ERROR != 0 => Err(Unreachable),
+            Wanted::Read(count) => body
+                .get(DmaAccess::LEN_BYTES..)
+                .filter(|data| data.len() == *count)
+                .map(<[u8]>::to_vec)
+                .ok_or(Unreachable),
+            Wanted::Write(_) => Ok(Vec::new()),
+        };
+        let is_good = outcome.is_ok() || flags & Header::ERROR != 0;
+        transfer.answer(outcome);
+        if is_good { Ok(()) } else { Err(refused.into()) }
+    }
+
+    fn serve_message(&mut self, device: &mut impl Backend) -> Served {
         let message = match self.connection.receive() {
             Ok(Received::Message(message)) => message,
             Ok(Received::NotYet) => return Served::Nothing,
@@ -87,6 +149,12 @@ impl Session {
             Err(error) => return self.end(error),
         };
         self.counters.messages += 1;
+        if message.header.is_reply() {
+            return match self.answered(&message) {
+                Ok(()) => Served::Message,
+                Err(refusal) => self.refuse(refusal),
+            };
+        }
         let header = message.header;
         let request = Request::new(message).map_err(Refusal::from);
         let outcome = request.and_then(|request| self.take(request, device));
@@ -97,11 +165,13 @@ impl Session {
         match outcome {
             Ok(_) => Served::Message,
             Err(Refusal::Protocol(error)) if error.ends_the_session() => self.end(SocketError::Protocol(error)),
-            Err(refusal) => {
-                self.counters.count(refusal.name());
-                Served::Refused(refusal)
-            }
+            Err(refusal) => self.refuse(refusal),
         }
+    }
+
+    fn refuse(&mut self, refusal: Refusal) -> Served {
+        self.counters.count(refusal.name());
+        Served::Refused(refusal)
     }
 
     /// The client has left: the function without its memory, its rings taken back from the device. To be called once, when the
@@ -147,10 +217,7 @@ impl Session {
             }
             Err(refusal) => self.connection.send(header.refusal(refusal.errno().raw_os_error() as u32), &[], &[]),
         };
-        sent.map_err(|error| match error {
-            SocketError::Timeout(_) => SocketError::Protocol(ProtocolError::ReplyUnread { command: header.command }),
-            error => error,
-        })
+        sent.map_err(unread(header.command))
     }
 
     fn take(&mut self, request: Request, device: &mut impl Backend) -> Result<Reply, Refusal> {
@@ -219,14 +286,19 @@ impl Session {
             None => None,
         };
         let fits = shown.as_ref().is_none_or(|(region, can)| self.function.memory().translate_to(region, *can));
+        let addresses = address..=address + (len_bytes - 1);
         let is_shown = shown.is_some();
+        let is_remote = !is_shown && permissions == Some(Permissions::BOTH);
         self.maps.insert(address, Map { len_bytes, shown });
+        if is_remote {
+            self.function.remote().add(&addresses);
+        }
         if !fits && let Err(refusal) = self.remember(device) {
             self.maps.remove(&address);
             return Err(refusal);
         }
-        if is_shown {
-            self.function.memory_came(&(address..=address + (len_bytes - 1)), device);
+        if is_shown || is_remote {
+            self.function.memory_came(&addresses, device);
         }
         Ok(Reply::default())
     }
@@ -271,9 +343,14 @@ impl Session {
             return Err(Refusal::Cut { address: first, len_bytes, map });
         }
         let gone: Vec<u64> = self.maps_in(first, last).map(|(address, _)| *address).collect();
-        let gone: Vec<Region> = gone.iter().filter_map(|address| Some(self.maps.remove(address)?.shown?.0)).collect();
+        let gone: Vec<(u64, Map)> = gone.iter().filter_map(|address| self.maps.remove_entry(address)).collect();
+        for (address, map) in &gone {
+            let addresses = *address..=address + (map.len_bytes - 1);
+            self.function.memory_goes(&addresses, device);
+            self.function.remote().remove(&addresses);
+        }
+        let gone: Vec<Region> = gone.into_iter().filter_map(|(_, map)| Some(map.shown?.0)).collect();
         for region in &gone {
-            self.function.memory_goes(&(region.gpa()..=region.gpa() + (region.len_bytes() - 1)), device);
             self.function.memory().forget(region);
         }
         if !gone.is_empty() && !self.function.memory().pass() {
@@ -398,6 +475,14 @@ impl Session {
             _ => {}
         }
         Ok(Reply::default())
+    }
+}
+
+/// A client that does not read.
+fn unread(command: u16) -> impl Fn(SocketError) -> SocketError {
+    move |error| match error {
+        SocketError::Timeout(_) => SocketError::Protocol(ProtocolError::ReplyUnread { command }),
+        error => error,
     }
 }
 

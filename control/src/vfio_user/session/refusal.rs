@@ -75,6 +75,9 @@ pub enum Refusal {
         /// What is wrong with it.
         source: virtio_pci::Refusal,
     },
+    /// A ring cannot go on. The client has asked for nothing.
+    #[error("{0}")]
+    Ring(virtio_pci::Refusal),
     /// The system does not give us what it takes.
     #[error("{0}")]
     System(#[from] io::Error),
@@ -92,7 +95,7 @@ impl Refusal {
             Self::Bounds { .. } => "bounds",
             Self::Irqs { .. } => "irqs",
             Self::Descriptor { .. } => "descriptor",
-            Self::Register { source, .. } => source.name(),
+            Self::Register { source, .. } | Self::Ring(source) => source.name(),
             Self::System(_) => "system",
         }
     }
@@ -111,7 +114,8 @@ impl Refusal {
             | Self::Bounds { .. }
             | Self::Irqs { .. }
             | Self::Descriptor { .. }
-            | Self::Register { .. } => Errno::INVAL,
+            | Self::Register { .. }
+            | Self::Ring(_) => Errno::INVAL,
         }
     }
 }

@@ -292,6 +292,110 @@ fn a_ring_may_lie_in_pages_anywhere_in_the_file() {
     assert_eq!(bench.device.running(), [0]);
 }
 
+/// A client that has not given a file of its memory answers what the session asks of it, as often as `patience` allows.
+fn answer(bench: &mut Bench, patience: usize) -> Vec<(u16, u64)> {
+    let mut asked = Vec::new();
+    for _ in 0..patience {
+        bench.serve();
+        let Ok(Received::Message(Message { header, body, .. })) = bench.client.receive() else { break };
+        assert!(!header.is_reply() && header.flags == 0);
+        let number = |at: usize| u64::from_ne_bytes(body[at..at + 8].try_into().unwrap());
+        let (address, count) = (number(0), number(8) as usize);
+        let mut reply = body[..16].to_vec();
+        if header.command == Ask::DMA_READ as u16 {
+            reply.resize(16 + count, 0);
+            bench.ram.read(address, &mut reply[16..]);
+        } else {
+            assert_eq!((header.command, body.len()), (Ask::DMA_WRITE as u16, 16 + count));
+            bench.ram.write(address, &body[16..]);
+        }
+        asked.push((header.command, address));
+        bench.client.send(header.reply(reply.len()), &reply, &[]).unwrap();
+    }
+    asked
+}
+
+#[test]
+fn memory_without_a_file_is_asked_for() {
+    let mut bench = Bench::agreed();
+    let map = DmaMap { argsz: 32, flags: READ_WRITE, offset: 0, address: GPA, size: RAM_BYTES };
+    bench.done(Command::DMA_MAP, &map.to_bytes());
+    bench.drive_from(8, [0, 0x1000, 0x2000]);
+    assert_eq!(bench.device.running(), [0]);
+    // The driver is told to ring, and what it has is looked at.
+    assert_eq!(answer(&mut bench, 100), [(12, GPA + 0x2000), (11, GPA + 0x1002)]);
+    // A buffer of 64 bytes that the device may write, and one that it may read.
+    let ram = &bench.ram;
+    let descriptor = |at: u64, flags: u16| {
+        [&(GPA + at).to_le_bytes()[..], &64u32.to_le_bytes(), &flags.to_le_bytes(), &[0; 2]].concat()
+    };
+    ram.write(GPA, &[descriptor(0x8000, 2), descriptor(0x9000, 0)].concat());
+    ram.write(GPA + 0x9000, &[7; 64]);
+    ram.write(GPA + 0x1000, &[0u16, 2, 0, 1].map(u16::to_le_bytes).concat());
+    bench.write(4, 0x3000, &[0, 0]).unwrap();
+    answer(&mut bench, 100);
+    let queue = bench.device.queues[0].as_mut().unwrap();
+    let mut store = PartStore::new(4);
+    let (chains, violation) = queue.take_list(4, &mut store);
+    let [mut first, second] = <[_; 2]>::try_from(chains).unwrap();
+    assert_eq!((violation, first.parts.len_bytes(), second.parts.len_bytes()), (None, 64, 64));
+    assert_eq!(second.parts.get(0).unwrap().read_array(), Some([7; 64]));
+    first.parts.get(0).unwrap().write(&[9; 64]);
+    first.parts.take_list();
+    queue.return_used(&[first.used(48), second.used(0)]);
+    assert!(queue.wants_notification());
+    queue.call().notify();
+    answer(&mut bench, 100);
+    let mut written = [0; 64];
+    bench.ram.read(GPA + 0x8000, &mut written);
+    assert_eq!((&written[..48], &written[48..]), (&[9; 48][..], &[0; 16][..]));
+    let mut used = [0; 20];
+    bench.ram.read(GPA + 0x2000, &mut used);
+    assert_eq!(used, [0, 0, 2, 0, 0, 0, 0, 0, 48, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    // The memory goes, and comes again: the ring goes on behind what was used.
+    bench.unmap(0, GPA, RAM_BYTES).unwrap();
+    assert!(bench.device.running().is_empty());
+    bench.done(Command::DMA_MAP, &map.to_bytes());
+    assert_eq!(bench.device.running(), [0]);
+    assert_eq!(answer(&mut bench, 100), [(12, GPA + 0x2000), (11, GPA + 0x1002)]);
+    // More is available than there is room for.
+    bench.ram.write(GPA + 0x1002, &11u16.to_le_bytes());
+    bench.write(4, 0x3000, &[0, 0]).unwrap();
+    answer(&mut bench, 100);
+    assert!(bench.device.running().is_empty() && bench.session().function().needs_reset());
+    assert_eq!(bench.session().counters().by_outcome().collect::<Vec<_>>(), [("broken", 1)]);
+}
+
+#[test]
+fn an_answer_is_to_what_was_asked() {
+    for (how, outcome) in [("another id", "reply"), ("too short", "reply"), ("refused", ""), ("not at all", "")] {
+        let mut bench = Bench::agreed();
+        let map = DmaMap { argsz: 32, flags: READ_WRITE, offset: 0, address: GPA, size: RAM_BYTES };
+        bench.done(Command::DMA_MAP, &map.to_bytes());
+        bench.drive_from(8, [0, 0x1000, 0x2000]);
+        answer(&mut bench, 1);
+        bench.serve();
+        let Ok(Received::Message(asked)) = bench.client.receive() else { panic!("the index is asked for") };
+        assert_eq!((asked.header.command, asked.body.len()), (11, 16));
+        let header = match how {
+            "another id" => Header { id: 99, ..asked.header.reply(18) },
+            "too short" => asked.header.reply(17),
+            "refused" => asked.header.refusal(22),
+            _ => Header::command(5, Command::DEVICE_GET_INFO, 16),
+        };
+        bench.client.send(header, &[16; 18][..header.size_bytes as usize - HEADER_BYTES], &[]).unwrap();
+        bench.serve();
+        let counted: Vec<_> = bench.session().counters().by_outcome().map(|(name, _)| name).collect();
+        // What the ring itself needs, and is not given, breaks it.
+        let is_broken = matches!(how, "too short" | "refused");
+        let expected = [outcome, if is_broken { "broken" } else { "" }];
+        let mut expected: Vec<_> = expected.into_iter().filter(|name| !name.is_empty()).collect();
+        expected.sort_unstable();
+        assert_eq!(counted, expected, "{how}");
+        assert_eq!(bench.session().function().needs_reset(), is_broken, "{how}");
+    }
+}
+
 #[test]
 fn a_file_is_let_go_with_its_last_map() {
     let mut bench = Bench::agreed();
@@ -402,7 +506,7 @@ fn posted_writes_are_not_answered() {
         bench.serve();
     }
     assert_eq!(bench.read(4, 20, 1), Ok(vec![1]), "the first answer is to this");
-    assert_eq!(bench.session().counters().by_outcome().collect::<Vec<_>>(), [("flags", 1)]);
+    assert_eq!(bench.session().counters().by_outcome().collect::<Vec<_>>(), [("reply", 1)]);
 }
 
 #[test]

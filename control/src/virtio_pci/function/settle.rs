@@ -1,5 +1,7 @@
 //! Rings, started and stopped until all is as the registers say.
 
+use std::os::fd::AsFd;
+
 use virtnet_rings::spec::status::{DRIVER_OK, FAILED};
 use virtnet_rings::{Notifier, QueueSetup};
 
@@ -8,7 +10,8 @@ use crate::pci::capability;
 use crate::pci::config_space::COMMAND_MASTER;
 use crate::transport::Backend;
 use crate::virtio_pci::Refusal;
-use crate::virtio_pci::queue::Aim;
+use crate::virtio_pci::queue::{Aim, VirtQueue};
+use crate::virtio_pci::shadow::{Shadow, Shape};
 
 impl Function {
     /// Whether the function may read and write memory, and its driver wants it to.
@@ -50,7 +53,11 @@ impl Function {
                 (true, None) => settled = settled.and(self.start(index, aim, device)),
                 (false, Some(_)) => self.stop(index, device),
                 (true, Some(before)) if before != aim => {
-                    device.set_call(index, self.call(queue.vector));
+                    let call = self.call(queue.vector);
+                    match &queue.shadow {
+                        Some(shadow) => shadow.set_call(call),
+                        None => device.set_call(index, call),
+                    }
                     self.queues[index].runs = Some(aim);
                 }
                 _ => {}
@@ -68,19 +75,29 @@ impl Function {
         let kick = queue.kick().map_err(|source| Refusal::System { index, source })?;
         let resumes = queue.base.is_some();
         let queue = &self.queues[index];
-        let setup = QueueSetup {
-            layout,
-            size: queue.size,
-            addresses: queue.addresses,
-            base: queue.base.unwrap_or(layout.base()),
-            features: self.registers.driver_features as u64,
-            call: self.call(queue.vector),
-            kick,
-            log: None,
+        let &VirtQueue { size, addresses, .. } = queue;
+        let base = queue.base.unwrap_or(layout.base());
+        let features = self.registers.driver_features as u64;
+        let call = self.call(queue.vector);
+        let (shadow, ring) = if self.remote.holds(queue.addresses.areas(layout, size)) {
+            let shape = Shape { layout, size, addresses, features, dma: self.remote.dma.clone() };
+            let made = Shadow::new(shape, base, kick, call);
+            let (shadow, ring) = made.map_err(|source| Refusal::Shadow { index, source })?;
+            (Some(shadow), ring)
+        } else {
+            let setup = QueueSetup { layout, size, addresses, base, features, call, kick, log: None };
+            (None, setup.activate(self.memory.clone()).map_err(|source| Refusal::Queue { index, source })?)
         };
-        let ring = setup.activate(self.memory.clone()).map_err(|source| Refusal::Queue { index, source })?;
         device.start_ring(index, ring, true).map_err(|why| Refusal::Device { index, why })?;
         self.queues[index].runs = Some(aim);
+        self.queues[index].shadow = shadow;
+        let mut bells = self.queues[index].shadow.iter().flat_map(Shadow::bells);
+        let watched = bells.try_for_each(|bell| device.watch(bell.as_fd()));
+        drop(bells);
+        if let Err(source) = watched {
+            self.stop(index, device);
+            return Err(Refusal::System { index, source });
+        }
         if resumes {
             // One too many does no harm.
             self.call(self.queues[index].vector).notify();
@@ -90,12 +107,36 @@ impl Function {
 
     pub(super) fn stop(&mut self, index: usize, device: &mut impl Backend) {
         if self.queues[index].runs.take().is_some() {
-            self.queues[index].base = Some(device.stop_ring(index));
+            let mut base = device.stop_ring(index);
+            if let Some(shadow) = self.queues[index].shadow.take() {
+                shadow.bells().for_each(|bell| device.unwatch(bell.as_fd()));
+                base = shadow.base();
+            }
+            self.queues[index].base = Some(base);
         }
     }
 
     pub(super) fn stop_all(&mut self, device: &mut impl Backend) {
         (0..self.queues.len()).for_each(|index| self.stop(index, device));
+    }
+
+    /// Copies for rings whose memory is reached by messages, as far as that goes now.
+    ///
+    /// # Errors
+    /// The first ring that cannot go on: it stops, and wants a reset.
+    pub fn copy(&mut self, device: &mut impl Backend) -> Result<(), Refusal> {
+        let mut copied = Ok(());
+        for index in 0..self.queues.len() {
+            if let Some(shadow) = &mut self.queues[index].shadow
+                && let Err(why) = shadow.go_on()
+            {
+                copied = copied.and(Err(Refusal::Broken { index, why }));
+                self.stop(index, device);
+                self.queues[index].is_enabled = false;
+                self.want_reset();
+            }
+        }
+        copied
     }
 
     /// Where notifications of a queue with this vector go.

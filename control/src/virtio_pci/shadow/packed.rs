@@ -1,0 +1,170 @@
+//! A guest's packed queue. Read beside [`super::split`]: the same functions in the same order. ("Packed Virtqueues")
+
+use virtnet_rings::spec::virtq::{
+    RING_EVENT_FLAGS_DESC, RING_EVENT_FLAGS_DISABLE, VIRTIO_F_EVENT_IDX, VIRTQ_DESC_F_AVAIL, VIRTQ_DESC_F_INDIRECT,
+    VIRTQ_DESC_F_NEXT, VIRTQ_DESC_F_USED, VIRTQ_DESC_F_WRITE,
+};
+use virtnet_rings::{Layout, Violation, passed_packed_event};
+
+use super::Done;
+use super::chain::{Broken, Chain, DESCRIPTOR_BYTES, Descriptor, Shape};
+use super::dma::{Unreachable, all};
+use super::split::half;
+
+/// Where the length is in a descriptor, and where the flags are.
+const LENGTH: u64 = 8;
+const FLAGS: u64 = 14;
+
+/// A position, and the wrap counter there.
+#[derive(Clone, Copy, Debug)]
+struct Position {
+    slot: u16,
+    wrap: bool,
+}
+
+impl Position {
+    /// From the 16 bits that a base has for it.
+    fn new(base: u32) -> Self {
+        Self { slot: base as u16 & 0x7fff, wrap: base & 0x8000 != 0 }
+    }
+
+    fn after(self, descriptors: u16, size: u16) -> Self {
+        let slot = u32::from(self.slot) + u32::from(descriptors);
+        match slot.checked_sub(size.into()) {
+            Some(slot) => Self { slot: slot as u16, wrap: !self.wrap },
+            None => Self { slot: slot as u16, ..self },
+        }
+    }
+}
+
+/// Where it stands.
+#[derive(Debug)]
+pub struct Ring {
+    next_available: Position,
+    next_used: Position,
+    /// Descriptors between the two.
+    in_flight: u16,
+}
+
+impl Ring {
+    /// One that goes on from there.
+    pub fn new(base: u32) -> Self {
+        let position = Position::new(base);
+        Self { next_available: position, next_used: position, in_flight: 0 }
+    }
+
+    /// Where one that goes on later begins.
+    pub fn base(&self) -> u32 {
+        let Position { slot, wrap } = self.next_used;
+        (u32::from(slot) | u32::from(wrap) << 15) * 0x1_0001
+    }
+
+    /// Has its driver tell of every chain.
+    pub async fn begin(&self, shape: &Shape) -> Result<(), Unreachable> {
+        shape.dma.write(shape.addresses.device_area, &[0; 4]).come().await.map(drop)
+    }
+
+    /// Chains that are available, up to `most`.
+    pub async fn take(&mut self, shape: &Shape, most: usize) -> Result<Vec<Chain>, Broken> {
+        let Shape { size, dma, .. } = shape;
+        let flags = shape.addresses.descriptor_area + u64::from(self.next_available.slot) * 16 + FLAGS;
+        if most == 0 || self.in_flight == *size || !self.is_available(half(&dma.read(flags, 2).come().await?, 0)) {
+            return Ok(Vec::new());
+        }
+        // Of descriptors that are available the rest is read after their flags.
+        let flags = shape.descriptors().await?;
+        let ring = shape.descriptors().await?;
+        let mut chains = Vec::new();
+        while chains.len() < most
+            && self.in_flight < *size
+            && self.available(&flags, &ring, self.next_available).is_some()
+        {
+            let chain = self.walk(shape, &flags, &ring).await?;
+            self.in_flight += chain.descriptors;
+            self.next_available = self.next_available.after(chain.descriptors, *size);
+            chains.push(chain);
+        }
+        Ok(chains)
+    }
+
+    /// Chains that were taken go back, in the order they were taken in. Whether the driver wants to hear of it.
+    pub async fn give_back(&mut self, shape: &Shape, chains: &[Done]) -> Result<bool, Unreachable> {
+        let Shape { size, addresses, dma, .. } = shape;
+        let place = |position: Position| addresses.descriptor_area + u64::from(position.slot) * DESCRIPTOR_BYTES as u64;
+        let head = self.next_used;
+        let (mut at, mut moved) = (head, 0);
+        let mut answers = Vec::with_capacity(chains.len());
+        for chain in chains {
+            let mut bytes = [&chain.len_bytes.to_le_bytes()[..], &chain.id.to_le_bytes()].concat();
+            // The driver looks at the first, and sees the others when that is used.
+            if moved > 0 {
+                bytes.extend(used(at, chain));
+            }
+            answers.push(dma.write(place(at) + LENGTH, &bytes));
+            at = at.after(chain.descriptors, *size);
+            moved += chain.descriptors;
+        }
+        all(answers).await?;
+        if let Some(first) = chains.first() {
+            dma.write(place(head) + FLAGS, &used(head, first)).come().await?;
+        }
+        self.next_used = at;
+        self.in_flight -= moved;
+        let event = dma.read(addresses.driver_area, 4).come().await?;
+        Ok(match half(&event, 1) & 3 {
+            RING_EVENT_FLAGS_DISABLE => false,
+            RING_EVENT_FLAGS_DESC if shape.has(VIRTIO_F_EVENT_IDX) => {
+                passed_packed_event(half(&event, 0), at.slot, at.wrap, moved, *size)
+            }
+            _ => true,
+        })
+    }
+
+    async fn walk(&self, shape: &Shape, flags: &[u8], ring: &[u8]) -> Result<Chain, Violation> {
+        let size = shape.size;
+        let mut chain = Chain::default();
+        let mut at = self.next_available;
+        loop {
+            let descriptors = chain.descriptors;
+            let descriptor = self.available(flags, ring, at).filter(|_| self.in_flight + descriptors < size);
+            let descriptor = descriptor.ok_or(Violation::ChainUnfinished { descriptors })?;
+            let flags = descriptor.flags(Layout::Packed);
+            chain.id = descriptor.halves[0];
+            chain.descriptors += 1;
+            if flags & VIRTQ_DESC_F_INDIRECT != 0 {
+                chain.add_table(descriptor, shape, descriptors).await?;
+            } else {
+                chain.add(descriptor, flags);
+            }
+            if flags & (VIRTQ_DESC_F_NEXT | VIRTQ_DESC_F_INDIRECT) != VIRTQ_DESC_F_NEXT {
+                break;
+            }
+            at = at.after(1, size);
+        }
+        let id = chain.id;
+        if id >= size { Err(Violation::IdPastQueue { id, size }) } else { Ok(chain) }
+    }
+
+    /// The descriptor there, if these flags say that it is available.
+    fn available(&self, flags: &[u8], ring: &[u8], at: Position) -> Option<Descriptor> {
+        let is_available = |descriptor: &Descriptor| is_available(descriptor.flags(Layout::Packed), at.wrap);
+        Descriptor::of(flags, at.slot).filter(is_available)?;
+        Descriptor::of(ring, at.slot).filter(is_available)
+    }
+
+    fn is_available(&self, flags: u16) -> bool {
+        is_available(flags, self.next_available.wrap)
+    }
+}
+
+/// ("Driver and Device Ring Wrap Counters")
+fn is_available(flags: u16, wrap: bool) -> bool {
+    (flags & VIRTQ_DESC_F_AVAIL != 0) == wrap && (flags & VIRTQ_DESC_F_USED != 0) != wrap
+}
+
+/// The flags of a descriptor that is used. Its length counts only if it was written.
+fn used(at: Position, chain: &Done) -> [u8; 2] {
+    let wrap = if at.wrap { VIRTQ_DESC_F_AVAIL | VIRTQ_DESC_F_USED } else { 0 };
+    let written = if chain.len_bytes > 0 { VIRTQ_DESC_F_WRITE } else { 0 };
+    (wrap | written).to_le_bytes()
+}
