@@ -15,6 +15,9 @@ use crate::virtqueue::Used;
 /// The most parts a chain may have to be used; longer ones are a [`Fault::TooManyParts`].
 pub const PARTS_MAX: usize = 64;
 
+/// How many chains are asked for at once that wait for translations.
+pub(crate) const ASKED_AHEAD: u16 = 16;
+
 /// The frames that come by the million; of those, the cache is asked for the last byte, too.
 const SHORT_FRAME_BYTES: u32 = 64;
 
@@ -328,7 +331,7 @@ pub(crate) struct Reach {
     pub unread_bytes: u32,
     /// Ring slots that were taken and not returned.
     pub outstanding: u32,
-    /// A part of the chain that is being walked may be translated soon.
+    /// A part of the chain that was walked last may be translated soon.
     pub misses: bool,
     /// Where translations come and go: this queue's turns.
     pub member: Option<Member>,
@@ -374,6 +377,7 @@ impl Reach {
     #[inline(always)]
     pub(crate) fn begin_turn(&mut self) -> bool {
         let Some(member) = &mut self.member else { return false };
+        self.misses = false;
         let has_changed = self.memory.begin(member);
         if has_changed {
             self.window = Window::default();
@@ -514,6 +518,13 @@ impl Reach {
 }
 
 impl Reach {
+    /// Has the beginning of what a descriptor points at asked for, if it waits for a translation.
+    #[cold]
+    pub(crate) fn ask_for(&self, addr: u64, flags: u16) {
+        let writes = flags & (VIRTQ_DESC_F_WRITE | VIRTQ_DESC_F_INDIRECT) == VIRTQ_DESC_F_WRITE;
+        self.memory.awaits(addr, 1, if writes { Access::Write } else { Access::Read });
+    }
+
     #[cold]
     fn set_absent(&mut self, chain: &mut Chain, absent: Absent) {
         match absent {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use crate::chain::{Chain, PartStore, Reach};
+use crate::chain::{ASKED_AHEAD, Chain, PartStore, Reach};
 use crate::inflight;
 use crate::memory::area::{Descriptor, DescriptorArea, WordArea};
-use crate::memory::{Access, DirtyLog, GuestMemory, Span};
+use crate::memory::{DirtyLog, GuestMemory, Span};
 use crate::notify::{Notifier, passed_packed_event};
 use crate::setup::{Layout, QueueSetup, SetupError};
 use crate::spec::virtq::*;
@@ -76,14 +76,15 @@ pub struct Queue {
     kick: Notifier,
     log: Option<Arc<DirtyLog>>,
     inflight: Option<inflight::Region>,
-    descriptor_area: u64,
+    /// Where the dirty log has the area that is written.
+    logged: Vec<(u64, u64)>,
 }
 
 impl Queue {
     pub(crate) fn new(setup: QueueSetup, mut reach: Reach) -> Result<Self, SetupError> {
         let size = setup.size;
-        let [descriptors, driver_event, device_event] =
-            setup.areas(&mut reach, [(16, Access::Write), (4, Access::Read), (4, Access::Write)])?;
+        let [descriptors, driver_event, device_event] = setup.areas(&mut reach)?;
+        let logged = setup.logged(&reach.memory);
         let descriptors = DescriptorArea::new(descriptors);
         let (driver_event, device_event) = (WordArea::new(driver_event), WordArea::new(device_event));
         // What was taken and not used is taken again: the used half, where the front end gives one.
@@ -107,7 +108,7 @@ impl Queue {
             kick: setup.kick,
             log: setup.log,
             inflight: None,
-            descriptor_area: setup.addresses.descriptor_area,
+            logged,
         };
         queue.disarm();
         Ok(queue)
@@ -176,6 +177,7 @@ impl Queue {
             return Ok(false);
         };
         *chain = Chain { descriptors: 1, ..Chain::default() };
+        self.reach.misses = false;
         let size = self.reach.size;
         let walked = self.walk(chain, store, first).and_then(|()| {
             let in_flight = self.reach.outstanding + u32::from(chain.descriptors);
@@ -185,7 +187,8 @@ impl Queue {
                 _ => Ok(()),
             }
         });
-        if walked.is_err() || std::mem::take(&mut self.reach.misses) {
+        if walked.is_err() || self.reach.misses {
+            self.ask_ahead(chain.descriptors);
             store.give_back(chain.parts.take_list());
             return walked.map(|()| false);
         }
@@ -193,6 +196,18 @@ impl Queue {
         self.reach.outstanding += u32::from(chain.descriptors);
         self.longer += u32::from(chain.descriptors > 1);
         Ok(true)
+    }
+
+    /// Where a chain of so many descriptors waits for a translation, so may those behind it.
+    #[cold]
+    fn ask_ahead(&self, descriptors: u16) {
+        let mut at = self.next_available;
+        at.advance(descriptors, self.reach.size);
+        for _ in 1..ASKED_AHEAD {
+            let Some(Descriptor { addr, halves: [_, flags], .. }) = self.available(at) else { return };
+            self.reach.ask_for(addr, flags);
+            at.advance(1, self.reach.size);
+        }
     }
 
     /// Walks a chain of several descriptors; its id is in the last one.
@@ -295,7 +310,7 @@ impl Virtqueue for Queue {
         self.reach.outstanding -= slots;
         self.undecided = (self.undecided + slots).min(u32::from(size));
         if let Some(log) = &self.log {
-            log.mark(self.descriptor_area, 16 * u64::from(size));
+            self.logged.iter().for_each(|(gpa, len_bytes)| log.mark(*gpa, *len_bytes));
         }
     }
 
@@ -344,6 +359,10 @@ impl Virtqueue for Queue {
 
     fn size(&self) -> u16 {
         self.reach.size
+    }
+
+    fn misses(&self) -> bool {
+        self.reach.misses
     }
 
     fn put_back(&mut self, chain: &Chain) {

@@ -29,6 +29,14 @@ impl Layout {
             Layout::Packed => 0x8000_8000,
         }
     }
+
+    /// What descriptor, driver and device area are aligned to, in bytes, and used for.
+    const fn needs(self) -> [(u64, Access); 3] {
+        match self {
+            Layout::Split => [(16, Access::Read), (2, Access::Read), (4, Access::Write)],
+            Layout::Packed => [(16, Access::Write), (4, Access::Read), (4, Access::Write)],
+        }
+    }
 }
 
 /// Where a queue's three areas are, as guest physical addresses.
@@ -56,6 +64,13 @@ impl QueueAddresses {
     pub fn areas(self, layout: Layout, size: u16) -> [(u64, u64); 3] {
         let [descriptor, driver, device] = Self::area_sizes_bytes(layout, size);
         [(self.descriptor_area, descriptor), (self.driver_area, driver), (self.device_area, device)]
+    }
+
+    /// Whether some of the areas have no translation in `memory`, where it can be asked for; it is.
+    pub fn are_awaited(self, layout: Layout, size: u16, memory: &GuestMemory) -> bool {
+        let areas = self.areas(layout, size).into_iter().zip(layout.needs());
+        let awaited = areas.filter(|((gpa, len_bytes), (_, access))| memory.awaits(*gpa, *len_bytes, *access));
+        awaited.count() > 0
     }
 }
 
@@ -137,13 +152,20 @@ impl QueueSetup {
         self.features & 1 << feature != 0
     }
 
-    /// The three areas, each so aligned, and used like this.
-    pub(crate) fn areas(&self, reach: &mut Reach, needs: [(u64, Access); 3]) -> Result<[Span; 3], SetupError> {
+    /// What is marked in the dirty log when something is used.
+    pub(crate) fn logged(&self, memory: &GuestMemory) -> Vec<(u64, u64)> {
+        let [descriptor, _, device] = self.addresses.areas(self.layout, self.size);
+        let (gpa, len_bytes) = if self.layout == Layout::Split { device } else { descriptor };
+        if self.log.is_some() { memory.places(gpa, len_bytes) } else { Vec::new() }
+    }
+
+    /// The three areas.
+    pub(crate) fn areas(&self, reach: &mut Reach) -> Result<[Span; 3], SetupError> {
         const NAMES: [&str; 3] = ["descriptor", "driver", "device"];
         let areas = self.addresses.areas(self.layout, self.size);
         let mut spans = [Span::EMPTY; 3];
         for (((span, area), (gpa, len_bytes)), (align_bytes, access)) in
-            spans.iter_mut().zip(NAMES).zip(areas).zip(needs)
+            spans.iter_mut().zip(NAMES).zip(areas).zip(self.layout.needs())
         {
             let found = reach.area(gpa, len_bytes, align_bytes, access);
             *span = found.ok_or(SetupError::Area { area, gpa, len_bytes, align_bytes })?;

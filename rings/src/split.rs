@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use crate::chain::{Chain, PartStore, Reach};
+use crate::chain::{ASKED_AHEAD, Chain, PartStore, Reach};
 use crate::inflight;
 use crate::memory::area::{AvailableRing, Descriptor, DescriptorArea, UsedElements, WordArea};
-use crate::memory::{Access, DirtyLog, GuestMemory, Span};
+use crate::memory::{DirtyLog, GuestMemory, Span};
 use crate::notify::{Notifier, passed_event};
 use crate::setup::{Layout, QueueSetup, SetupError};
 use crate::spec::virtq::*;
@@ -41,14 +41,15 @@ pub struct Queue {
     kick: Notifier,
     log: Option<Arc<DirtyLog>>,
     inflight: Option<inflight::Region>,
-    device_area: u64,
+    /// Where the dirty log has the area that is written.
+    logged: Vec<(u64, u64)>,
 }
 
 impl Queue {
     pub(crate) fn new(setup: QueueSetup, mut reach: Reach) -> Result<Self, SetupError> {
         let size = setup.size;
-        let [descriptors, available, used] =
-            setup.areas(&mut reach, [(16, Access::Read), (2, Access::Read), (4, Access::Write)])?;
+        let [descriptors, available, used] = setup.areas(&mut reach)?;
+        let logged = setup.logged(&reach.memory);
         let (descriptors, available_ring) = (DescriptorArea::new(descriptors), AvailableRing::new(available, size));
         let (available, used_elements, used) =
             (WordArea::new(available), UsedElements::new(used, size), WordArea::new(used));
@@ -71,7 +72,7 @@ impl Queue {
             kick: setup.kick,
             log: setup.log,
             inflight: None,
-            device_area: setup.addresses.device_area,
+            logged,
         };
         queue.disarm();
         Ok(queue)
@@ -130,14 +131,28 @@ impl Queue {
             return Ok(false);
         }
         *chain = Chain { id: head, descriptors: 1, ..Chain::default() };
+        self.reach.misses = false;
         let walked = self.walk(chain, store, first);
-        if walked.is_err() || std::mem::take(&mut self.reach.misses) {
+        if walked.is_err() || self.reach.misses {
+            self.ask_ahead();
             store.give_back(chain.parts.take_list());
             return walked.map(|()| false);
         }
         self.next_available = self.next_available.wrapping_add(1);
         self.reach.outstanding += 1;
         Ok(true)
+    }
+
+    /// Where a chain waits for a translation, so may those behind it.
+    #[cold]
+    fn ask_ahead(&self) {
+        let available = self.available_idx.wrapping_sub(self.next_available);
+        for ahead in 1..available.min(ASKED_AHEAD) {
+            let head = self.available_ring.load(self.next_available.wrapping_add(ahead));
+            if let Some(Descriptor { addr, halves: [flags, _], .. }) = self.descriptors.load(head) {
+                self.reach.ask_for(addr, flags);
+            }
+        }
     }
 
     fn walk(&mut self, chain: &mut Chain, store: &mut PartStore, mut descriptor: Descriptor) -> Result<(), Violation> {
@@ -201,7 +216,7 @@ impl Virtqueue for Queue {
         debug_assert!(self.reach.outstanding >= used.len() as u32);
         self.reach.outstanding -= used.len() as u32;
         if let Some(log) = &self.log {
-            log.mark(self.device_area, 6 + 8 * u64::from(self.reach.size));
+            self.logged.iter().for_each(|(gpa, len_bytes)| log.mark(*gpa, *len_bytes));
         }
     }
 
@@ -250,6 +265,10 @@ impl Virtqueue for Queue {
 
     fn size(&self) -> u16 {
         self.reach.size
+    }
+
+    fn misses(&self) -> bool {
+        self.reach.misses
     }
 
     fn put_back(&mut self, _chain: &Chain) {

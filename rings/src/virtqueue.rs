@@ -65,6 +65,9 @@ pub trait Virtqueue {
     /// Queue size.
     fn size(&self) -> u16;
 
+    /// Whether the next chain was there in this turn, and waits for a translation.
+    fn misses(&self) -> bool;
+
     /// Lets go of a chain untouched, and of all that were taken after it: they will be taken again, here or by a successor.
     fn put_back(&mut self, chain: &Chain);
 
@@ -156,6 +159,9 @@ impl Virtqueue for Queue {
     }
     fn size(&self) -> u16 {
         with_queue!(self, q => q.size())
+    }
+    fn misses(&self) -> bool {
+        with_queue!(self, q => q.misses())
     }
     fn put_back(&mut self, chain: &Chain) {
         with_queue!(self, q => q.put_back(chain))

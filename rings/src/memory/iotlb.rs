@@ -7,9 +7,10 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+use super::misses::Misses;
 use super::turns::Turns;
 use super::{Absent, Access, Found, Region, Window};
-use crate::sync::{AtomicU64, Mutex, Ordering, fence};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, fence};
 
 /// What translations start and end at multiples of, in bytes.
 pub const TRANSLATION_ALIGN_BYTES: u64 = 4096;
@@ -21,6 +22,8 @@ const BLOCKS_MIN: usize = 256;
 const PROBES_MAX: usize = 64;
 /// How often a lookup is made before it gives way to whoever writes.
 const LOOKUPS_MAX: usize = 64;
+/// How much of a buffer is asked for at once, in bytes: what most are no longer than.
+const ASKED_BYTES_MAX: u32 = 65536;
 
 /// What a device may do with memory: 1 is to read it, 2 to write it, 3 both, as in all protocols.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +68,8 @@ pub(super) struct Iotlb {
     seed: u64,
     blocks: Mutex<Blocks>,
     pub turns: Turns,
+    /// Where translations are asked for that are not there. Without it, there will be none.
+    misses: Option<Arc<Misses>>,
 }
 
 /// How many blocks there are.
@@ -98,7 +103,7 @@ pub(super) fn block_count(region: &Region) -> usize {
 
 impl Iotlb {
     /// Room for so many blocks, at most [`BLOCKS_MAX`].
-    pub fn new(room: usize) -> Self {
+    pub fn new(room: usize, misses: Option<Arc<Misses>>) -> Self {
         let room = room.clamp(BLOCKS_MIN, BLOCKS_MAX).next_power_of_two();
         Self {
             sequence: AtomicU64::new(0),
@@ -108,7 +113,13 @@ impl Iotlb {
             seed: RandomState::new().hash_one(room) | 1,
             blocks: Mutex::new(Blocks { all: 0, of_order: [0; 64] }),
             turns: Turns::new(),
+            misses,
         }
+    }
+
+    /// Whether translations are asked for that are not there.
+    pub fn is_on_demand(&self) -> bool {
+        self.misses.is_some()
     }
 
     /// Room for blocks.
@@ -131,19 +142,36 @@ impl Iotlb {
         })
     }
 
-    /// The translation of an address that is to be used like this.
-    pub fn find(&self, gpa: u64, access: Access) -> Result<Found, Absent> {
+    /// The translation of the first of some bytes that are to be used like this.
+    pub fn find(&self, gpa: u64, len_bytes: u32, access: Access) -> Result<Found, Absent> {
         for _ in 0..LOOKUPS_MAX {
             let sequence = self.sequence.load(Ordering::Acquire);
             let found = self.look(gpa);
             // What was read is older than the number that is read now.
             fence(Ordering::Acquire);
             if sequence.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == sequence {
+                if found.is_none() && self.is_on_demand() {
+                    // It may have come by now: then it is found the next time.
+                    self.awaits(gpa, len_bytes.min(ASKED_BYTES_MAX).into(), access);
+                    return Err(Absent::NotYet);
+                }
                 return found.filter(|found| found.permissions.allow(access)).ok_or(Absent::Outside);
             }
             std::hint::spin_loop();
         }
         Err(Absent::NotYet)
+    }
+
+    /// Whether some of these bytes have no translation, where it can be asked for; it is, as far as there is room for that.
+    #[cold]
+    pub fn awaits(&self, gpa: u64, len_bytes: u64, access: Access) -> bool {
+        let Some(misses) = &self.misses else { return false };
+        let last = gpa.saturating_add(len_bytes.saturating_sub(1));
+        let pages = gpa / TRANSLATION_ALIGN_BYTES..=last / TRANSLATION_ALIGN_BYTES;
+        let mut missing = pages.map(|page| page * TRANSLATION_ALIGN_BYTES).filter(|page| self.look(*page).is_none());
+        let Some(first) = missing.next() else { return false };
+        let _has_room = misses.add(first, access) && missing.all(|page| misses.add(page, access));
+        true
     }
 
     #[inline]
@@ -164,6 +192,23 @@ impl Iotlb {
             }
         }
         None
+    }
+
+    /// Whether an address has a translation; for control, which alone changes that.
+    pub fn has(&self, gpa: u64) -> bool {
+        self.look(gpa).is_some()
+    }
+
+    /// How many entries are looked at to find a translation of a page.
+    #[cfg(all(test, not(loom)))]
+    pub fn steps(&self, gpa: u64) -> usize {
+        let orders = self.orders.load(Ordering::Relaxed);
+        let found = |order: u32| {
+            let block = gpa >> order << order | u64::from(order);
+            let (at, is_there) = self.probe(block)?;
+            is_there.then(|| 1 + (at.wrapping_sub(self.place(block)) & (self.entries.len() - 1)))
+        };
+        (0..64).filter(|order| orders & 1 << order != 0).find_map(found).expect("it is there")
     }
 
     /// Enters a translation, none of whose addresses has one. `false` where there is no room.

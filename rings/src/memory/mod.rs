@@ -16,6 +16,7 @@ pub mod fault;
 mod iotlb;
 pub(crate) mod joined;
 mod map;
+mod misses;
 mod owned;
 mod span;
 #[cfg(all(test, not(loom)))]
@@ -34,6 +35,7 @@ use turns::Member;
 pub use dirty::{DIRTY_PAGE_SIZE_BYTES, DirtyLog};
 pub use iotlb::{Permissions, TRANSLATION_ALIGN_BYTES};
 pub use map::{MapError, Mapping};
+pub use misses::Misses;
 pub use owned::OwnedMemory;
 pub use span::Span;
 
@@ -256,6 +258,26 @@ impl GuestMemory {
     /// # Errors
     /// [`MemoryError::TooMany`] and [`MemoryError::Unaligned`].
     pub fn behind_iommu(files: Vec<Region>, translations: &[(&Region, Permissions)]) -> Result<Arc<Self>, MemoryError> {
+        Self::translated(files, translations, None)
+    }
+
+    /// The same, where translations are asked for that are not there: what lacks one waits.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn on_demand(
+        files: Vec<Region>,
+        translations: &[(&Region, Permissions)],
+        misses: Arc<Misses>,
+    ) -> Result<Arc<Self>, MemoryError> {
+        Self::translated(files, translations, Some(misses))
+    }
+
+    fn translated(
+        files: Vec<Region>,
+        translations: &[(&Region, Permissions)],
+        misses: Option<Arc<Misses>>,
+    ) -> Result<Arc<Self>, MemoryError> {
         let aligned = |region: &Region| (region.gpa | region.len_bytes).is_multiple_of(TRANSLATION_ALIGN_BYTES);
         if let Some((Region { gpa, len_bytes, .. }, _)) = translations.iter().find(|(region, _)| !aligned(region)) {
             return Err(MemoryError::Unaligned { gpa: *gpa, len_bytes: *len_bytes });
@@ -264,7 +286,7 @@ impl GuestMemory {
         let mut memory = GuestMemory { regions: files.into(), iotlb: None };
         let mut room = 2 * blocks;
         loop {
-            let iotlb = memory.iotlb.insert(Iotlb::new(room));
+            let iotlb = memory.iotlb.insert(Iotlb::new(room, misses.clone()));
             if translations.iter().all(|(region, permissions)| iotlb.insert(region, *permissions)) {
                 return Ok(Arc::new(memory));
             }
@@ -278,6 +300,11 @@ impl GuestMemory {
     /// Whether an IOMMU is between it and whoever gives addresses.
     pub fn is_behind_iommu(&self) -> bool {
         self.iotlb.is_some()
+    }
+
+    /// Whether what it lacks may come when it is asked for.
+    pub fn is_on_demand(&self) -> bool {
+        self.iotlb.as_ref().is_some_and(Iotlb::is_on_demand)
     }
 
     /// From now on `part` has a translation, which none of its addresses had. `false` if that cannot be in this memory: it is no
@@ -297,6 +324,16 @@ impl GuestMemory {
     /// read to its end. `false` if a worker does not come to an end.
     pub fn pass(&self) -> bool {
         self.iotlb.as_ref().is_none_or(|iotlb| iotlb.turns.pass())
+    }
+
+    /// Whether an address has a translation.
+    pub fn is_translated(&self, gpa: u64) -> bool {
+        self.iotlb.as_ref().is_some_and(|iotlb| iotlb.has(gpa))
+    }
+
+    /// Whether some of a stretch has no translation, where it can be asked for; it is.
+    pub(crate) fn awaits(&self, gpa: u64, len_bytes: u64, access: Access) -> bool {
+        self.iotlb.as_ref().is_some_and(|iotlb| iotlb.awaits(gpa, len_bytes, access))
     }
 
     /// Joins those who have turns, where translations come and go.
@@ -358,7 +395,7 @@ impl GuestMemory {
     ) -> Result<Span, Absent> {
         let found = match &self.iotlb {
             None => self.region_of(gpa).ok_or(Absent::Outside)?,
-            Some(iotlb) => iotlb.find(gpa, access)?,
+            Some(iotlb) => iotlb.find(gpa, len_bytes, access)?,
         };
         // What is good for one access only is looked up each time.
         if found.permissions == Permissions::BOTH {
@@ -400,8 +437,8 @@ impl GuestMemory {
         span.ok().filter(|span| span.len_bytes() == len_bytes)
     }
 
-    /// The same wherever it lies, as long as pages can be put side by side: in that case, what does that.
-    pub(crate) fn area(&self, gpa: u64, len_bytes: u32, access: Access) -> Option<(Span, Option<Joined>)> {
+    /// The same wherever it lies, piece by piece.
+    fn pieces(&self, gpa: u64, len_bytes: u32, access: Access) -> Option<Vec<(Span, &Mapping)>> {
         let mut pieces: Vec<(Span, &Mapping)> = Vec::new();
         let (mut at, mut left) = (gpa, len_bytes);
         loop {
@@ -415,10 +452,15 @@ impl GuestMemory {
                 _ => pieces.push((span, mapping)),
             }
             if left == 0 {
-                break;
+                return Some(pieces);
             }
             at = at.checked_add(span.len_bytes().into())?;
         }
+    }
+
+    /// The same in one, as long as pages can be put side by side: in that case, what does that.
+    pub(crate) fn area(&self, gpa: u64, len_bytes: u32, access: Access) -> Option<(Span, Option<Joined>)> {
+        let pieces = self.pieces(gpa, len_bytes, access)?;
         if let [(span, _)] = pieces[..] {
             return Some((span, None));
         }
@@ -432,6 +474,12 @@ impl GuestMemory {
             span.address().checked_sub(mapping.address()).is_some_and(|offset| offset < mapping.len_bytes())
         };
         self.regions.iter().find(holds).map(|region| &*region.mapping)
+    }
+
+    /// Where an area lies, as the guest counts, whatever is between: for the dirty log.
+    pub(crate) fn places(&self, gpa: u64, len_bytes: u64) -> Vec<(u64, u64)> {
+        let pieces = self.pieces(gpa, len_bytes as u32, Access::Write).unwrap_or_default();
+        pieces.iter().filter_map(|(span, _)| Some((self.gpa_of(*span)?, span.len_bytes().into()))).collect()
     }
 
     /// Where a span of this memory starts, as the guest counts: the way back, for the dirty log.

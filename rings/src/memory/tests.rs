@@ -149,6 +149,22 @@ fn there_is_room_for_as_much_as_is_asked_for_up_to_a_bound() {
 }
 
 #[test]
+fn a_translation_is_found_at_once_among_thousands() {
+    const TRANSLATIONS: u64 = 8192;
+    let (_, mapping) = file();
+    // Side by side, as drivers map them, and far apart.
+    for stride in [1, 2, 1 << 20] {
+        let pages: Vec<_> =
+            (0..TRANSLATIONS).map(|at| part(&mapping, at % FILE_PAGES, at * stride * PAGE, 1)).collect();
+        let translations: Vec<_> = pages.iter().map(|page| (page, Permissions::BOTH)).collect();
+        let memory = GuestMemory::behind_iommu(vec![part(&mapping, 0, 0, FILE_PAGES)], &translations).unwrap();
+        let iotlb = memory.iotlb.as_ref().unwrap();
+        let steps: usize = pages.iter().map(|page| iotlb.steps(page.gpa)).sum();
+        assert!(steps < 16 * pages.len(), "{steps} steps to find {TRANSLATIONS}, {stride} pages apart");
+    }
+}
+
+#[test]
 fn workers_find_what_was_there_or_what_is_there_now() {
     let (_, mapping) = file();
     let memory = behind_iommu(&mapping);
