@@ -16,6 +16,7 @@ use crate::frame::hash::{Hash, Hasher};
 use crate::frame::offload::Work;
 use crate::frame::{self, FRAME_LEN_MIN, Frame, NUM_BUFFERS};
 use crate::port::{Arrival, Copier, Keep, Port};
+use crate::shelf::Shelf;
 
 /// Enough for a 64 KiB frame in receive buffers of an Ethernet frame each.
 const CHAINS_MAX: usize = 128;
@@ -42,13 +43,15 @@ pub struct Hand {
     /// Since when the frame waits whose latency is measured.
     followed: Option<Instant>,
     store: PartStore,
+    /// Where the bytes of the first arrivals are, once they have waited for a translation; for queues that have to.
+    shelf: Option<Box<Shelf>>,
     /// What is hashed of frames to a driver that has the hash reported.
     hasher: Option<Hasher>,
 }
 
 impl Hand {
-    /// An empty hand for a queue of `queue_size`.
-    pub fn new(queue_size: u16) -> Self {
+    /// An empty hand for a queue of `queue_size`, whose buffers may have to wait for translations.
+    pub fn new(queue_size: u16, is_on_demand: bool) -> Self {
         let chains_max = CHAINS_MAX.min(usize::from(queue_size));
         Hand {
             chains: (0..chains_max).map(|_| Chain::default()).collect(),
@@ -60,6 +63,7 @@ impl Hand {
             waiting_since_ns: None,
             followed: None,
             store: PartStore::new(PART_LISTS),
+            shelf: is_on_demand.then(Box::default),
             hasher: None,
         }
     }
@@ -73,6 +77,11 @@ impl Hand {
     #[inline]
     pub fn is_waiting(&self) -> bool {
         !self.arrivals.is_empty()
+    }
+
+    /// Whether one is that a sender has lent.
+    pub fn borrows(&self) -> bool {
+        self.arrivals.len() > self.shelf.as_ref().map_or(0, |shelf| shelf.count())
     }
 
     /// Whether a frame is being followed.
@@ -202,13 +211,13 @@ impl Hand {
                 if self.fill_other(receiveq, bench, features) {
                     self.arrivals_done += 1;
                 } else if bench.used_room() == 0 || self.end - self.next == self.chains.len() {
-                    return self.wait(port, bench, left);
+                    return self.wait(receiveq, port, bench, left);
                 } else {
                     // It takes more buffers than were stocked.
                     let before = self.end - self.next;
                     self.stock(receiveq, bench, usize::MAX)?;
                     if self.end - self.next == before {
-                        return self.wait(port, bench, left);
+                        return self.wait(receiveq, port, bench, left);
                     }
                 }
             }
@@ -336,20 +345,32 @@ impl Hand {
     }
 
     /// Nothing fits any more. What has waited for buffers too long is dropped, for it keeps what its sender lent; and so is
-    /// what comes after it, until something fits again.
-    fn wait(&mut self, port: &mut impl Port, bench: &mut Bench, left: usize) -> Result<(), Violation> {
+    /// what comes after it, until something fits again. Where a buffer is there, and waits for a translation, so do frames.
+    fn wait(
+        &mut self,
+        receiveq: &impl Virtqueue,
+        port: &mut impl Port,
+        bench: &mut Bench,
+        left: usize,
+    ) -> Result<(), Violation> {
+        let moved = self.arrivals_done > 0 || !bench.used.is_empty();
+        self.release(port);
         let patience_ns = port.patience_ns();
         if patience_ns < u64::MAX {
             let room = left.min(self.arrivals.capacity() - self.arrivals.len());
             self.arrivals.extend((0..room).map_while(|_| port.receive(bench.now_ns, &mut Keep).lent()));
         }
-        let moved = self.arrivals_done > 0 || !bench.used.is_empty();
         let since_ns = self.waiting_since_ns.filter(|_| !moved).unwrap_or(bench.now_ns);
         self.waiting_since_ns = Some(since_ns);
         if bench.now_ns.saturating_sub(since_ns) > patience_ns {
-            self.drop_arrivals(bench, DropReason::NoBuffers);
+            match &mut self.shelf {
+                Some(shelf) if receiveq.misses() => shelve(&mut self.arrivals, shelf, port, bench),
+                _ => {
+                    self.drop_arrivals(bench, DropReason::NoBuffers);
+                    self.release(port);
+                }
+            }
         }
-        self.release(port);
         Ok(())
     }
 
@@ -362,7 +383,11 @@ impl Hand {
     /// Gives the frames that are done with back to the port.
     fn release(&mut self, port: &mut impl Port) {
         let done = std::mem::take(&mut self.arrivals_done);
-        self.arrivals[..done].iter_mut().for_each(|frame| port.release(frame));
+        for frame in &mut self.arrivals[..done] {
+            if !self.shelf.as_mut().is_some_and(|shelf| shelf.let_go()) {
+                port.release(frame);
+            }
+        }
         self.arrivals.drain(..done);
     }
 
@@ -424,6 +449,19 @@ impl Hand {
     }
 }
 
+/// Gives frames back to their senders, and goes on with copies of them, as far as there is room.
+#[cold]
+fn shelve(arrivals: &mut Vec<Frame>, shelf: &mut Shelf, port: &mut impl Port, bench: &mut Bench) {
+    for frame in &mut arrivals[shelf.count()..] {
+        let Some(copy) = shelf.copy(frame) else { break };
+        port.release(frame);
+        frame.parts = copy;
+    }
+    let surplus = arrivals.drain(shelf.count()..);
+    bench.counts.drop(DropReason::NoBuffers, surplus.len() as u64);
+    surplus.for_each(|mut frame| port.release(&mut frame));
+}
+
 /// Buffers that are being filled with plain frames.
 struct Filling<'b> {
     chains: slice::Iter<'b, Chain>,
@@ -483,7 +521,7 @@ mod tests {
 
     #[test]
     fn a_frame_is_followed_until_one_is_delivered() {
-        let mut hand = Hand::new(4);
+        let mut hand = Hand::new(4, false);
         let found_at = Instant::now();
         assert_eq!((hand.follow(Some(found_at), false), hand.follows()), (None, false), "there was none");
         assert!(hand.follow(Some(found_at), true).is_some());

@@ -29,6 +29,7 @@ pub mod pair;
 pub mod placement;
 pub mod port;
 pub mod roster;
+mod shelf;
 mod sync;
 pub mod topology;
 pub mod uplink;

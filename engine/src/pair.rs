@@ -142,7 +142,10 @@ impl Attachment {
     pub fn new(side: Side, mut queue: Queue, features: u64, enabled: bool) -> Self {
         let size = queue.size();
         match side {
-            Side::Receiveq => Self::Receiveq(Attached::new(queue, features, enabled, Hand::new(size))),
+            Side::Receiveq => {
+                let hand = Hand::new(size, queue.memory().is_on_demand());
+                Self::Receiveq(Attached::new(queue, features, enabled, hand))
+            }
             Side::Transmitq => {
                 queue.only_reads(if frame::reads_header(features) {
                     0
@@ -231,7 +234,7 @@ impl Pair {
     /// Whether the switch has nothing of it, and it nothing of the switch's. What other ports have goes where the pair goes.
     pub fn has_settled(&self) -> bool {
         let lends = self.transmitq.as_ref().is_some_and(|attached| !attached.held.is_empty());
-        let borrows = self.receiveq.as_ref().is_some_and(|attached| attached.held.is_waiting());
+        let borrows = self.receiveq.as_ref().is_some_and(|attached| attached.held.borrows());
         !matches!(self.port, AnyPort::Switch(_)) || !lends && !borrows
     }
 
@@ -516,26 +519,28 @@ impl Pair {
         }
         if let Some(attached) = self.transmitq.as_mut() {
             let out = !attached.held.is_empty() && !matches!(self.port, AnyPort::Loopback(_));
-            if attached.leaving || out || attached.is_served() && attached.queue.arm() {
+            // Who has told of a miss is not called when it is over.
+            let misses = attached.queue.misses();
+            if attached.leaving || out || attached.is_served() && attached.queue.arm() && !misses {
                 return Wait::Nothing;
             }
             // A driver without a kick is not heard, only seen.
-            if attached.is_served() && !attached.queue.kick().is_connected() {
+            if attached.is_served() && (misses || !attached.queue.kick().is_connected()) {
                 wait = Wait::Look;
             }
         }
         if let Some(attached) = self.receiveq.as_mut() {
-            let waits = attached.held.is_waiting();
-            if attached.leaving || waits && !keeps {
+            let (waits, misses) = (attached.held.is_waiting(), attached.queue.misses());
+            if attached.leaving || attached.held.borrows() && !keeps {
                 return Wait::Nothing;
             }
             // Buffers matter only to frames that wait for them.
             if (sends || waits) && attached.enabled && attached.is_served() {
                 let works = !matches!(self.port, AnyPort::Loopback(_)) && attached.held.has_buffers();
-                if works || attached.queue.arm() {
+                if (works || attached.queue.arm()) && !misses {
                     return Wait::Nothing;
                 }
-                if !attached.queue.kick().is_connected() {
+                if misses || !attached.queue.kick().is_connected() {
                     wait = Wait::Look;
                 }
             }

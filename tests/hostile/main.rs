@@ -4,6 +4,7 @@
 
 mod asleep;
 mod headers;
+mod iommu;
 mod leaving;
 mod memory;
 mod mischief;
