@@ -456,6 +456,7 @@ impl Service {
             identity.span().in_scope(|| device.look_for_hangs());
             let Some(session) = endpoint.session() else { continue };
             let mut served = served(device, &mut self.engine, &self.epoll, key);
+            session.ask_again(&mut served);
             if session.check_memory(&mut served) {
                 let _span = identity.span().entered();
                 tracing::warn!(

@@ -118,15 +118,20 @@ impl Guest {
 
     /// Starts both rings where they stand.
     pub fn start(&self, frontend: &mut Frontend) -> Result<(), FrontendError> {
+        self.start_by(frontend, |gpa| self.user(gpa))
+    }
+
+    /// The same, by other addresses than the user's.
+    pub fn start_by(&self, frontend: &mut Frontend, address: impl Fn(u64) -> u64) -> Result<(), FrontendError> {
         for index in 0..2 {
             let driver = self.driver(index);
             let at = driver.addresses();
             let setup = RingSetup {
                 size: driver.size().into(),
                 base: self.bases[index],
-                descriptor_addr: self.user(at.descriptor),
-                driver_addr: self.user(at.driver),
-                device_addr: self.user(at.device),
+                descriptor_addr: address(at.descriptor),
+                driver_addr: address(at.driver),
+                device_addr: address(at.device),
                 log_addr: None,
                 kick: Some(self.kicks[index].as_fd()),
                 call: Some(self.calls[index].as_fd()),

@@ -3,6 +3,7 @@
 mod controlq;
 mod hostile;
 mod house;
+mod iommu;
 mod rust_vmm;
 
 use std::os::fd::AsFd;

@@ -76,7 +76,7 @@ pub struct Device {
     pub features: Features,
 }
 
-/// Feature bits that can be kept from the driver. All but `hash_report` are offered by default.
+/// Feature bits that can be kept from the driver. All but `hash_report` and `iommu` are offered by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Features {
@@ -96,6 +96,8 @@ pub struct Features {
     pub rss: bool,
     /// VIRTIO_NET_F_HASH_REPORT. A driver that takes it has each frame hashed, and longer headers, which are served slower.
     pub hash_report: bool,
+    /// VIRTIO_F_ACCESS_PLATFORM: addresses are those of an IOMMU, which a vhost-user front end is asked for. Over vfio-user always.
+    pub iommu: bool,
     /// Checksum and segmentation offloads, both ways. A receiver that lacks what a frame asks for gets it finished.
     pub offload: bool,
 }
@@ -111,6 +113,7 @@ impl Default for Features {
             mq: true,
             rss: true,
             hash_report: false,
+            iommu: false,
             offload: true,
         }
     }

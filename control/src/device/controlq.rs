@@ -179,6 +179,11 @@ impl ControlQueue {
         self.has_work
     }
 
+    /// Memory that it has waited for may be there now.
+    pub fn look_again(&mut self) {
+        self.has_work |= self.queue.misses();
+    }
+
     /// Where it stands.
     pub fn base(&self) -> u32 {
         self.queue.base()
@@ -222,7 +227,8 @@ impl ControlQueue {
             self.broken = true;
             return Err(violation);
         }
-        self.has_work = self.queue.arm();
+        // One that waits for memory is left until that may be there.
+        self.has_work = self.queue.arm() && !self.queue.misses();
         Ok(())
     }
 }

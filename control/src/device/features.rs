@@ -30,6 +30,7 @@ pub const SUPPORTED: u64 = ALWAYS
     | 1 << VIRTIO_NET_F_MTU
     | 1 << VIRTIO_NET_F_SPEED_DUPLEX
     | 1 << VIRTIO_NET_F_MRG_RXBUF
+    | 1 << VIRTIO_F_ACCESS_PLATFORM
     | 1 << VIRTIO_F_RING_PACKED
     | 1 << VIRTIO_F_IN_ORDER
     | 1 << VIRTIO_F_EVENT_IDX
@@ -87,6 +88,7 @@ pub fn offered(config: &config::Device) -> u64 {
         (on.mq, 1 << VIRTIO_NET_F_MQ),
         (on.rss, 1 << VIRTIO_NET_F_RSS),
         (on.hash_report, 1 << VIRTIO_NET_F_HASH_REPORT),
+        (on.iommu, 1 << VIRTIO_F_ACCESS_PLATFORM),
         (on.offload, offload::FROM_GUEST | offload::TO_GUEST),
     ] {
         left_out |= if is_on { 0 } else { bits };

@@ -509,6 +509,12 @@ impl Backend for Served<'_> {
         attached.map_err(|error| self.refused(Fault::Attach, &error))
     }
 
+    fn look_again(&mut self) {
+        if let Some(controlq) = &mut self.device.controlq {
+            controlq.look_again();
+        }
+    }
+
     fn stop_ring(&mut self, index: usize) -> u32 {
         if self.device.controlq_index() == Some(index) {
             self.forget_controlq_kick();

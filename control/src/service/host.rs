@@ -4,7 +4,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use virtnet_rings::spec::net::{VIRTIO_NET_F_HASH_REPORT, VIRTIO_NET_F_MRG_RXBUF};
-use virtnet_rings::spec::virtq::{VIRTIO_F_ANY_LAYOUT, VIRTIO_F_RING_PACKED};
+use virtnet_rings::spec::virtq::{VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_ANY_LAYOUT, VIRTIO_F_RING_PACKED};
 
 use crate::class::Class;
 use crate::config::providers::Provider;
@@ -267,12 +267,14 @@ impl Host {
         Socket { path, transport: socket.transport, mode: socket.mode, permissions: socket.socket_mode }
     }
 
-    /// What a function offers where nobody says: all but hash reports, and packed rings and mergeable buffers only where they are enabled.
+    /// What a function offers where nobody says: all but hash reports and addresses of an IOMMU, and packed rings and mergeable buffers
+    /// only where they are enabled.
     pub fn features_default(&self) -> u64 {
         let kept = [
             (self.config.packed_vq, VIRTIO_F_RING_PACKED),
             (self.config.mrg_rxbuf, VIRTIO_NET_F_MRG_RXBUF),
             (false, VIRTIO_NET_F_HASH_REPORT),
+            (false, VIRTIO_F_ACCESS_PLATFORM),
         ];
         let kept = kept.into_iter().filter(|(enabled, _)| !enabled).fold(0, |bits, (_, bit)| bits | 1 << bit);
         features::SUPPORTED & !kept

@@ -67,6 +67,9 @@ pub trait Backend {
     /// In words, why it cannot: the ring then does not run.
     fn start_ring(&mut self, index: usize, queue: Queue, enabled: bool) -> Result<(), &'static str>;
 
+    /// Memory that was not there may be there now: a control queue that waits for it is looked at again, soon.
+    fn look_again(&mut self);
+
     /// Stops a ring that runs, finishes what is in flight, and tells where it stands ([`virtnet_rings::Virtqueue::base`]).
     /// After this no byte of guest memory is touched for this ring.
     fn stop_ring(&mut self, index: usize) -> u32;

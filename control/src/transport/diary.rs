@@ -10,7 +10,7 @@ use virtnet_rings::{Notifier, Queue, Virtqueue};
 
 use super::connection::wait_any;
 use super::{Backend, Resetter};
-use crate::vhost_user::message::VIRTIO_F_RING_PACKED;
+use crate::vhost_user::message::{VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_RING_PACKED};
 
 pub const VERSION_1: u64 = 1 << 32;
 pub const RING_RESET: u64 = 1 << 40;
@@ -20,6 +20,7 @@ pub const RING_RESET: u64 = 1 << 40;
 pub enum Deed {
     Features(u64),
     Start { index: usize, enabled: bool, base: u32 },
+    LookAgain,
     Stop(usize),
     Enable(usize, bool),
     Status(u8),
@@ -59,7 +60,7 @@ impl Diary {
 
 impl Backend for Diary {
     fn features(&self) -> u64 {
-        VERSION_1 | VIRTIO_F_RING_PACKED | RING_RESET | 1 << 15
+        VERSION_1 | VIRTIO_F_ACCESS_PLATFORM | VIRTIO_F_RING_PACKED | RING_RESET | 1 << 15
     }
     fn ring_count(&self) -> usize {
         self.queues.len()
@@ -82,6 +83,9 @@ impl Backend for Diary {
         self.deeds.push(Deed::Start { index, enabled, base: queue.base() });
         assert!(self.queues[index].replace(queue).is_none(), "started twice");
         Ok(())
+    }
+    fn look_again(&mut self) {
+        self.deeds.push(Deed::LookAgain);
     }
     fn stop_ring(&mut self, index: usize) -> u32 {
         self.deeds.push(Deed::Stop(index));

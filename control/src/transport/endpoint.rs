@@ -203,12 +203,19 @@ impl Endpoint {
         }
         self.sessions += 1;
         self.past.recoveries += u64::from(std::mem::take(&mut self.is_broken));
-        self.session = Some(Session::new(stream, &mut self.transport, device));
+        let session = Session::new(stream, &mut self.transport, device);
+        if let Some(bell) = session.bell() {
+            // An edge, so that one which outlives its session rings no more. Where nobody hears it, the session is asked now and then.
+            let data = epoll::EventData::new_u64(token);
+            let _ = epoll::add(epoll, bell, data, epoll::EventFlags::IN | epoll::EventFlags::ET);
+        }
+        self.session = Some(session);
     }
 
     fn end(&mut self, device: &mut impl Backend, epoll: &OwnedFd, token: u64, why: Option<String>) {
         let Some(session) = self.session.take() else { return };
         let _ = epoll::delete(epoll, &session);
+        session.bell().map(|bell| epoll::delete(epoll, bell));
         // A function outlives its client, and counts this itself.
         self.is_broken = matches!(session, Session::VhostUser(_)) && session.needs_reset();
         let counters = session.close(&mut self.transport, device);

@@ -118,6 +118,16 @@ impl Session {
         either!(self, session => session.ring_failed(index), session => session.function_mut().ring_failed())
     }
 
+    /// What else than its socket tells that there is something to do.
+    pub fn bell(&self) -> Option<BorrowedFd<'_>> {
+        either!(self, session => session.bell(), _session => None)
+    }
+
+    /// Asks the front end once more for what it has not answered. To be called now and then.
+    pub fn ask_again(&mut self, device: &mut impl Backend) {
+        either!(self, session => session.ask_again(device), _session => {})
+    }
+
     /// Looks whether the front end has cut a memory file short. If so, every ring stops, the memory is let go and the device
     /// wants a reset; `true` once for each such memory.
     pub fn check_memory(&mut self, device: &mut impl Backend) -> bool {

@@ -19,9 +19,9 @@ use rustix::io::Errno;
 pub use error::FrontendError;
 
 use super::message::{
-    BackendRequest, Config, FrontendRequest, Header, Inflight, LogBase, MEMORY_REGIONS_MAX, MemoryRegion, MemoryTable,
-    ProtocolFeature, ProtocolFeatures, VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO_F_RING_PACKED, VringAddr, VringBase,
-    VringFd, VringState, check_shape, u64_from, u64_to,
+    BackendRequest, Config, FrontendRequest, Header, Inflight, Iotlb, LogBase, MEMORY_REGIONS_MAX, MemoryRegion,
+    MemoryTable, ProtocolFeature, ProtocolFeatures, VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO_F_RING_PACKED, VringAddr,
+    VringBase, VringFd, VringState, check_shape, u64_from, u64_to,
 };
 use super::socket::{Connection, Message, Received, SocketError, stream_pair, wait, wait_any};
 use crate::transport::listener::{Listener, connect_to};
@@ -97,6 +97,8 @@ pub struct Frontend {
     /// Our end of the back end's own channel.
     backend_channel: Option<Connection>,
     config_changes: u64,
+    /// What the back end has asked for on its channel.
+    misses: Vec<Iotlb>,
     lost: bool,
 }
 
@@ -110,6 +112,7 @@ impl Frontend {
             protocol_features: ProtocolFeatures::default(),
             backend_channel: None,
             config_changes: 0,
+            misses: Vec::new(),
             lost: false,
         }
     }
@@ -410,6 +413,22 @@ impl Frontend {
         self.config_changes
     }
 
+    /// Translations that the back end has asked for since this was last asked.
+    pub fn misses(&mut self) -> Vec<Iotlb> {
+        self.serve_backend_channel();
+        std::mem::take(&mut self.misses)
+    }
+
+    /// IOTLB_MSG: an update or an invalidation.
+    pub fn iotlb_msg(&mut self, message: &Iotlb) -> Result<(), FrontendError> {
+        let request = FrontendRequest::IOTLB_MSG;
+        let reply = self.ask(request, &message.to_bytes(), &[])?;
+        match u64_from(request.name(), &reply.body).map_err(|source| FrontendError::Reply { request, source })? {
+            0 => Ok(()),
+            code => Err(FrontendError::Refused { request, code }),
+        }
+    }
+
     /// Whether the back end has closed the connection.
     pub fn backend_gone(&mut self) -> bool {
         self.lost |= !matches!(self.connection.receive(), Ok(Received::NotYet));
@@ -533,9 +552,20 @@ impl Frontend {
             let outcome = match channel.receive() {
                 Ok(Received::NotYet) => return,
                 Ok(Received::Message(asked)) => {
-                    let known = BackendRequest::from_number(asked.header.request);
-                    let done = known == Some(BackendRequest::CONFIG_CHANGE_MSG);
-                    self.config_changes += u64::from(done);
+                    let done = match BackendRequest::from_number(asked.header.request) {
+                        Some(BackendRequest::CONFIG_CHANGE_MSG) => {
+                            self.config_changes += 1;
+                            true
+                        }
+                        Some(BackendRequest::IOTLB_MSG) => {
+                            let miss = Iotlb::from_bytes(BackendRequest::IOTLB_MSG.name(), &asked.body);
+                            miss.is_ok_and(|miss| {
+                                self.misses.push(miss);
+                                miss.kind == Iotlb::MISS
+                            })
+                        }
+                        _ => false,
+                    };
                     answer(channel, &asked.header, done)
                 }
                 Ok(Received::Gone) => Err(SocketError::Gone),

@@ -243,6 +243,8 @@ impl Backend for Device {
         Ok(())
     }
 
+    fn look_again(&mut self) {}
+
     fn stop_ring(&mut self, index: usize) -> u32 {
         self.ring(index).take().map_or(0, |queue| queue.base())
     }

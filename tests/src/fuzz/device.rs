@@ -35,10 +35,12 @@ impl Device {
     pub fn turn(&mut self, mut failed: impl FnMut(usize)) {
         for (index, ring) in self.rings.iter_mut().enumerate() {
             let Some(queue) = ring else { continue };
+            queue.begin_turn();
             let (chains, violation) = queue.take_list(32, &mut self.store);
             let used: Vec<Used> = chains.iter().map(|chain| chain.used(0)).collect();
             chains.into_iter().for_each(|mut chain| self.store.give_back(chain.parts.take_list()));
             queue.return_used(&used);
+            queue.end_turn();
             if queue.wants_notification() {
                 queue.call().notify();
             }
@@ -61,8 +63,9 @@ impl Device {
 
 impl Backend for Device {
     fn features(&self) -> u64 {
-        // Version 1, packed rings, event indices, indirect tables, merged buffers, in order, queues reset one by one.
-        1 << 32 | 1 << 34 | 1 << 29 | 1 << 28 | 1 << 15 | 1 << 35 | 1 << 40
+        // Version 1, addresses of an IOMMU, packed rings, event indices, indirect tables, merged buffers, in order, queues reset one
+        // by one.
+        1 << 32 | 1 << 33 | 1 << 34 | 1 << 29 | 1 << 28 | 1 << 15 | 1 << 35 | 1 << 40
     }
     fn ring_count(&self) -> usize {
         RINGS
@@ -83,6 +86,7 @@ impl Backend for Device {
         assert!(self.rings[index].replace(queue).is_none(), "ring {index} is started twice");
         Ok(())
     }
+    fn look_again(&mut self) {}
     fn stop_ring(&mut self, index: usize) -> u32 {
         self.rings[index].take().expect("only a ring that was started is stopped").base()
     }

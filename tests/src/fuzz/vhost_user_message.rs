@@ -26,7 +26,9 @@ fn body(input: &mut Input, request: u32) -> Vec<u8> {
     let areas = USER + u64::from(index) * 0x1_0000;
     match request {
         // SET_FEATURES, SET_PROTOCOL_FEATURES: a mixture of what is offered.
-        2 => body.extend((input.u64() & (1 << 32 | 1 << 34 | 1 << 30 | 1 << 29 | 1 << 28 | 1 << 26)).to_ne_bytes()),
+        2 => body.extend(
+            (input.u64() & (1 << 32 | 1 << 33 | 1 << 34 | 1 << 30 | 1 << 29 | 1 << 28 | 1 << 26)).to_ne_bytes(),
+        ),
         16 => body.extend(input.u64().to_ne_bytes()),
         // SET_MEM_TABLE, ADD_MEM_REG, REM_MEM_REG: one region.
         5 | 37 | 38 => {
@@ -45,6 +47,17 @@ fn body(input: &mut Input, request: u32) -> Vec<u8> {
         }
         // Descriptors of rings.
         12..=14 => body.extend(u64::from(index).to_ne_bytes()),
+        // IOTLB_MSG: mostly of the addresses that rings have, one or more pages, or all there are.
+        22 => {
+            let page = |choice: u8| USER + u64::from(choice) * 4096;
+            let iova = if input.u8() & 7 == 0 { input.u64() } else { page(input.u8()) };
+            let size = [4096, 4096, 0x4000, 0, 0x8_0000, u64::MAX][usize::from(input.u8() % 6)];
+            [iova, size, page(input.u8())].iter().for_each(|word| body.extend(word.to_ne_bytes()));
+            body.extend([
+                [3, 3, 1, 2, 0, 7, 3, 3][usize::from(input.u8() % 8)],
+                [2, 2, 3, 2, 1, 4, 5, 6][usize::from(input.u8() % 8)],
+            ]);
+        }
         // CONFIG.
         24 | 25 => {
             [u32::from(input.u8() % 16), u32::from(input.u8() % 16), 0]
@@ -102,6 +115,9 @@ pub fn vhost_user_message(bytes: &[u8]) {
             }
         }
         device.turn(|index| session.ring_failed(index));
+        if choice & 8 != 0 {
+            session.ask_again(&mut device);
+        }
         // The front end reads what it is sent, or the session would rightly end.
         while matches!(peer.receive(), Ok(Received::Message(_))) {}
     }

@@ -6,6 +6,8 @@ use std::fmt;
 pub const VHOST_F_LOG_ALL: u64 = 1 << 26;
 /// Protocol features can be negotiated; once acknowledged, rings start disabled.
 pub const VHOST_USER_F_PROTOCOL_FEATURES: u64 = 1 << 30;
+/// Addresses are those of an IOMMU, which the front end has translations of. ("IOMMU support")
+pub const VIRTIO_F_ACCESS_PLATFORM: u64 = 1 << 33;
 /// The rings are packed: it decides what a vring base means. ("Reserved Feature Bits")
 pub const VIRTIO_F_RING_PACKED: u64 = 1 << 34;
 

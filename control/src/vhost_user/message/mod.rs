@@ -16,7 +16,8 @@ use std::ops::RangeInclusive;
 
 pub use error::{Allowed, Outcome, ProtocolError};
 pub use features::{
-    ProtocolFeature, ProtocolFeatures, VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO_F_RING_PACKED,
+    ProtocolFeature, ProtocolFeatures, VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO_F_ACCESS_PLATFORM,
+    VIRTIO_F_RING_PACKED,
 };
 pub use payload::{
     Config, DeviceState, Inflight, Iotlb, LogBase, MemoryRegion, MemoryTable, Mmap, VringAddr, VringArea, VringBase,

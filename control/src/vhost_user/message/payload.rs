@@ -203,6 +203,15 @@ body! {
     }
 }
 
+impl Iotlb {
+    /// The back end has no translation.
+    pub const MISS: u8 = 1;
+    /// Here is one.
+    pub const UPDATE: u8 = 2;
+    /// There are none any more.
+    pub const INVALIDATE: u8 = 3;
+}
+
 body! {
     /// Memory for a ring's notifications. ("Vring area description")
     VringArea, VringArea, padding 0, {

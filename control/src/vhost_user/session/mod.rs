@@ -5,6 +5,7 @@
 //! it stood. A message that is refused changes nothing.
 
 mod inflight;
+mod iommu;
 mod refusal;
 #[cfg(test)]
 mod tests;
@@ -18,15 +19,18 @@ use virtnet_rings::memory::{DirtyLog, GuestMemory, MemoryError, Region, RegionSp
 use virtnet_rings::spec::status::{DEVICE_NEEDS_RESET, FAILED};
 use virtnet_rings::{Layout, Virtqueue};
 
+pub use iommu::TRANSLATIONS_MAX;
 pub use refusal::Refusal;
 
 use super::message::{
-    Allowed, BackendRequest, CONFIG_BYTES_MAX, Config, FrontendRequest, Header, Inflight, LogBase, MemoryRegion,
+    Allowed, BackendRequest, CONFIG_BYTES_MAX, Config, FrontendRequest, Header, Inflight, Iotlb, LogBase, MemoryRegion,
     MemoryTable, ProtocolError, ProtocolFeature, ProtocolFeatures, VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES,
-    VIRTIO_F_RING_PACKED, VringAddr, VringBase, VringFd, VringState, check_descriptors, check_shape, u64_from, u64_to,
+    VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_RING_PACKED, VringAddr, VringBase, VringFd, VringState, check_descriptors,
+    check_shape, u64_from, u64_to,
 };
 use super::socket::{Connection, Message, Received, SocketError};
 use crate::transport::{self, Backend, Counters, Resetter, line};
+use iommu::Iommu;
 use vring::Vring;
 
 /// Protocol features every device offers.
@@ -73,6 +77,7 @@ pub struct Session {
     features: u64,
     protocol_features: ProtocolFeatures,
     memory: Arc<GuestMemory>,
+    iommu: Iommu,
     log: Option<Arc<DirtyLog>>,
     inflight: Option<Arc<inflight::Buffer>>,
     status: u8,
@@ -92,6 +97,7 @@ impl Session {
             features: 0,
             protocol_features: ProtocolFeatures::default(),
             memory: Arc::default(),
+            iommu: Iommu::new(device.features()),
             log: None,
             inflight: None,
             status: 0,
@@ -104,6 +110,7 @@ impl Session {
 
     /// Takes at most one message, and never waits.
     pub fn serve(&mut self, device: &mut impl Backend) -> Served {
+        self.ask();
         let message = match self.connection.receive() {
             Ok(Received::Message(message)) => message,
             Ok(Received::NotYet) => return Served::Nothing,
@@ -210,7 +217,7 @@ impl Session {
         let broken = self.memory.is_broken();
         if broken {
             self.stop_all(device);
-            self.memory = Arc::default();
+            self.set_memory(Arc::default());
             self.vrings.iter().for_each(Vring::tell_failure);
             self.needs_reset = true;
             self.config_changed();
@@ -291,8 +298,8 @@ impl Session {
             R::RESET_DEVICE => self.reset_device(device),
             R::SET_STATUS => self.set_status(u64_from(name, body)?, device),
             R::GET_STATUS => self.get_status(),
-            R::IOTLB_MSG
-            | R::SET_VRING_ENDIAN
+            R::IOTLB_MSG => self.iotlb_msg(Iotlb::from_bytes(name, body)?, device),
+            R::SET_VRING_ENDIAN
             | R::CREATE_CRYPTO_SESSION
             | R::CLOSE_CRYPTO_SESSION
             | R::POSTCOPY_ADVISE
@@ -312,7 +319,9 @@ impl Session {
     /// REPLY_ACK, with an empty body where a reply was due.
     fn answer(&self, header: &Header, outcome: &Result<Reply, Refusal>) -> Result<(), SocketError> {
         let request = FrontendRequest::from_number(header.request);
-        let acknowledged = header.needs_reply() && self.protocol_features.has(ProtocolFeature::REPLY_ACK);
+        // Its own reply says what an acknowledgement does.
+        let is_iotlb = request == Some(FrontendRequest::IOTLB_MSG);
+        let acknowledged = is_iotlb || header.needs_reply() && self.protocol_features.has(ProtocolFeature::REPLY_ACK);
         let waited_for = request.is_some_and(|request| self.is_waited_for(request));
         let (body, file) = match outcome {
             Ok(Reply::U64(value)) => (u64_to(*value), None),
@@ -320,7 +329,7 @@ impl Session {
             Ok(Reply::WithFile(body, file)) => (body.clone(), Some(file.as_fd())),
             Ok(Reply::None) if acknowledged => (u64_to(0), None),
             Err(_) if header.is_reply() => return Ok(()),
-            Err(_) if waited_for => (Vec::new(), None),
+            Err(_) if waited_for && !is_iotlb => (Vec::new(), None),
             Err(_) if acknowledged => (u64_to(1), None),
             Ok(Reply::None) | Err(_) => return Ok(()),
         };
@@ -348,6 +357,11 @@ impl Session {
             self.end_all(device);
             device.set_features(features);
             self.features = features;
+            if changed & VIRTIO_F_ACCESS_PLATFORM != 0 {
+                // The same regions, and addresses of another kind.
+                let memory = self.memory_of(self.memory.regions().to_vec());
+                self.set_memory(memory.map_err(|source| Refusal::Memory { request: "SET_FEATURES", source })?);
+            }
             return Ok(Reply::None);
         }
         if !self.has_rings() {
@@ -382,8 +396,10 @@ impl Session {
         let request = "SET_MEM_TABLE";
         check_descriptors(request, table.regions.len()..=table.regions.len(), fds.len())?;
         let regions = table.regions.iter().zip(fds.drain(..)).map(|(region, fd)| region_spec(region, fd));
-        let memory = GuestMemory::new(regions.collect()).map_err(|source| Refusal::Memory { request, source })?;
-        self.change(request, device, |session| session.memory = memory)
+        let regions = regions.map(Region::map).collect::<Result<_, _>>();
+        let memory = regions.and_then(|regions| self.memory_of(regions));
+        let memory = memory.map_err(|source| Refusal::Memory { request, source })?;
+        self.change(request, device, |session| session.set_memory(memory))
     }
 
     fn get_max_mem_slots(&self) -> Result<Reply, Refusal> {
@@ -404,8 +420,8 @@ impl Session {
             return Err(refused(MemoryError::TooMany { found: SLOTS_MAX + 1, max: SLOTS_MAX }));
         }
         regions.push(Region::map(region_spec(&region, fd)).map_err(refused)?);
-        let memory = GuestMemory::from_regions(regions).map_err(refused)?;
-        self.change(request, device, |session| session.memory = memory)
+        let memory = self.memory_of(regions).map_err(refused)?;
+        self.change(request, device, |session| session.set_memory(memory))
     }
 
     fn rem_mem_reg(&mut self, region: &MemoryRegion, device: &mut impl Backend) -> Result<Reply, Refusal> {
@@ -420,8 +436,8 @@ impl Session {
             let why = "no such region was added";
             return Err(ProtocolError::Order { request, why }.into());
         }
-        let memory = GuestMemory::from_regions(regions).map_err(|source| Refusal::Memory { request, source })?;
-        self.change(request, device, |session| session.memory = memory)
+        let memory = self.memory_of(regions).map_err(|source| Refusal::Memory { request, source })?;
+        self.change(request, device, |session| session.set_memory(memory))
     }
 
     fn set_log_base(&mut self, log: LogBase, fds: &[OwnedFd], device: &mut impl Backend) -> Result<Reply, Refusal> {
@@ -476,6 +492,7 @@ impl Session {
     fn get_vring_base(&mut self, state: VringState, device: &mut impl Backend) -> Result<Reply, Refusal> {
         let index = self.index("GET_VRING_BASE", state.index)?;
         self.stop(index, device);
+        self.forget_if_idle();
         let base = self.base(index)?.to_num();
         let vring = &mut self.vrings[index];
         (vring.base, vring.kick, vring.call) = (Some(base), None, None);
@@ -621,6 +638,7 @@ impl Session {
     fn reset_device(&mut self, device: &mut impl Backend) -> Result<Reply, Refusal> {
         self.stop_all(device);
         self.vrings.fill_with(Vring::default);
+        self.forget_if_idle();
         (self.log, self.inflight) = (None, None);
         self.forget_status(Resetter::FrontEnd, device);
         Ok(Reply::None)
@@ -699,6 +717,7 @@ impl Session {
         for vring in &mut self.vrings {
             vring.kick = None;
         }
+        self.forget_if_idle();
     }
 
     /// Takes a ring back, if it runs; it can go on where it stands.
@@ -734,9 +753,11 @@ impl Session {
             return Ok(Reply::None);
         }
         let refused = |source| Refusal::Ring { request, index, source };
+        let Some(setup) = vring.setup(self.layout(), self.base(index)?, &self.memory).map_err(refused)? else {
+            return Ok(Reply::None);
+        };
         let notifiers = vring.notifiers().map_err(|source| Refusal::System { request, source })?;
         let log = self.log.clone().filter(|_| self.features & VHOST_F_LOG_ALL != 0);
-        let setup = vring.setup(self.layout(), self.base(index)?, &self.memory).map_err(refused)?;
         let base = setup.base;
         let setup = setup.with(self.features, notifiers, log);
         let mut queue = setup.activate(Arc::clone(&self.memory)).map_err(refused)?;

@@ -21,6 +21,16 @@ pub enum Refusal {
         /// What is wrong with it.
         source: MemoryError,
     },
+    /// A translation to what is not shared.
+    #[error(
+        "IOTLB_MSG: {len_bytes:#x} bytes at user address {user_addr:#x} do not lie in one region of the memory table"
+    )]
+    Outside {
+        /// First user address.
+        user_addr: u64,
+        /// Bytes.
+        len_bytes: u64,
+    },
     /// The dirty log or the in-flight buffer cannot be mapped.
     #[error("{request}: {source}")]
     Map {
@@ -63,6 +73,7 @@ impl Refusal {
         match self {
             Self::Protocol(error) => error.outcome().name(),
             Self::Memory { .. } => "memory",
+            Self::Outside { .. } => "outside",
             Self::Map { .. } => "map",
             Self::Ring { .. } => "ring",
             Self::Device { .. } => "device",

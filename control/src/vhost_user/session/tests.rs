@@ -1,5 +1,7 @@
 //! A front end that speaks message by message, right or wrong, to a session over a device that keeps a diary.
 
+mod iommu;
+
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};

@@ -42,31 +42,35 @@ impl Vring {
         self.size.is_some() && self.addr.is_some() && self.kick.is_some()
     }
 
-    /// The setup of a complete ring, with user addresses translated.
+    /// Where its areas are, as the front end says.
+    pub fn areas(&self) -> Option<QueueAddresses> {
+        self.addr.map(|VringAddr { descriptor, available, used, .. }| QueueAddresses {
+            descriptor_area: descriptor,
+            driver_area: available,
+            device_area: used,
+        })
+    }
+
+    /// The setup of a complete ring; none while its areas wait for translations.
     ///
     /// # Errors
     /// [`SetupError::Area`] for an area that lies in no region.
-    pub fn setup(&self, layout: Layout, base: VringBase, memory: &GuestMemory) -> Result<Incomplete, SetupError> {
-        let (size, addr) = (self.size.expect("complete"), self.addr.expect("complete"));
-        let lengths = QueueAddresses::area_sizes_bytes(layout, size);
-        let areas = [
-            ("descriptor", addr.descriptor, lengths[0], 16),
-            ("driver", addr.available, lengths[1], if layout == Layout::Split { 2 } else { 4 }),
-            ("device", addr.used, lengths[2], 4),
-        ];
-        let mut translated = [0; 3];
-        for ((area, user_addr, len_bytes, align_bytes), gpa) in areas.into_iter().zip(&mut translated) {
-            *gpa = memory.frontend_to_gpa(user_addr, len_bytes).ok_or(SetupError::Area {
-                area,
-                gpa: user_addr,
-                len_bytes,
-                align_bytes,
-            })?;
+    pub fn setup(
+        &self,
+        layout: Layout,
+        base: VringBase,
+        memory: &GuestMemory,
+    ) -> Result<Option<Incomplete>, SetupError> {
+        let (size, areas) = (self.size.expect("complete"), self.areas().expect("complete"));
+        // Behind an IOMMU they are the driver's addresses, and user addresses otherwise.
+        let addresses = if memory.is_behind_iommu() { areas } else { translated(areas, layout, size, memory)? };
+        if addresses.are_awaited(layout, size, memory) {
+            return Ok(None);
         }
-        let [descriptor_area, driver_area, device_area] = translated;
         let may_be_new = layout == Layout::Packed && base.to_num() == 0;
-        let base = if may_be_new && is_new(memory, descriptor_area, size) { VringBase::start(true) } else { base };
-        Ok(Incomplete { layout, size, base, addresses: QueueAddresses { descriptor_area, driver_area, device_area } })
+        let is_new = may_be_new && is_new(memory, addresses.descriptor_area, size);
+        let base = if is_new { VringBase::start(true) } else { base };
+        Ok(Some(Incomplete { layout, size, base, addresses }))
     }
 
     /// The ring's lines, for the device to keep.
@@ -117,6 +121,26 @@ impl Incomplete {
         let Incomplete { layout, size, base, addresses } = self;
         QueueSetup { layout, size, addresses, base: base.to_num(), features, call, kick, log }
     }
+}
+
+/// The guest's addresses of areas that are described by user addresses.
+fn translated(
+    areas: QueueAddresses,
+    layout: Layout,
+    size: u16,
+    memory: &GuestMemory,
+) -> Result<QueueAddresses, SetupError> {
+    let [descriptor, driver, device] = areas.areas(layout, size);
+    let aligns = [16, if layout == Layout::Split { 2 } else { 4 }, 4];
+    let translate = |area, (user_addr, len_bytes), align_bytes| {
+        let gpa = memory.frontend_to_gpa(user_addr, len_bytes);
+        gpa.ok_or(SetupError::Area { area, gpa: user_addr, len_bytes, align_bytes })
+    };
+    Ok(QueueAddresses {
+        descriptor_area: translate("descriptor", descriptor, aligns[0])?,
+        driver_area: translate("driver", driver, aligns[1])?,
+        device_area: translate("device", device, aligns[2])?,
+    })
 }
 
 /// Where a ring stands that has this SET_VRING_BASE, or none.
