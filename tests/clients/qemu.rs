@@ -20,6 +20,7 @@ pub const TCP_BYTES: u64 = 512 << 10;
 pub const VIRTIO_NET_F_MQ: usize = 22;
 pub const VIRTIO_F_VERSION_1: usize = 32;
 pub const VIRTIO_F_RING_PACKED: usize = 34;
+const VIRTIO_F_ACCESS_PLATFORM: usize = 33;
 
 /// Words that kernels here are started with.
 pub const KERNEL_WORDS: &str = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable";
@@ -61,6 +62,8 @@ struct Machine<'a> {
     /// It has the legacy interface only, and headers of ten bytes.
     legacy: bool,
     queue_pairs: usize,
+    /// It is behind an IOMMU, and the kernel maps and unmaps memory for each buffer.
+    iommu: bool,
     /// Where QEMU takes commands.
     monitor: Option<&'a Path>,
     /// Waits for a migration instead of booting.
@@ -69,8 +72,11 @@ struct Machine<'a> {
 
 impl Machine<'_> {
     fn start(&self, lab: &Lab) -> Guest {
-        let mut command = bare_machine(lab, self.kernel, self.queue_pairs, "");
+        let mut command = bare_machine(lab, self.kernel, self.queue_pairs, if self.iommu { IOMMU } else { "" });
         command.arg("-no-reboot");
+        if self.iommu {
+            command.args(["-device", "intel-iommu,intremap=on,device-iotlb=on"]);
+        }
         let side = if self.listens { "server=on,wait=off" } else { "reconnect-ms=200" };
         command.args(["-chardev", &format!("socket,id=c0,path={},{side}", self.socket.display())]);
         command.args(["-netdev", &format!("vhost-user,id=n0,chardev=c0,queues={}", self.queue_pairs)]);
@@ -78,6 +84,9 @@ impl Machine<'_> {
         let mut device = format!("virtio-net-pci,netdev=n0,romfile=,mac={},packed={packed}", self.mac);
         if self.legacy {
             device += ",disable-legacy=off,disable-modern=on,mrg_rxbuf=off";
+        }
+        if self.iommu {
+            device += ",iommu_platform=on,ats=on,disable-legacy=on";
         }
         if self.queue_pairs > 1 {
             device += &format!(",mq=on,vectors={}", 2 * self.queue_pairs + 2);
@@ -132,6 +141,7 @@ fn guests_meet(like: First, listens: [bool; 2], queue_pairs: usize, daemon_dies:
         packed: packed[n],
         legacy: legacy[n],
         queue_pairs,
+        iommu: false,
         monitor: None,
         incoming: false,
     };
@@ -204,6 +214,68 @@ fn guests_of_the_legacy_interface_and_of_the_other_meet_in_the_switch() {
     guests_meet(First::Legacy, [false, false], 1, false);
 }
 
+/// Two guests, each behind an IOMMU of its own, one with packed rings and two pairs: what they are sent waits for translations, and nothing
+/// is lost. One of them unbinds its driver and binds it again, which has its rings elsewhere then.
+#[test]
+fn guests_behind_iommus_lose_nothing() {
+    let Some(lab) = Lab::with(&["qemu"]) else { return };
+    let Some(network) = Network::new(&lab) else { return };
+    let kernels = lab.kernels();
+    let (oldest, newest) = (&kernels[0], &kernels[kernels.len() - 1]);
+    let devices = [1, 2].map(|n| {
+        let mut device = device(n, n, false);
+        device["features"] = json!({ "iommu": true });
+        device
+    });
+    let controller = Controller::start(&config(&devices), Some(&network));
+    network.address("vn0", &format!("{HOST}/24"));
+    let _echo = network.echo();
+    let sockets = [controller.path("vm1.sock"), controller.path("vm2.sock")];
+    let machine = |n: usize, kernel| Machine {
+        name: ["split guest", "packed guest"][n],
+        kernel,
+        socket: &sockets[n],
+        mac: ["02:00:00:00:00:01", "02:00:00:00:00:02"][n],
+        listens: false,
+        packed: n == 1,
+        legacy: false,
+        queue_pairs: n + 1,
+        iommu: true,
+        monitor: None,
+        incoming: false,
+    };
+    let mut first = machine(0, oldest).start(&lab);
+    let mut second = machine(1, newest).start(&lab);
+    for (n, (guest, kernel)) in [(&mut first, oldest), (&mut second, newest)].into_iter().enumerate() {
+        assert_eq!(guest.wait_boot(), kernel.release);
+        assert!(guest.has_feature("eth0", VIRTIO_F_ACCESS_PLATFORM), "addresses of an IOMMU");
+        assert_eq!(guest.has_feature("eth0", VIRTIO_F_RING_PACKED), n == 1, "packed ring");
+        guest.address("eth0", &format!("10.77.0.1{}/24", n + 1));
+        // From the first one on.
+        let pings = guest.run(&format!("ping -i 0.1 -c 10 -W 5 {HOST}"));
+        assert!(pings.contains("10 packets transmitted, 10 packets received"), "{pings}");
+    }
+    second.ping("10.77.0.11", 10);
+    first.tcp_echo(HOST, TCP_BYTES);
+    second.tcp_echo(HOST, TCP_BYTES);
+    second.echo();
+    first.tcp_echo("10.77.0.12", TCP_BYTES);
+
+    first.run("d=$(basename $(readlink -f /sys/class/net/eth0/device/..)); cd /sys/bus/pci/drivers/virtio-pci; echo $d >unbind; echo $d >bind");
+    first.address("eth0", "10.77.0.11/24");
+    first.ping("10.77.0.12", 5);
+    for pf in [0, 1] {
+        let shown = controller.virtnet(&format!("query -p {pf} --dbg_stats"))["devices"][0].clone();
+        let queues = shown["enabled-queues-info"].as_array().expect("queues run");
+        for queue in queues {
+            assert_eq!(queue["dbg_stats"]["dropped_outside_memory"].as_u64().unwrap_or(0), 0, "{queue}");
+        }
+    }
+    first.power_off();
+    second.power_off();
+    controller.end();
+}
+
 /// A guest moves to another QEMU, and its address to another device, while it pings.
 #[test]
 fn guest_migrates_while_it_pings() {
@@ -225,6 +297,7 @@ fn guest_migrates_while_it_pings() {
         packed: true,
         legacy: false,
         queue_pairs: 1,
+        iommu: false,
         monitor: Some(&monitors[n]),
         incoming: n == 1,
     };
