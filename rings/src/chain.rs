@@ -515,9 +515,7 @@ impl Reach {
         }
         if linked { Err(Violation::ChainTooLong { limit: size }) } else { Ok(()) }
     }
-}
 
-impl Reach {
     /// Has the beginning of what a descriptor points at asked for, if it waits for a translation.
     #[cold]
     pub(crate) fn ask_for(&self, addr: u64, flags: u16) {
