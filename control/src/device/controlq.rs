@@ -8,8 +8,9 @@ use virtnet_engine::frame::hash::KEY_BYTES;
 use virtnet_engine::frame::steer::INDIRECTION_ENTRIES;
 use virtnet_engine::moderation::{Moderation, PeriodMode};
 use virtnet_engine::pair::Side;
-use virtnet_rings::{Chain, Notifier, PartStore, Queue, Violation, Virtqueue};
+use virtnet_rings::{Notifier, Queue, Violation};
 
+use super::command_queue::{CommandQueue, Counts};
 use crate::config::Mac;
 
 /// Commands served at a time; the rest has to wait for the next.
@@ -55,17 +56,20 @@ const VIRTIO_NET_CTRL_STATS: u8 = 8;
 const VIRTIO_NET_CTRL_STATS_QUERY: u8 = 0;
 const VIRTIO_NET_CTRL_STATS_GET: u8 = 1;
 
-/// What classes are called.
-const CLASSES: [(u8, &str); 8] = [
-    (VIRTIO_NET_CTRL_RX, "rx"),
-    (VIRTIO_NET_CTRL_MAC, "mac"),
-    (VIRTIO_NET_CTRL_VLAN, "vlan"),
-    (VIRTIO_NET_CTRL_ANNOUNCE, "announce"),
-    (VIRTIO_NET_CTRL_MQ, "mq"),
-    (VIRTIO_NET_CTRL_GUEST_OFFLOADS, "guest_offloads"),
-    (VIRTIO_NET_CTRL_NOTF_COAL, "notf_coal"),
-    (VIRTIO_NET_CTRL_STATS, "stats"),
+/// Classes of commands, and what each is called; what has none that we know is the last.
+const CLASSES: [u8; 8] = [
+    VIRTIO_NET_CTRL_RX,
+    VIRTIO_NET_CTRL_MAC,
+    VIRTIO_NET_CTRL_VLAN,
+    VIRTIO_NET_CTRL_ANNOUNCE,
+    VIRTIO_NET_CTRL_MQ,
+    VIRTIO_NET_CTRL_GUEST_OFFLOADS,
+    VIRTIO_NET_CTRL_NOTF_COAL,
+    VIRTIO_NET_CTRL_STATS,
 ];
+const CLASS_NAMES: [&str; 9] = ["rx", "mac", "vlan", "announce", "mq", "guest_offloads", "notf_coal", "stats", "other"];
+/// What came of commands: none yet.
+pub const NO_COUNTS: Counts = Counts::new(&CLASS_NAMES);
 
 /// What a driver asks for; whether it may is for the device to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,33 +109,6 @@ pub enum Command {
 /// What comes of a command that is done: the bytes that it asks for. None, where it is not.
 pub type Answer = Option<Vec<u8>>;
 
-/// What came of commands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// All.
-    pub given: u64,
-    /// Those that were done.
-    pub done: u64,
-    refused: [u64; CLASSES.len() + 1],
-}
-
-impl Counts {
-    fn count(&mut self, class: Option<u8>, is_done: bool) {
-        self.given += 1;
-        if is_done {
-            self.done += 1;
-        } else {
-            let known = CLASSES.iter().position(|(known, _)| Some(*known) == class);
-            self.refused[known.unwrap_or(CLASSES.len())] += 1;
-        }
-    }
-
-    /// Those that were not, by class; what has none that we know is `other`.
-    pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        CLASSES.iter().map(|(_, name)| *name).chain(["other"]).zip(self.refused)
-    }
-}
-
 /// What is hashed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hashing {
@@ -156,46 +133,41 @@ pub struct Scale {
 
 /// A control queue in use.
 #[derive(Debug)]
-pub struct ControlQueue {
-    queue: Queue,
-    store: PartStore,
-    broken: bool,
-    has_work: bool,
-}
+pub struct ControlQueue(CommandQueue);
 
 impl ControlQueue {
     /// Serves a queue.
     pub fn new(queue: Queue) -> Self {
-        Self { queue, store: PartStore::new(COMMANDS_PER_TURN), broken: false, has_work: false }
+        Self(CommandQueue::new(queue, COMMANDS_PER_TURN, COMMAND_BYTES_MAX + 1))
     }
 
     /// What the driver kicks.
     pub fn kick(&self) -> Option<&OwnedFd> {
-        self.queue.kick().eventfd()
+        self.0.kick()
     }
 
     /// Whether commands were left for the next time.
     pub fn has_work(&self) -> bool {
-        self.has_work
+        self.0.has_work()
     }
 
     /// Memory that it has waited for may be there now.
     pub fn look_again(&mut self) {
-        self.has_work |= self.queue.misses();
+        self.0.look_again();
     }
 
     /// Where it stands.
     pub fn base(&self) -> u32 {
-        self.queue.base()
+        self.0.base()
     }
 
     /// Changes where used-buffer notifications go.
     pub fn set_call(&mut self, call: Notifier) {
-        *self.queue.call() = call;
+        self.0.set_call(call);
     }
 
     /// Serves commands that are available, and counts them. `obey` does each before the driver hears that it is done, or says that
-    /// it may not be.
+    /// it may not be. One that cannot be answered whole is not done.
     ///
     /// # Errors
     /// The driver broke a rule. Nothing is served any more.
@@ -204,46 +176,15 @@ impl ControlQueue {
         counts: &mut Counts,
         mut obey: impl FnMut(Command, &Counts) -> Answer,
     ) -> Result<(), Violation> {
-        if self.broken {
-            return Ok(());
-        }
-        self.queue.kick().drain();
-        self.queue.begin_turn();
-        let (chains, violation) = self.queue.take_list(COMMANDS_PER_TURN, &mut self.store);
-        for mut chain in chains {
-            let (class, command) = read(&chain);
-            let answer = command.and_then(|command| obey(command, counts));
-            let (len_bytes, is_done) = write(&chain, &self.queue, answer);
-            counts.count(class, is_done);
-            self.queue.return_used(&[chain.used(len_bytes)]);
-            self.store.give_back(chain.parts.take_list());
-        }
-        self.queue.end_turn();
-        if self.queue.wants_notification() {
-            self.queue.call().notify();
-        }
-        self.has_work = false;
-        if let Some(violation) = violation {
-            self.broken = true;
-            return Err(violation);
-        }
-        // One that waits for memory is left until that may be there.
-        self.has_work = self.queue.arm() && !self.queue.misses();
-        Ok(())
+        self.0.serve(|bytes, room| {
+            let command = parse(bytes).filter(|_| room > 0);
+            let answer = command.and_then(|command| obey(command, counts)).filter(|answer| answer.len() < room);
+            let class = CLASSES.iter().position(|class| Some(class) == bytes.first()).unwrap_or(CLASSES.len());
+            counts.count(answer.is_none().then_some(class));
+            let ack = if answer.is_some() { VIRTIO_NET_OK } else { VIRTIO_NET_ERR };
+            [vec![ack], answer.unwrap_or_default()].concat()
+        })
     }
-}
-
-/// A command, and its class, as far as it has them. One that cannot be answered is none.
-fn read(chain: &Chain) -> (Option<u8>, Option<Command>) {
-    let mut command = [0; COMMAND_BYTES_MAX + 1];
-    let mut len = 0;
-    // Copied once, and the copy is looked at.
-    for part in chain.parts.iter().take(chain.parts.readable()) {
-        len += part.read(&mut command[len..]);
-    }
-    let command = &command[..len];
-    let can_be_answered = chain.parts.count() > chain.parts.readable();
-    (command.first().copied(), parse(command).filter(|_| can_be_answered))
 }
 
 fn parse(command: &[u8]) -> Option<Command> {
@@ -350,23 +291,6 @@ fn queues_and_types(asked: &[u8]) -> Option<Vec<(u16, u64)>> {
     (!asked.is_empty()).then(|| asked.iter().map(one).collect())
 }
 
-/// Writes whether a command was done, and what it asks for: how many bytes, and whether all found room. If not, it was not done.
-fn write(chain: &Chain, queue: &Queue, answer: Answer) -> (u32, bool) {
-    let writable = || chain.parts.iter().skip(chain.parts.readable());
-    let room: usize = writable().map(|part| part.len_bytes() as usize).sum();
-    let answer = answer.filter(|answer| answer.len() < room);
-    let is_done = answer.is_some();
-    let ack = if is_done { VIRTIO_NET_OK } else { VIRTIO_NET_ERR };
-    let bytes = [vec![ack], answer.unwrap_or_default()].concat();
-    let mut left = &bytes[..];
-    for part in writable().map_while(|part| (!left.is_empty()).then_some(part)) {
-        let written = part.write(left);
-        queue.log_written(part.first(written as u32));
-        left = &left[written..];
-    }
-    ((bytes.len() - left.len()) as u32, is_done)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -393,9 +317,9 @@ mod tests {
 
     #[test]
     fn what_is_refused_is_counted_by_its_class() {
-        let mut counts = Counts::default();
-        for (class, is_done) in [(Some(8), true), (Some(8), false), (Some(7), false), (None, false), (Some(0), false)] {
-            counts.count(class, is_done);
+        let mut counts = NO_COUNTS;
+        for refused in [None, Some(7), Some(8), Some(8), Some(0)] {
+            counts.count(refused);
         }
         assert_eq!((counts.given, counts.done), (5, 1));
         let refused: Vec<_> = counts.refused().filter(|(_, count)| *count > 0).collect();

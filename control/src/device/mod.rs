@@ -1,6 +1,7 @@
 //! One virtio-net device: what it offers and tells its driver, and its queues on the engine.
 
 mod announcement;
+pub mod command_queue;
 pub mod config_space;
 pub mod controlq;
 pub mod features;
@@ -30,8 +31,9 @@ use crate::function::{Coalescing, Fault, Faults, Resets};
 use crate::transport::{Backend, Resetter};
 use crate::vhost_user::message::VringBase;
 use announcement::Announcement;
+use command_queue::Counts;
 use config_space::ConfigSpace;
-use controlq::{Answer, Command, ControlQueue, Counts};
+use controlq::{Answer, Command, ControlQueue};
 use orders::Orders;
 use settings::Settings;
 
@@ -133,7 +135,7 @@ impl Device {
     /// A device that the engine knows as `id`.
     pub fn new(spec: Spec, id: DeviceId) -> Self {
         let queues = 2 * usize::from(spec.queue_pairs);
-        let (orders, announcement, coalescing, caller, commands, resets, faults) = Default::default();
+        let (orders, announcement, coalescing, caller, resets, faults) = Default::default();
         Self {
             config_space: ConfigSpace::new(&spec),
             spec,
@@ -145,7 +147,7 @@ impl Device {
             announcement,
             coalescing,
             caller,
-            commands,
+            commands: controlq::NO_COUNTS,
             resets,
             faults,
         }

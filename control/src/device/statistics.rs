@@ -3,7 +3,8 @@
 use virtnet_engine::QueueCountsOf;
 use virtnet_engine::counters::DropReason;
 
-use super::controlq::{Answer, Counts};
+use super::command_queue::Counts;
+use super::controlq::Answer;
 
 /// Types of statistics: bits of what is asked for, and the numbers of replies.
 const RX_BASIC: u8 = 0;
@@ -60,6 +61,7 @@ mod tests {
     use virtnet_engine::counters::QueueCounts;
 
     use super::*;
+    use crate::device::controlq::NO_COUNTS;
 
     #[test]
     fn each_queue_has_its_own_type() {
@@ -71,7 +73,7 @@ mod tests {
             QueueCountsOf { queue_index, counts }
         };
         let queues = [queue(0), queue(1), queue(2)];
-        let mut commands = Counts::default();
+        let mut commands = NO_COUNTS;
         (commands.given, commands.done) = (9, 8);
         let ask = |asked: &[(u16, u64)]| reply(asked, &queues, Some(2), &commands);
         let words =

@@ -4,7 +4,7 @@ use virtnet_engine::counters::{DropReason, QueueCounts, SIZE_BIN_NAMES};
 use virtnet_engine::latency::Latencies;
 
 use super::Object;
-use crate::device::controlq::Counts;
+use crate::device::command_queue::Counts;
 
 /// What is asked of queues.
 #[derive(Clone, Copy, Debug, Default)]

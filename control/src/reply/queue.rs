@@ -7,7 +7,7 @@ use virtnet_engine::moderation::Moderation;
 use super::Object;
 use super::debug::{Debug, Details, command_counters};
 use super::function::put_id;
-use crate::device::controlq::Counts;
+use crate::device::command_queue::Counts;
 use crate::function::Id;
 
 /// A queue that runs.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use virtnet_control::device::controlq::{Command, ControlQueue, Counts};
+use virtnet_control::device::controlq::{Command, ControlQueue, NO_COUNTS};
 use virtnet_control::device::orders::Orders;
 use virtnet_control::device::statistics;
 use virtnet_engine::QueueCountsOf;
@@ -35,7 +35,7 @@ pub fn control_queue(bytes: &[u8]) {
     let buffers = ram.alloc(0x8000, 64).expect("room for commands");
     // Some accept everything, some little.
     let features = if input.u8() % 4 == 0 { input.u64() } else { u64::MAX };
-    let (mut orders, mut counts) = (Orders::default(), Counts::default());
+    let (mut orders, mut counts) = (Orders::default(), NO_COUNTS);
     let queues: Vec<_> =
         (0..2 * PAIRS).map(|queue_index| QueueCountsOf { queue_index, counts: QueueCounts::default() }).collect();
     let mut offered = 0;
