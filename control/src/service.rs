@@ -1,5 +1,6 @@
 //! What the controller keeps: the engine, the functions on it, and the sockets of those that are there for a driver.
 
+mod group;
 mod guests;
 mod host;
 mod keep;
@@ -359,15 +360,20 @@ impl Service {
         let mut served = served(device, &mut self.engine, &self.epoll, key);
         if !is_controlq {
             endpoint.turn(&mut served, &self.epoll, endpoint_token(key));
-            let wanted = endpoint.function().and_then(|function| function.vfs_wanted());
+            let Some(function) = endpoint.function() else { return };
+            let (wanted, rung) = (function.vfs_wanted(), function.take_rung());
             if wanted.is_some() && !self.wishes.contains(&key) {
                 self.wishes.push_back(key);
             }
-        } else if !served.serve_controlq() {
-            let failed = device.controlq_index();
-            if let Some((session, failed)) = endpoint.session().zip(failed) {
-                session.ring_failed(failed);
+            self.ring_members(key, rung);
+        } else {
+            if !served.serve_controlq() {
+                let failed = device.controlq_index();
+                if let Some((session, failed)) = endpoint.session().zip(failed) {
+                    session.ring_failed(failed);
+                }
             }
+            self.serve_adminq(key);
         }
     }
 

@@ -10,6 +10,8 @@ use crate::config::Mac;
 
 /// Bytes up to the end of `supported_hash_types`, the last field that we have a feature for.
 pub const CONFIG_SPACE_BYTES: usize = 24;
+/// Where fields begin.
+pub const FIELDS: [usize; 9] = [0, STATUS, 8, 10, SPEED, 16, HASHES, 18, 20];
 const MAC_BYTES: usize = 6;
 /// Where `status` is.
 pub const STATUS: usize = 6;

@@ -23,13 +23,14 @@ use virtnet_rings::spec::net::{
     VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_HASH_REPORT,
     VIRTIO_NET_F_MQ, VIRTIO_NET_F_MTU, VIRTIO_NET_F_RSS, VIRTIO_NET_S_ANNOUNCE,
 };
-use virtnet_rings::spec::virtq::{VIRTIO_F_ANY_LAYOUT, VIRTIO_F_RING_PACKED};
+use virtnet_rings::spec::virtq::{VIRTIO_F_ADMIN_VQ, VIRTIO_F_ANY_LAYOUT, VIRTIO_F_RING_PACKED};
 use virtnet_rings::{Notifier, Queue, Virtqueue};
 
 use crate::config::{self, Mac};
 use crate::function::{Coalescing, Fault, Faults, Resets};
 use crate::transport::{Backend, Resetter};
 use crate::vhost_user::message::VringBase;
+use crate::virtio_pci::admin::Admin;
 use announcement::Announcement;
 use command_queue::Counts;
 use config_space::ConfigSpace;
@@ -125,6 +126,8 @@ pub struct Device {
     caller: Caller,
     /// What came of its driver's commands.
     commands: Counts,
+    /// What its driver asks of its VFs.
+    pub admin: Admin,
     /// How often it was reset.
     pub resets: Resets,
     /// What has gone wrong.
@@ -135,7 +138,7 @@ impl Device {
     /// A device that the engine knows as `id`.
     pub fn new(spec: Spec, id: DeviceId) -> Self {
         let queues = 2 * usize::from(spec.queue_pairs);
-        let (orders, announcement, coalescing, caller, resets, faults) = Default::default();
+        let (orders, announcement, coalescing, caller, admin, resets, faults) = Default::default();
         Self {
             config_space: ConfigSpace::new(&spec),
             spec,
@@ -148,6 +151,7 @@ impl Device {
             coalescing,
             caller,
             commands: controlq::NO_COUNTS,
+            admin,
             resets,
             faults,
         }
@@ -283,13 +287,18 @@ impl Device {
         }
     }
 
-    /// Whether there is work on the control queue that nobody will kick for.
+    /// Whether there is work on the control queue, or the administration virtqueue, that nobody will kick for.
     pub fn has_work(&self) -> bool {
-        self.controlq.as_ref().is_some_and(ControlQueue::has_work)
+        self.controlq.as_ref().is_some_and(ControlQueue::has_work) || self.admin.has_work()
     }
 
     fn has(&self, feature: u32) -> bool {
         self.accepted & 1 << feature != 0
+    }
+
+    /// Which ring is the administration virtqueue, if its driver knows of it.
+    pub fn adminq_index(&self) -> Option<usize> {
+        self.has(VIRTIO_F_ADMIN_VQ).then(|| self.enabled.len() + 1)
     }
 
     /// Which ring is the control queue. ("Virtqueues", of the network device)
@@ -424,15 +433,18 @@ impl Served<'_> {
         }
     }
 
+    /// Commands of a queue are served when its driver kicks.
+    fn watch_kick(&mut self, queue: &Queue) -> Result<(), &'static str> {
+        let Some(kick) = queue.kick().eventfd() else { return Ok(()) };
+        let data = epoll::EventData::new_u64(self.controlq_token);
+        epoll::add(self.epoll, kick, data, epoll::EventFlags::IN).map_err(|_| {
+            self.device.faults.count(Fault::Attach);
+            "its kick cannot be watched"
+        })
+    }
+
     fn start_controlq(&mut self, queue: Queue) -> Result<(), &'static str> {
-        if let Some(kick) = queue.kick().eventfd() {
-            let data = epoll::EventData::new_u64(self.controlq_token);
-            let added = epoll::add(self.epoll, kick, data, epoll::EventFlags::IN);
-            added.map_err(|_| {
-                self.device.faults.count(Fault::Attach);
-                "the control queue's kick cannot be watched"
-            })?;
-        }
+        self.watch_kick(&queue)?;
         // A driver that goes on, after we were killed, has given orders that we do not know of: it gets everything.
         let is_new = queue.base() == VringBase::start(self.device.has(VIRTIO_F_RING_PACKED)).to_num();
         if is_new && self.device.orders.pairs.is_none() {
@@ -451,9 +463,17 @@ impl Served<'_> {
         Ok(())
     }
 
-    fn forget_controlq_kick(&mut self) {
-        let controlq = self.device.controlq.as_ref();
-        if let Some(kick) = controlq.and_then(|controlq| controlq.kick()) {
+    fn forget_controlq_kick(&self) {
+        self.forget_kick(self.device.controlq.as_ref().and_then(ControlQueue::kick));
+    }
+
+    /// The administration virtqueue has broken a rule.
+    pub fn forget_adminq_kick(&self) {
+        self.forget_kick(self.device.admin.kick());
+    }
+
+    fn forget_kick(&self, kick: Option<&OwnedFd>) {
+        if let Some(kick) = kick {
             let _ = epoll::delete(self.epoll, kick.as_fd());
         }
     }
@@ -502,6 +522,11 @@ impl Backend for Served<'_> {
         if self.device.controlq_index() == Some(index) {
             return self.start_controlq(queue);
         }
+        if self.device.adminq_index() == Some(index) {
+            self.watch_kick(&queue)?;
+            self.device.admin.start(queue);
+            return Ok(());
+        }
         if index >= self.device.enabled.len() {
             return Err("the control queue was not negotiated");
         }
@@ -521,6 +546,10 @@ impl Backend for Served<'_> {
         if self.device.controlq_index() == Some(index) {
             self.forget_controlq_kick();
             return self.device.controlq.take().map_or(0, |controlq| controlq.base());
+        }
+        if self.device.adminq_index() == Some(index) {
+            self.forget_adminq_kick();
+            return self.device.admin.stop();
         }
         match self.engine.detach(self.device.id, index as u16) {
             Ok(queue) => queue.base(),
@@ -550,6 +579,8 @@ impl Backend for Served<'_> {
             if let Some(controlq) = &mut self.device.controlq {
                 controlq.set_call(call);
             }
+        } else if self.device.adminq_index() == Some(index) {
+            self.device.admin.set_call(call);
         } else if let Err(error) = self.engine.set_call(self.device.id, index as u16, call) {
             self.refused(Fault::Announce, &error);
         }
@@ -576,6 +607,7 @@ impl Backend for Served<'_> {
     fn reset(&mut self, by: Resetter) {
         tracing::debug!(device = self.device.spec.name, by = by.name(), "reset");
         self.device.resets.count(by);
+        self.device.admin.reset();
         self.forget_orders();
     }
 

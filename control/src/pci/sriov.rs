@@ -137,6 +137,11 @@ impl Sriov {
         settled
     }
 
+    /// How many VFs there are.
+    pub fn count(&self) -> u16 {
+        self.count
+    }
+
     /// How many VFs the host wants instead of those that there are, if it wants anything.
     pub fn wanted(&self) -> Option<u16> {
         self.wanted

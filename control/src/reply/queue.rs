@@ -27,7 +27,7 @@ pub struct Ring {
     pub moderation: Option<Moderation>,
     /// What it has done; not known of a control queue.
     pub counts: Option<QueueCounts>,
-    /// Of a control queue: what came of commands.
+    /// Of a control queue or an administration virtqueue: what came of commands.
     pub commands: Option<Counts>,
     /// Of a receiveq: its frames by size, as the packet counters have them.
     pub size_bins: Option<[u64; SIZE_BINS]>,

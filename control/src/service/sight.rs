@@ -54,11 +54,16 @@ impl Service {
                 sight.driver_mac = device.mac();
             }
             sight.pairs_used = device.orders().pairs.unwrap_or(0);
-            let controlq = device.controlq_index();
+            let (controlq, adminq) = (device.controlq_index(), device.adminq_index());
             let moderation = self.engine.moderation(device.id()).unwrap_or_default();
             let ring = |(index, size, enabled, areas): (usize, u16, bool, [u64; 3])| {
                 let index = index as u16;
                 // The control queue may have the number that the engine gives to a queue which this driver does not use.
+                let commands = match Some(usize::from(index)) {
+                    index if index == controlq => Some(*device.commands()),
+                    index if index == adminq => Some(*device.admin.counts()),
+                    _ => None,
+                };
                 let queue = of(index).filter(|_| Some(usize::from(index)) != controlq);
                 let receiveq = queue.filter(|_| index.is_multiple_of(2));
                 Ring {
@@ -69,7 +74,7 @@ impl Service {
                     areas,
                     moderation: queue.and_then(|_| moderation.get(usize::from(index)).copied()),
                     counts: queue.map(|queue| queue.counts),
-                    commands: (Some(usize::from(index)) == controlq).then(|| *device.commands()),
+                    commands,
                     size_bins: receiveq.map(|queue| function.packet_counters.of(queue).size_bins),
                 }
             };

@@ -46,7 +46,7 @@ impl Service {
     }
 
     /// What a vfio-user client carries, or is to carry.
-    fn carried(&mut self, key: usize) -> Option<&mut Function> {
+    pub(super) fn carried(&mut self, key: usize) -> Option<&mut Function> {
         self.entries.get_mut(key)?.live.as_mut()?.endpoint.function()
     }
 }

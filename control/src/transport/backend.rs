@@ -35,14 +35,14 @@ impl Resetter {
 }
 
 /// A device as a session sees it. Rings are numbered as in the specification: 2 × pair is a receiveq, 2 × pair + 1
-/// a transmitq, and the control queue comes last.
+/// a transmitq, and the control queue comes last; behind it, the administration virtqueue of a function that can have VFs.
 ///
 /// None of these may wait for anything a guest or a front end does.
 pub trait Backend {
     /// Feature bits the device offers. The transport's own are the session's business.
     fn features(&self) -> u64;
 
-    /// How many rings it has, control queue included; at most [`crate::vhost_user::message::VRINGS_MAX`].
+    /// How many rings it has, control queue included, and without an administration virtqueue; at most [`crate::vhost_user::message::VRINGS_MAX`].
     fn ring_count(&self) -> usize;
 
     /// The largest queue size it takes.

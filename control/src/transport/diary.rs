@@ -44,7 +44,8 @@ pub fn rung(line: &OwnedFd) -> u64 {
 #[derive(Default)]
 pub struct Diary {
     deeds: Vec<Deed>,
-    pub queues: [Option<Queue>; 4],
+    /// The last is an administration virtqueue, of a function that has one.
+    pub queues: [Option<Queue>; 5],
     caller: Caller,
 }
 
@@ -54,7 +55,7 @@ impl Diary {
     }
 
     pub fn running(&self) -> Vec<usize> {
-        (0..4).filter(|index| self.queues[*index].is_some()).collect()
+        (0..self.queues.len()).filter(|index| self.queues[*index].is_some()).collect()
     }
 }
 
@@ -63,7 +64,7 @@ impl Backend for Diary {
         VERSION_1 | VIRTIO_F_ACCESS_PLATFORM | VIRTIO_F_RING_PACKED | RING_RESET | 1 << 15
     }
     fn ring_count(&self) -> usize {
-        self.queues.len()
+        self.queues.len() - 1
     }
     fn queue_size_max(&self) -> u16 {
         1024

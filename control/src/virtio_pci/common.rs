@@ -1,8 +1,8 @@
 //! Common configuration: what of it is the device's as a whole. ("Common configuration structure layout")
 
 use virtnet_rings::Layout;
-use virtnet_rings::spec::status::{ACKNOWLEDGE, DRIVER};
-use virtnet_rings::spec::virtq::{VIRTIO_F_RING_PACKED, VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1};
+use virtnet_rings::spec::status::{ACKNOWLEDGE, DRIVER, FEATURES_OK};
+use virtnet_rings::spec::virtq::{VIRTIO_F_ADMIN_VQ, VIRTIO_F_RING_PACKED, VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1};
 
 use super::layout::COMMON_BYTES;
 use super::queue::VirtQueue;
@@ -17,7 +17,7 @@ const DEVICE_FEATURE: usize = 4;
 pub const DRIVER_FEATURE_SELECT: u64 = 8;
 pub const DRIVER_FEATURE: u64 = 12;
 pub const CONFIG_MSIX_VECTOR: u64 = 16;
-const NUM_QUEUES: usize = 18;
+pub const NUM_QUEUES: u64 = 18;
 pub const DEVICE_STATUS: u64 = 20;
 const CONFIG_GENERATION: usize = 21;
 pub const QUEUE_SELECT: u64 = 22;
@@ -31,6 +31,8 @@ pub const QUEUE_DEVICE: u64 = 48;
 /// Where the addresses end.
 pub const QUEUE_DEVICE_END: u64 = 56;
 pub const QUEUE_RESET: u64 = 58;
+const ADMIN_QUEUE_INDEX: usize = 60;
+const ADMIN_QUEUE_NUM: usize = 62;
 
 /// The registers that are not a queue's.
 #[derive(Clone, Debug)]
@@ -66,8 +68,9 @@ impl Default for Registers {
 }
 
 impl Registers {
-    /// All of them as the driver reads them, of a device that offers these features and has this status.
-    pub fn image(&self, offered: u64, status: u8, queues: &[VirtQueue]) -> [u8; COMMON_BYTES] {
+    /// All of them as the driver reads them, of a device that offers these features and has this status, with so many queues before
+    /// its administration virtqueue.
+    pub fn image(&self, offered: u64, status: u8, num_queues: usize, queues: &[VirtQueue]) -> [u8; COMMON_BYTES] {
         let mut image = [0; COMMON_BYTES];
         let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
         put(DEVICE_FEATURE_SELECT as usize, &self.device_feature_select.to_le_bytes());
@@ -75,10 +78,14 @@ impl Registers {
         put(DRIVER_FEATURE_SELECT as usize, &self.driver_feature_select.to_le_bytes());
         put(DRIVER_FEATURE as usize, &window(self.driver_features, self.driver_feature_select).to_le_bytes());
         put(CONFIG_MSIX_VECTOR as usize, &self.config_vector.to_le_bytes());
-        put(NUM_QUEUES, &(queues.len() as u16).to_le_bytes());
+        put(NUM_QUEUES as usize, &(num_queues as u16).to_le_bytes());
         put(DEVICE_STATUS as usize, &[status]);
         put(CONFIG_GENERATION, &[self.generation]);
         put(QUEUE_SELECT as usize, &self.queue_select.to_le_bytes());
+        if offered & 1 << VIRTIO_F_ADMIN_VQ != 0 {
+            put(ADMIN_QUEUE_INDEX, &(num_queues as u16).to_le_bytes());
+            put(ADMIN_QUEUE_NUM, &1u16.to_le_bytes());
+        }
         // A queue that does not exist has a size of 0.
         let Some(queue) = queues.get(usize::from(self.queue_select)) else { return image };
         put(QUEUE_SIZE as usize, &queue.size.to_le_bytes());
@@ -107,6 +114,23 @@ impl Registers {
         is_good.then_some(found)
     }
 
+    /// The features that the driver has got, in whichever way; `None`, where it cannot have got there.
+    pub fn accepted(&self, offered: u64) -> Option<u64> {
+        if self.status & FEATURES_OK != 0 {
+            return self.features(offered).filter(|_| !self.is_legacy);
+        }
+        let found = self.driver_features as u32;
+        let is_good = u128::from(found) == self.driver_features
+            && u64::from(found) & !offered == 0
+            && features::consistent(found.into()) == u64::from(found);
+        if self.is_legacy { is_good.then_some(found.into()) } else { Some(0) }
+    }
+
+    /// Whether a queue may have this size.
+    pub fn allows_size(&self, size: u16, most: u16) -> bool {
+        size > 0 && size <= most && (size.is_power_of_two() || self.is_packed())
+    }
+
     /// Whether the driver has accepted it.
     pub fn has(&self, feature: u32) -> bool {
         self.driver_features & 1 << feature != 0
@@ -120,6 +144,11 @@ impl Registers {
     /// Whether that is the packed one.
     pub fn is_packed(&self) -> bool {
         self.has(VIRTIO_F_RING_PACKED)
+    }
+
+    /// Whether the driver knows of the administration virtqueue.
+    pub fn administers(&self) -> bool {
+        self.has(VIRTIO_F_ADMIN_VQ)
     }
 
     /// Whether queues can be reset one by one.

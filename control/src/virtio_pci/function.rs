@@ -3,6 +3,7 @@
 mod access;
 mod driver;
 mod legacy;
+mod parts;
 mod settle;
 
 use std::collections::BTreeMap;
@@ -13,13 +14,17 @@ use std::sync::Arc;
 use virtnet_engine::caller::Line;
 use virtnet_rings::memory::GuestMemory;
 use virtnet_rings::spec::status::{DEVICE_NEEDS_RESET, FAILED};
-use virtnet_rings::spec::virtq::{VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_NOTIFICATION_DATA};
+use virtnet_rings::spec::virtq::{VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_ADMIN_VQ, VIRTIO_F_NOTIFICATION_DATA};
+
+pub use legacy::Area;
+pub use parts::Part;
 
 use super::common::Registers;
 use super::layout::{self, MSIX_BAR, VIRTIO_BAR};
 use super::queue::VirtQueue;
 use super::shadow::dma::Dma;
 use crate::firmware::PciIds;
+use crate::pci::config_space::COMMAND_INTX_DISABLE;
 use crate::pci::{ConfigSpace, Intx, Msix, Sriov, capability, sriov};
 use crate::transport::{Backend, Resetter, STATUS_ADDABLE};
 
@@ -120,6 +125,12 @@ pub struct Function {
     memory: Arc<GuestMemory>,
     remote: Remote,
     needs_reset: bool,
+    /// Its owner has stopped it. ("Device parts")
+    is_stopped: bool,
+    /// The driver was not told of something meanwhile.
+    is_owed: bool,
+    /// Of its VFs' doorbells here, those that were rung: which VF, and what was written.
+    rung: Vec<(u16, u16)>,
     /// Somebody else than the driver has given the device up.
     is_given_up: bool,
     /// Times that the device went on after it had needed a reset.
@@ -131,12 +142,13 @@ impl Function {
     pub fn new(traits: Traits, device: &impl Backend) -> Self {
         let mut space = ConfigSpace::new(layout::ids(traits.ids, traits.is_transitional));
         let msix = Msix::new(traits.msix);
-        let queues = device.ring_count();
+        let is_owner = matches!(traits.kind, Kind::Physical(_));
+        let queues = device.ring_count() + usize::from(is_owner);
         if traits.is_transitional {
             space.add_io_bar(legacy::bar_bytes(device));
         }
         space.add_bar(MSIX_BAR, msix.bar_bytes());
-        space.add_bar(VIRTIO_BAR, layout::VIRTIO_BAR_BYTES);
+        space.add_bar(VIRTIO_BAR, if is_owner { layout::OWNER_BAR_BYTES } else { layout::VIRTIO_BAR_BYTES });
         let (body, writable) = msix.capability(MSIX_BAR as u8);
         let at_msix = space.add_capability(capability::MSIX, &body, &writable);
         let (body, writable) = capability::power_management();
@@ -167,6 +179,9 @@ impl Function {
             memory: Arc::default(),
             remote: Remote::default(),
             needs_reset: false,
+            is_stopped: false,
+            is_owed: false,
+            rung: Vec::new(),
             is_given_up: false,
             recoveries: 0,
         }
@@ -285,7 +300,35 @@ impl Function {
         }
         self.msix.reset();
         self.intx.reset();
-        self.intx.enable(true);
+        self.is_stopped = false;
+        self.enable_intx();
+    }
+
+    /// Stops the device, or lets it go on: while it is stopped it touches no queue, and tells its driver nothing. Doorbells that are
+    /// rung meanwhile are made up for. ("VIRTIO_ADMIN_CMD_DEV_MODE_SET")
+    pub fn set_stopped(&mut self, stopped: bool, device: &mut impl Backend) {
+        self.is_stopped = stopped;
+        self.enable_intx();
+        self.settle(device);
+        if !stopped && self.is_owed {
+            self.tell(self.registers.config_vector);
+        }
+    }
+
+    /// Whether it is stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.is_stopped
+    }
+
+    /// How many VFs there are, if it can have any; none, while that changes.
+    pub fn members(&self) -> Option<u16> {
+        let sriov = self.sriov.as_ref()?;
+        sriov.wanted().is_none().then(|| sriov.count())
+    }
+
+    /// VFs whose doorbells here were rung since this was last asked, counted from 1, and what was written to them.
+    pub fn take_rung(&mut self) -> Vec<(u16, u16)> {
+        std::mem::take(&mut self.rung)
     }
 
     /// How many VFs its driver wants instead of those that there are, if it wants anything.
@@ -308,7 +351,8 @@ impl Function {
     /// The device was made anew, with as many vectors: its driver finds it as it is now.
     pub fn renew(&mut self, device: &mut impl Backend) {
         self.reset_device(Resetter::Operator, device);
-        self.queues.resize_with(device.ring_count(), || VirtQueue::new(queue_size(device)));
+        let queues = device.ring_count() + usize::from(self.is_owner());
+        self.queues.resize_with(queues, || VirtQueue::new(queue_size(device)));
         self.config_changed();
     }
 
@@ -319,7 +363,8 @@ impl Function {
         self.queues.iter_mut().for_each(|queue| queue.reset(size));
         self.registers = Registers { generation: self.registers.generation, ..Registers::default() };
         self.recoveries += u64::from(std::mem::take(&mut self.needs_reset));
-        self.is_given_up = false;
+        (self.is_given_up, self.is_owed) = (false, false);
+        self.rung.clear();
         self.intx.take_reasons();
         device.set_features(0);
         device.reset(by);
@@ -401,8 +446,12 @@ impl Function {
 
     /// Interrupts the driver because of its configuration, or of the device status. ("Notification of Device Configuration
     /// Changes")
-    fn tell(&self, vector: u16) {
+    fn tell(&mut self, vector: u16) {
         self.intx.note(ISR_CONFIG);
+        self.is_owed = self.is_stopped;
+        if self.is_stopped {
+            return;
+        }
         if self.msix.is_enabled() {
             self.msix.notifier(vector).notify();
         } else {
@@ -413,7 +462,31 @@ impl Function {
     fn offered(&self, device: &impl Backend) -> u64 {
         // Addresses are those that the client maps memory at, whatever is between it and its guest. What a doorbell says of a
         // ring is found in the ring, too.
-        device.features() | 1 << VIRTIO_F_ACCESS_PLATFORM | 1 << VIRTIO_F_NOTIFICATION_DATA
+        let own = 1 << VIRTIO_F_ACCESS_PLATFORM | 1 << VIRTIO_F_NOTIFICATION_DATA;
+        device.features() | own | u64::from(self.is_owner()) << VIRTIO_F_ADMIN_VQ
+    }
+
+    /// Whether it can have VFs.
+    fn is_owner(&self) -> bool {
+        self.sriov.is_some()
+    }
+
+    /// Queues that there are for its driver: the administration virtqueue is the last, if the driver knows of it.
+    fn known_queues(&self) -> &[VirtQueue] {
+        let unknown = usize::from(self.is_owner() && !self.registers.administers());
+        &self.queues[..self.queues.len() - unknown]
+    }
+
+    /// One of them, to be changed.
+    fn known_queue(&mut self, index: usize) -> Option<&mut VirtQueue> {
+        let count = self.known_queues().len();
+        self.queues[..count].get_mut(index)
+    }
+
+    /// INTx is raised while the driver uses it, and the device is not stopped.
+    fn enable_intx(&mut self) {
+        let is_used = !self.msix.is_enabled() && !self.space.has_command(COMMAND_INTX_DISABLE);
+        self.intx.enable(is_used && !self.is_stopped);
     }
 }
 

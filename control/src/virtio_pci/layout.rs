@@ -21,8 +21,8 @@ pub const VIRTIO_BAR: usize = 4;
 const PAGE_BYTES: u64 = 4096;
 /// Common configuration.
 pub const COMMON: u64 = 0;
-/// Its registers, up to `queue_reset`.
-pub const COMMON_BYTES: usize = 60;
+/// Its registers, up to `admin_queue_num`.
+pub const COMMON_BYTES: usize = 64;
 /// Interrupt status: one byte.
 pub const ISR: u64 = PAGE_BYTES;
 /// Device configuration.
@@ -31,8 +31,14 @@ pub const DEVICE: u64 = 2 * PAGE_BYTES;
 pub const NOTIFY: u64 = 3 * PAGE_BYTES;
 /// Bytes from doorbell to doorbell.
 pub const NOTIFY_STRIDE: u32 = 4;
+/// The doorbell of all queues of a legacy driver, behind the others: what is written to it is a queue's number.
+pub const LEGACY_NOTIFY: u64 = NOTIFY + PAGE_BYTES - NOTIFY_STRIDE as u64;
 /// Bytes of the BAR.
 pub const VIRTIO_BAR_BYTES: u64 = 4 * PAGE_BYTES;
+/// Of a function that can have VFs: such a doorbell for each VF, of those whose drivers are legacy ones.
+pub const MEMBERS_NOTIFY: u64 = VIRTIO_BAR_BYTES;
+/// Bytes of the BAR of such a function.
+pub const OWNER_BAR_BYTES: u64 = 2 * VIRTIO_BAR_BYTES;
 
 /// Types of structures.
 const CFG_COMMON: u8 = 1;

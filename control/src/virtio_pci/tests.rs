@@ -7,6 +7,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use virtnet_rings::Virtqueue;
 use virtnet_rings::guest::Ram;
 
+mod admin;
 mod legacy;
 mod sriov;
 
@@ -175,7 +176,7 @@ fn capabilities_name_the_structures() {
         .collect();
     assert_eq!(
         found,
-        [(1, 4, 0, 60, 16), (3, 4, 0x1000, 1, 16), (4, 4, 0x2000, 8, 16), (2, 4, 0x3000, 16, 20), (5, 0, 0, 0, 20)]
+        [(1, 4, 0, 64, 16), (3, 4, 0x1000, 1, 16), (4, 4, 0x2000, 8, 16), (2, 4, 0x3000, 16, 20), (5, 0, 0, 0, 20)]
     );
     let notify = bench.capability(9)[3];
     assert_eq!(bench.config(notify + 16, 4), 4, "the doorbells' distance");

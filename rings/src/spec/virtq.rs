@@ -48,3 +48,5 @@ pub const VIRTIO_F_ORDER_PLATFORM: u32 = 36;
 pub const VIRTIO_F_NOTIFICATION_DATA: u32 = 38;
 /// A single queue can be reset.
 pub const VIRTIO_F_RING_RESET: u32 = 40;
+/// There is an administration virtqueue.
+pub const VIRTIO_F_ADMIN_VQ: u32 = 41;

@@ -17,7 +17,8 @@ pub const MEMORY_BYTES: u64 = 1 << 20;
 /// A device that serves rings as a worker would, and insists on being asked in order.
 #[derive(Debug)]
 pub struct Device {
-    rings: [Option<Queue>; RINGS],
+    /// The last is an administration virtqueue.
+    rings: [Option<Queue>; RINGS + 1],
     store: PartStore,
     caller: Caller,
     /// Descriptors that the session is to be served for.

@@ -1,7 +1,7 @@
 //! Reading and writing: configuration space, BARs, and BARs through configuration space.
 
 use super::Function;
-use crate::pci::config_space::{BARS, COMMAND_INTX_DISABLE};
+use crate::pci::config_space::BARS;
 use crate::pci::{capability, msix};
 use crate::transport::{Backend, Resetter};
 use crate::virtio_pci::Refusal;
@@ -35,7 +35,7 @@ impl Function {
         let before = self.sriov.as_ref().map(|sriov| sriov.look(&self.space));
         self.space.write(offset, bytes);
         self.msix.control(self.space.half(self.places.msix + msix::CONTROL));
-        self.intx.enable(!self.msix.is_enabled() && !self.space.has_command(COMMAND_INTX_DISABLE));
+        self.enable_intx();
         self.settle(device);
         if self.touches(layout::ACCESS_DATA, 4, offset, bytes.len())
             && let Some((bar, at, len_bytes)) = self.window()
@@ -66,7 +66,8 @@ impl Function {
                 }
             }
             _ => {
-                let image = self.registers.image(self.offered(device), self.status(), &self.queues);
+                let image =
+                    self.registers.image(self.offered(device), self.status(), device.ring_count(), self.known_queues());
                 copy(&image, offset, into);
             }
         }
@@ -98,6 +99,10 @@ impl Function {
                 self.write_legacy(offset, bytes, device).unwrap_or(Err(refused))
             }
             _ if bar != VIRTIO_BAR => Err(refused),
+            layout::MEMBERS_NOTIFY.. => self.ring_member(offset - layout::MEMBERS_NOTIFY, bytes).ok_or(refused),
+            layout::LEGACY_NOTIFY.. if bytes.len() == 2 && offset == layout::LEGACY_NOTIFY => {
+                self.ring_legacy(value, device)
+            }
             layout::NOTIFY.. => {
                 self.write_doorbell(offset - layout::NOTIFY, bytes.len(), value).unwrap_or(Err(refused))
             }

@@ -30,7 +30,7 @@ impl Function {
             (register::QUEUE_SELECT, 2) => self.registers.queue_select = half,
             (register::QUEUE_MSIX_VECTOR, 2) => {
                 let vector = self.vector(half);
-                if let Some(queue) = self.queues.get_mut(index) {
+                if let Some(queue) = self.known_queue(index) {
                     queue.vector = vector;
                     self.settle(device);
                 }
@@ -38,10 +38,7 @@ impl Function {
             (register::QUEUE_ENABLE, 2) => return Some(self.write_enable(index, half, device)),
             (register::QUEUE_RESET, 2) => return Some(self.write_queue_reset(index, half, device)),
             (register::QUEUE_SIZE, 2) => {
-                let is_good = half > 0
-                    && half <= device.queue_size_max()
-                    && (half.is_power_of_two() || self.registers.is_packed());
-                if !is_good {
+                if !self.registers.allows_size(half, device.queue_size_max()) {
                     let allowed = "up to the device's, and of a split queue a power of two";
                     return Some(refuse("queue_size", value, allowed));
                 }
@@ -110,7 +107,7 @@ impl Function {
 
     fn write_enable(&mut self, index: usize, value: u16, device: &mut impl Backend) -> Result<(), Refusal> {
         let is_ready = self.registers.status & FEATURES_OK != 0;
-        match self.queues.get_mut(index).filter(|_| is_ready && value == 1) {
+        match self.known_queue(index).filter(|_| is_ready && value == 1) {
             Some(queue) => queue.is_enabled = true,
             None => return refuse("queue_enable", value.into(), "1, after FEATURES_OK, of a queue that there is"),
         }
@@ -120,7 +117,7 @@ impl Function {
     /// ("Virtqueue Reset")
     fn write_queue_reset(&mut self, index: usize, value: u16, device: &mut impl Backend) -> Result<(), Refusal> {
         let is_ready = self.registers.resets_queues() && self.registers.status & FEATURES_OK != 0;
-        if value != 1 || !is_ready || index >= self.queues.len() {
+        if value != 1 || !is_ready || index >= self.known_queues().len() {
             return refuse("queue_reset", value.into(), "1, with RING_RESET, of a queue that there is");
         }
         self.stop(index, device);
@@ -136,7 +133,7 @@ impl Function {
         value: u64,
         change: impl FnOnce(&mut VirtQueue),
     ) -> Result<(), Refusal> {
-        let queue = self.queues.get_mut(usize::from(self.registers.queue_select));
+        let queue = self.known_queue(usize::from(self.registers.queue_select));
         match queue.filter(|queue| !queue.is_enabled) {
             Some(queue) => change(queue),
             None => return refuse(register, value, "not of a queue that is enabled, or that there is not"),
@@ -158,11 +155,21 @@ impl Function {
 
     pub(super) fn ring(&mut self, index: u64) -> Result<(), Refusal> {
         let queue = usize::try_from(index).ok().and_then(|index| self.queues.get(index));
-        match queue.filter(|queue| queue.runs.is_some()) {
+        match queue.filter(|queue| queue.runs.is_some() || queue.is_enabled && self.is_stopped) {
+            // One that is stopped is looked at when it goes on.
             Some(queue) => queue.ring(),
             None => return refuse("doorbell", index, "of a queue that runs"),
         }
         Ok(())
+    }
+
+    /// The doorbell of a VF of a legacy driver is rung, to be taken there; `None` if there is none of this length.
+    pub(super) fn ring_member(&mut self, offset: u64, bytes: &[u8]) -> Option<()> {
+        let queue = u16::from_le_bytes(bytes.try_into().ok()?);
+        let stride = u64::from(NOTIFY_STRIDE);
+        let member = (offset / stride) as u16 + 1;
+        let is_one = offset.is_multiple_of(stride) && self.members().is_some_and(|members| member <= members);
+        is_one.then(|| self.rung.push((member, queue)))
     }
 
     /// A vector as it is read back: none, where there is no such.

@@ -7,7 +7,7 @@ use virtnet_rings::{Layout, QueueAddresses};
 use super::access::copy;
 use super::driver::refuse;
 use super::{Function, queue_size};
-use crate::device::features;
+use crate::device::{config_space, features};
 use crate::transport::{Backend, Resetter};
 use crate::virtio_pci::Refusal;
 use crate::virtio_pci::common as register;
@@ -24,10 +24,22 @@ const QUEUE_VECTOR: u64 = 22;
 /// Where they end, and device configuration begins: vectors are there while MSI-X is enabled.
 const END: u64 = 20;
 const END_WITH_VECTORS: u64 = 24;
+/// Where fields begin.
+const FIELDS: [usize; 10] = [0, 4, 8, 12, 14, 16, 18, 19, 20, 22];
 /// A queue's address is the number of its page, and its used ring begins a page.
 const PAGE_BYTES: u64 = 4096;
 /// Bytes of the address, which is what a driver can write of device configuration.
 const ADDRESS_BYTES: usize = 6;
+
+/// The two structures of the interface, which an owner's driver tells apart. ("Legacy Interfaces", of group administration
+/// commands)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Area {
+    /// Common configuration.
+    Common,
+    /// Device configuration.
+    Device,
+}
 
 /// Bytes of the BAR of such a device.
 pub fn bar_bytes(device: &impl Backend) -> u64 {
@@ -35,9 +47,45 @@ pub fn bar_bytes(device: &impl Backend) -> u64 {
 }
 
 impl Function {
+    /// Bytes of one field, for a legacy driver that somebody else shows the interface to: also of a function that does not show it
+    /// itself. `None` if they are not of one field.
+    pub fn read_for_owner(&mut self, area: Area, offset: u8, len: usize, device: &impl Backend) -> Option<Vec<u8>> {
+        let at = self.place(area, offset, len, device)?;
+        let mut bytes = vec![0; len];
+        self.read_legacy(at, &mut bytes, device);
+        Some(bytes)
+    }
+
+    /// The same, written.
+    ///
+    /// # Errors
+    /// [`Refusal`] of what they say.
+    pub fn write_for_owner(
+        &mut self,
+        area: Area,
+        offset: u8,
+        bytes: &[u8],
+        device: &mut impl Backend,
+    ) -> Option<Result<(), Refusal>> {
+        let at = self.place(area, offset, bytes.len(), device)?;
+        self.write_legacy(at, bytes, device)
+    }
+
+    /// Where bytes of one field are in the BAR.
+    fn place(&self, area: Area, offset: u8, len: usize, device: &impl Backend) -> Option<u64> {
+        let begin = if self.msix.is_enabled() { END_WITH_VECTORS } else { END };
+        let (fields, end, base) = match area {
+            Area::Common => (&FIELDS[..], begin as usize, 0),
+            Area::Device => (&config_space::FIELDS[..], device.config().len(), begin),
+        };
+        let first = usize::from(offset);
+        let next = fields.iter().copied().find(|field| *field > first).unwrap_or(end).min(end);
+        (len > 0 && first.checked_add(len)? <= next).then(|| base + u64::from(offset))
+    }
+
     /// Registers as a legacy driver reads them.
     pub(super) fn read_legacy(&mut self, offset: u64, into: &mut [u8], device: &impl Backend) {
-        let queue = self.queues.get(usize::from(self.registers.queue_select));
+        let queue = self.known_queues().get(usize::from(self.registers.queue_select));
         let (page, size, vector) = queue.map_or((0, 0, register::NO_VECTOR), |queue| {
             let page = if queue.is_enabled { queue.addresses.descriptor_area / PAGE_BYTES } else { 0 };
             (page as u32, queue.size, queue.vector)
@@ -112,7 +160,7 @@ impl Function {
     fn write_page(&mut self, page: u32, device: &mut impl Backend) -> Result<(), Refusal> {
         self.choose_legacy("queue address", page.into())?;
         let index = usize::from(self.registers.queue_select);
-        if page == 0 && index < self.queues.len() {
+        if page == 0 && index < self.known_queues().len() {
             self.stop(index, device);
             self.queues[index].reset(queue_size(device));
             return Ok(());
@@ -140,8 +188,11 @@ impl Function {
         self.settle_all(device)
     }
 
-    /// A queue can be used before DRIVER_OK. ("Legacy Interface: Device Initialization")
-    fn ring_legacy(&mut self, index: u64, device: &mut impl Backend) -> Result<(), Refusal> {
+    /// The driver rings for a queue, which can be used before DRIVER_OK. ("Legacy Interface: Device Initialization")
+    ///
+    /// # Errors
+    /// There is no such queue, or it does not run.
+    pub fn ring_legacy(&mut self, index: u64, device: &mut impl Backend) -> Result<(), Refusal> {
         if self.registers.is_legacy && self.queues.get(index as usize).is_some_and(|queue| queue.is_enabled) {
             self.registers.has_begun = true;
             self.settle_all(device)?;
