@@ -38,6 +38,16 @@ fn no_command_of_a_driver_is_left_without_an_answer() {
 }
 
 #[test]
+fn no_command_about_vfs_is_left_without_an_answer_or_does_half_of_what_it_says() {
+    run(fuzz::admin_queue);
+}
+
+#[test]
+fn no_register_breaks_a_function_or_its_device() {
+    run(fuzz::function);
+}
+
+#[test]
 fn no_message_of_a_front_end_breaks_a_session_or_a_device() {
     run(fuzz::vhost_user_message);
 }

@@ -1,14 +1,27 @@
 //! The bodies of the fuzz targets: bytes in, and no panic. The same functions run with a few hundred random inputs among the
 //! ordinary tests (`tests/fuzz`), and for as long as you like in `fuzz/`.
+//!
+//! | | rings | control queue | administration virtqueue | PCI configuration space, common configuration, MSI-X | messages |
+//! | --- | --- | --- | --- | --- | --- |
+//! | `chain_walk` | all | | | | |
+//! | `control_queue` | | commands, chains | | | |
+//! | `admin_queue` | | | commands, chains, device parts | of its VFs | |
+//! | `function` | | | | all | |
+//! | `vfio_user_message` | | | | through messages | vfio-user |
+//! | `vhost_user_message` | | | | | vhost-user |
 
+mod admin_queue;
 mod chain_walk;
 mod control_queue;
 mod device;
+mod function;
 mod vfio_user_message;
 mod vhost_user_message;
 
+pub use admin_queue::admin_queue;
 pub use chain_walk::chain_walk;
 pub use control_queue::control_queue;
+pub use function::function;
 pub use vfio_user_message::vfio_user_message;
 pub use vhost_user_message::vhost_user_message;
 
