@@ -5,6 +5,8 @@
 #[path = "../vhost_user/house.rs"]
 mod house;
 
+mod admin;
+
 use std::os::fd::AsRawFd;
 
 use house::{Guest, House};
@@ -37,12 +39,16 @@ struct Machine {
 
 impl Machine {
     fn new(house: &House, n: u8, layout: Layout) -> Self {
-        let mut client = Client::new(&house.socket(&format!("vm{n}.sock"))).unwrap();
+        Self::at(house, &format!("vm{n}.sock"), Guest::new(layout, true))
+    }
+
+    fn at(house: &House, socket: &str, guest: Guest) -> Self {
+        let mut client = Client::new(&house.socket(socket)).unwrap();
         // It is as whoever was there before has left it.
         client.reset().unwrap();
         let mut config = vec![0; 256];
         client.region_read(CONFIG_REGION, 0, &mut config).unwrap();
-        Self { client, guest: Guest::new(layout, true), config }
+        Self { client, guest, config }
     }
 
     /// Capabilities: id, and where they are.

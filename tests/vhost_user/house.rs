@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, eventfd};
 use virtnet_control::config::Config;
 use virtnet_control::daemon::Daemon;
+use virtnet_control::firmware::Limits;
 use virtnet_control::service::Host;
 use virtnet_control::vhost_user::frontend::{Frontend, FrontendError, PROTOCOL_FEATURES, RingSetup, SharedRegion};
 use virtnet_control::vhost_user::message::{MemoryRegion, ProtocolFeatures, VIRTIO_F_RING_PACKED, VringBase};
@@ -31,12 +32,16 @@ pub struct House {
 impl House {
     /// Starts a daemon with devices of these keys, each an object's inside.
     pub fn with(devices: &[&str]) -> Self {
-        let folder = tempfile::Builder::new().prefix("virtnet-").tempdir().unwrap();
         let devices: Vec<_> = devices.iter().map(|keys| format!("{{{keys}}}")).collect();
-        let text = format!("{{\"devices\": [{}]}}", devices.join(","));
-        let config = Config::parse(&text, Path::new("test")).unwrap();
+        Self::of(&format!("{{\"devices\": [{}]}}", devices.join(",")), Limits::default())
+    }
+
+    /// Starts a daemon with this configuration, on a board with these limits.
+    pub fn of(config: &str, limits: Limits) -> Self {
+        let folder = tempfile::Builder::new().prefix("virtnet-").tempdir().unwrap();
+        let config = Config::parse(config, Path::new("test")).unwrap();
         let (stop, stopped) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        let host = Host::new(config, folder.path());
+        let host = Host { limits, ..Host::new(config, folder.path()) };
         let daemon = Daemon::start(host, None, Box::new(|_| Ok(())), stop).unwrap();
         let daemon = std::thread::spawn(move || daemon.run());
         Self { folder, stop: Some(stopped), daemon: Some(daemon) }
@@ -71,9 +76,13 @@ impl Guest {
     }
 
     pub fn with(options: NicOptions) -> Self {
+        Self::exactly(NicOptions { size: 64, ..options })
+    }
+
+    pub fn exactly(options: NicOptions) -> Self {
         let layout = options.layout;
         let ram = Arc::new(Ram::new(RAM_BYTES, 0x10_0000).unwrap());
-        let nic = Nic::new(&ram, NicOptions { size: 64, ..options }).unwrap();
+        let nic = Nic::new(&ram, options).unwrap();
         let event = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
         let bases = [VringBase::start(layout == Layout::Packed); 2];
         Self { nic, kicks: [event(), event()], calls: [event(), event()], bases, sent: 0, received: 0 }
