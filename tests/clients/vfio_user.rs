@@ -16,6 +16,7 @@ use crate::qemu::{
 use crate::uml::receives_what_it_has_asked_for;
 
 const VIRTIO_F_NOTIFICATION_DATA: usize = 38;
+const VIRTIO_F_ADMIN_VQ: usize = 41;
 const VIRTIO_NET_F_HASH_REPORT: usize = 57;
 const VIRTIO_NET_F_RSS: usize = 60;
 
@@ -131,6 +132,7 @@ fn guests_drive_whole_functions_and_reset_them() {
     let firmware = [
         "VIRTIO_NET_EMULATION_ENABLE=1",
         "VIRTIO_NET_EMULATION_NUM_MSIX=4",
+        "VIRTIO_NET_EMULATION_NUM_VF=2",
         "PCI_SWITCH_EMULATION_ENABLE=1",
         "PCI_SWITCH_EMULATION_NUM_PORT=4",
         "VIRTIO_EMULATION_HOTPLUG_TRANS=1",
@@ -169,6 +171,7 @@ fn guests_drive_whole_functions_and_reset_them() {
         assert_eq!(guest.has_feature("eth0", VIRTIO_F_RING_PACKED), n == 1, "packed ring");
         assert_eq!(guest.has_feature("eth0", VIRTIO_NET_F_MQ), n == 1, "multi-queue");
         assert_eq!(guest.has_feature("eth0", VIRTIO_F_NOTIFICATION_DATA), n == 1, "doorbells that say more");
+        assert_eq!(guest.has_feature("eth0", VIRTIO_F_ADMIN_VQ), n == 1, "which needs Linux 6.8");
         assert_eq!(guest.queue_pairs("eth0"), n + 1);
         for (file, value) in [
             ("vendor", "0x1af4"),
@@ -194,8 +197,11 @@ fn guests_drive_whole_functions_and_reset_them() {
     assert_eq!((counts.len(), counts[0]), (3, 0), "{counts:?}");
     assert!(counts[1] > 0 && counts[2] > 0, "{counts:?}");
 
-    // Linux polls its control queue.
-    assert_eq!(vectors(&controller, 1), ["0x0", "0x1", "0x2", "0x3", "0x4", "0xffff"]);
+    // Linux polls its control queue, and not its administration virtqueue: by this one it has asked for commands and capabilities.
+    assert_eq!(vectors(&controller, 1), ["0x0", "0x1", "0x2", "0x3", "0x4", "0xffff", "0x5"]);
+    let queried = controller.virtnet("query -p 1 --dbg_stats")["devices"][0].clone();
+    let asked = &queried["enabled-queues-info"][5]["dbg_stats"];
+    assert_eq!((&asked["commands"], &asked["done"]), (&json!(5), &json!(5)), "{asked}");
 
     assert!(first.has_feature("eth0", VIRTIO_NET_F_HASH_REPORT));
     first.run("ethtool -N eth0 rx-flow-hash tcp4 sd");
@@ -251,7 +257,7 @@ fn guests_drive_whole_functions_and_reset_them() {
     third.tcp_echo(HOST, TCP_BYTES);
     let counts = interrupts(&mut third, "IO-APIC");
     assert!(counts.iter().sum::<u64>() > 0, "{counts:?}");
-    assert_eq!(vectors(&controller, 0), ["0xFFFF", "0xffff", "0xffff", "0xffff"]);
+    assert_eq!(vectors(&controller, 0), ["0xFFFF", "0xffff", "0xffff", "0xffff", "0xffff"]);
     assert!(controller.maps().contains("shadow virtqueue"), "its queues are shadowed");
     third.power_off();
     controller.end();
