@@ -11,6 +11,8 @@ use super::*;
 
 const VERSION_1: u64 = 1 << 32;
 const ADMIN_VQ: u64 = 1 << 41;
+const CTRL_VQ: u64 = 1 << 17;
+const CTRL_VLAN: u64 = 1 << 19;
 /// Registers of the capability for VFs, which is behind two of eight bytes.
 const CONTROL: u64 = 0x118;
 const NUM_VFS: u64 = 0x120;
@@ -126,6 +128,28 @@ impl Owner {
     }
 }
 
+/// A guest's command by its control queue, which is done.
+#[track_caller]
+fn command(machine: &mut Machine, queue: &mut Driver, place: u64, bytes: &[u8]) {
+    let ram = machine.guest.nic.ram().clone();
+    ram.write(place, bytes);
+    ram.write(place + 64, &[0xee]);
+    queue.offer(&[Buffer::readable(place, bytes.len() as u32), Buffer::writable(place + 64, 1)], 0).unwrap();
+    queue.publish();
+    let (region, offset, at) = machine.structure(NOTIFY);
+    let doorbell = offset + 2 * u64::from(machine.word(at + 16));
+    machine.client.region_write(region, doorbell, &[2, 0]).unwrap();
+    let mut done = [Completed::default(); 1];
+    let end = Instant::now() + SOON;
+    while queue.collect(&mut done).unwrap() == 0 {
+        assert!(Instant::now() < end, "no answer");
+        std::thread::yield_now();
+    }
+    let mut ack = [0];
+    ram.read(place + 64, &mut ack);
+    assert_eq!(ack, [0], "{bytes:?}");
+}
+
 fn object(id: u8, rest: &[u8]) -> Vec<u8> {
     [&[0, 0, 0, 0, id, 0, 0, 0][..], rest].concat()
 }
@@ -140,7 +164,11 @@ fn a_guest_goes_on_at_another_vf_where_it_was() {
         Machine::at(&house, socket, Guest::with(options))
     });
     here.connect();
-    here.drive();
+    let ram = here.guest.nic.ram().clone();
+    let mut controlq = Driver::new(&ram, Layout::Split, 64, Options::default()).unwrap();
+    let words = ram.alloc(128, 64).unwrap();
+    here.drive_with(CTRL_VQ | CTRL_VLAN, &[&controlq]);
+    command(&mut here, &mut controlq, words, &[2, 0, 7, 0]);
     here.loop_frames(500);
     assert_eq!(owner.ask(7, 0, 0, &[], 8), (OK, 0, vec![1, 0, 0, 0, 0, 0, 0, 0]));
     assert_eq!(owner.ask(8, 0, 0, &[0; 8], 2), (OK, 0, vec![255, 255]));
@@ -175,6 +203,13 @@ fn a_guest_goes_on_at_another_vf_where_it_was() {
         assert_eq!(got, [number; 60]);
     }
     there.loop_frames(500);
+    // It is all as it was, and its control queue goes on, too: it is in no VLAN any more.
+    owner.done(0xd, 1, &object(0, &[]), 0);
+    owner.done(0xa, 2, &object(0, &[0; 16]), 0);
+    assert_eq!(owner.done(0xf, 2, &object(0, &[1, 0, 0, 0, 0, 0, 0, 0]), 0x1000), parts);
+    command(&mut there, &mut controlq, words, &[2, 1, 7, 0]);
+    let now = owner.done(0xf, 2, &object(0, &[1, 0, 0, 0, 0, 0, 0, 0]), 0x1000);
+    assert_eq!(parts.len() - now.len(), 2);
     house.end();
 }
 

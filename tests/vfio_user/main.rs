@@ -12,6 +12,7 @@ use std::os::fd::AsRawFd;
 use house::{Guest, House};
 use vfio_user::Client;
 use virtnet_rings::Layout;
+use virtnet_rings::guest::Driver;
 
 const CONFIG_REGION: u32 = 7;
 const INTX: u32 = 0;
@@ -98,10 +99,15 @@ impl Machine {
 
     /// What a driver does until its queues run. ("Driver Requirements: Device Initialization")
     fn drive(&mut self) {
+        self.drive_with(0, &[]);
+    }
+
+    /// The same with more features, and with more queues behind the pair's.
+    fn drive_with(&mut self, features: u64, queues: &[&Driver]) {
         for status in [1, 3] {
             self.write(COMMON, 20, &[status]);
         }
-        let features = self.guest.features() | VIRTIO_F_ACCESS_PLATFORM;
+        let features = self.guest.features() | VIRTIO_F_ACCESS_PLATFORM | features;
         for half in 0..2u32 {
             self.write(COMMON, 0, &half.to_le_bytes());
             let wanted = (features >> (32 * half)) as u32;
@@ -111,10 +117,10 @@ impl Machine {
         }
         self.write(COMMON, 20, &[11]);
         assert_eq!(self.read(COMMON, 20), [11], "the features are accepted");
-        for index in 0..2u16 {
-            let driver = self.guest.driver(index.into());
-            let (size, at) = (driver.size(), driver.addresses());
-            self.write(COMMON, 22, &index.to_le_bytes());
+        let pair = [0, 1].map(|index| self.guest.driver(index)).into_iter();
+        let queues: Vec<_> = pair.chain(queues.iter().copied()).map(|q| (q.size(), q.addresses())).collect();
+        for (index, (size, at)) in (0..).zip(queues) {
+            self.write(COMMON, 22, &u16::to_le_bytes(index));
             self.write(COMMON, 24, &size.to_le_bytes());
             self.write(COMMON, 26, &index.to_le_bytes());
             for (offset, area) in [(32, at.descriptor), (40, at.driver), (48, at.device)] {

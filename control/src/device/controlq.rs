@@ -16,31 +16,31 @@ use crate::config::Mac;
 /// Commands served at a time; the rest has to wait for the next.
 const COMMANDS_PER_TURN: usize = 16;
 /// Bytes of a command that we look at. Only a table of more than 600 addresses has more.
-const COMMAND_BYTES_MAX: usize = 4096;
+pub(super) const COMMAND_BYTES_MAX: usize = 4096;
 
 /// `ack`: the command was done.
 pub const VIRTIO_NET_OK: u8 = 0;
 /// `ack`: it was not.
 pub const VIRTIO_NET_ERR: u8 = 1;
 /// Class of the commands about what is received; a command is the number of a mode. ("Packet Receive Filtering")
-const VIRTIO_NET_CTRL_RX: u8 = 0;
+pub(super) const VIRTIO_NET_CTRL_RX: u8 = 0;
 const VIRTIO_NET_CTRL_RX_NOBCAST: u8 = 5;
 /// Class of the commands about addresses. ("Setting MAC Address Filtering")
-const VIRTIO_NET_CTRL_MAC: u8 = 1;
-const VIRTIO_NET_CTRL_MAC_TABLE_SET: u8 = 0;
-const VIRTIO_NET_CTRL_MAC_ADDR_SET: u8 = 1;
+pub(super) const VIRTIO_NET_CTRL_MAC: u8 = 1;
+pub(super) const VIRTIO_NET_CTRL_MAC_TABLE_SET: u8 = 0;
+pub(super) const VIRTIO_NET_CTRL_MAC_ADDR_SET: u8 = 1;
 /// Class of the commands about VLANs. ("VLAN Filtering")
-const VIRTIO_NET_CTRL_VLAN: u8 = 2;
-const VIRTIO_NET_CTRL_VLAN_ADD: u8 = 0;
+pub(super) const VIRTIO_NET_CTRL_VLAN: u8 = 2;
+pub(super) const VIRTIO_NET_CTRL_VLAN_ADD: u8 = 0;
 const VIRTIO_NET_CTRL_VLAN_DEL: u8 = 1;
 /// Class of the commands about announcements. ("Gratuitous Packet Sending")
 const VIRTIO_NET_CTRL_ANNOUNCE: u8 = 3;
 const VIRTIO_NET_CTRL_ANNOUNCE_ACK: u8 = 0;
 /// Class of the commands about multiqueue. ("Device operation in multiqueue mode")
-const VIRTIO_NET_CTRL_MQ: u8 = 4;
-const VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET: u8 = 0;
-const VIRTIO_NET_CTRL_MQ_RSS_CONFIG: u8 = 1;
-const VIRTIO_NET_CTRL_MQ_HASH_CONFIG: u8 = 2;
+pub(super) const VIRTIO_NET_CTRL_MQ: u8 = 4;
+pub(super) const VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET: u8 = 0;
+pub(super) const VIRTIO_NET_CTRL_MQ_RSS_CONFIG: u8 = 1;
+pub(super) const VIRTIO_NET_CTRL_MQ_HASH_CONFIG: u8 = 2;
 
 /// Class of the commands about offloads. ("Offloads State Configuration")
 const VIRTIO_NET_CTRL_GUEST_OFFLOADS: u8 = 5;
@@ -70,6 +70,17 @@ const CLASSES: [u8; 8] = [
 const CLASS_NAMES: [&str; 9] = ["rx", "mac", "vlan", "announce", "mq", "guest_offloads", "notf_coal", "stats", "other"];
 /// What came of commands: none yet.
 pub const NO_COUNTS: Counts = Counts::new(&CLASS_NAMES);
+
+/// A command as it is said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// `class`.
+    pub class: u8,
+    /// `command`.
+    pub command: u8,
+    /// `command-specific-data`.
+    pub data: Vec<u8>,
+}
 
 /// What a driver asks for; whether it may is for the device to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,7 +198,8 @@ impl ControlQueue {
     }
 }
 
-fn parse(command: &[u8]) -> Option<Command> {
+/// What a command says, if it says anything.
+pub(super) fn parse(command: &[u8]) -> Option<Command> {
     let is_cut = command.len() > COMMAND_BYTES_MAX;
     let [class, command, argument @ ..] = command else { return None };
     let number = || argument.first_chunk().map(|bytes| u16::from_le_bytes(*bytes));

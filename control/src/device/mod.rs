@@ -34,7 +34,7 @@ use crate::virtio_pci::admin::Admin;
 use announcement::Announcement;
 use command_queue::Counts;
 use config_space::ConfigSpace;
-use controlq::{Answer, Command, ControlQueue};
+use controlq::{Answer, Command, ControlQueue, Said};
 use orders::Orders;
 use settings::Settings;
 
@@ -118,6 +118,8 @@ pub struct Device {
     enabled: Vec<bool>,
     /// What the driver has said by its control queue, if it says so to us and not to its front end.
     orders: Orders,
+    /// Its driver goes on here, and has not got its control queue yet.
+    has_moved: bool,
     /// Whether its guest is asked to announce itself.
     announcement: Announcement,
     /// How its notifications are held back, as operators say.
@@ -147,6 +149,7 @@ impl Device {
             controlq: None,
             enabled: vec![false; queues],
             orders,
+            has_moved: false,
             announcement,
             coalescing,
             caller,
@@ -394,6 +397,7 @@ impl Served<'_> {
     fn forget_orders(&mut self) {
         let is_moderated = self.device.orders.forget_moderation();
         self.device.orders = Orders::default();
+        self.device.has_moved = false;
         self.device.announcement = Announcement::None;
         self.device.steer(self.engine);
         if is_moderated {
@@ -453,7 +457,7 @@ impl Served<'_> {
             self.device.steer(self.engine);
             self.tell_all_enabled(Fault::Steer);
         }
-        let has_moved = !is_new && self.device.orders.pairs.is_none();
+        let has_moved = std::mem::take(&mut self.device.has_moved) || !is_new && self.device.orders.pairs.is_none();
         self.device.controlq = Some(ControlQueue::new(queue));
         if has_moved {
             self.device.ask_to_announce();
@@ -516,6 +520,25 @@ impl Backend for Served<'_> {
     fn set_features(&mut self, features: u64) {
         self.device.accepted = features;
         self.forget_orders();
+    }
+
+    fn said(&self) -> Vec<Said> {
+        self.device.orders.said()
+    }
+
+    fn go_on(&mut self, features: u64, said: &[Said]) -> Result<(), &'static str> {
+        let Device { orders, accepted, spec, config_space, .. } = &*self.device;
+        let before = if features == *accepted { orders.clone() } else { Orders::default() };
+        let heard = before.hear(said, features, spec.queue_pairs, config_space.settings().hash_types);
+        let orders = heard.ok_or("what a driver with these features may say")?;
+        if features != self.device.accepted {
+            self.set_features(features);
+        }
+        let pairs_before = self.device.pairs_used();
+        self.device.orders = orders;
+        self.device.has_moved = true;
+        self.steer(pairs_before);
+        Ok(())
     }
 
     fn start_ring(&mut self, index: usize, queue: Queue, enabled: bool) -> Result<(), &'static str> {

@@ -13,7 +13,7 @@ use virtnet_rings::spec::net::{
     VIRTIO_NET_F_MQ, VIRTIO_NET_F_NOTF_COAL, VIRTIO_NET_F_RSS, VIRTIO_NET_F_VQ_NOTF_COAL,
 };
 
-use super::controlq::{Command, Hashing, Scale};
+use super::controlq::*;
 use crate::config::Mac;
 
 /// Modes that VIRTIO_NET_F_CTRL_RX is enough for.
@@ -132,6 +132,92 @@ impl Orders {
         is_one
     }
 
+    /// What of it a device that its driver goes on at is told: what the specification has parts for.
+    /// ("VIRTIO_NET_DEV_PART_CVQ_CFG_PART")
+    pub fn said(&self) -> Vec<Said> {
+        let mut all = Vec::new();
+        let mut say = |class, command, data: Vec<u8>| all.push(Said { class, command, data });
+        let [said, on] = self.modes;
+        for mode in (0..u8::BITS as u8).filter(|mode| said & 1 << mode != 0) {
+            say(VIRTIO_NET_CTRL_RX, mode, vec![on >> mode & 1]);
+        }
+        // More than we keep is said by so many that are none.
+        let more = vec![[0; 6]; COMMAND_BYTES_MAX / 6];
+        let addresses = if self.has_more { &more } else { &self.addresses };
+        if !addresses.is_empty() {
+            let count = (addresses.len() as u32).to_le_bytes();
+            say(
+                VIRTIO_NET_CTRL_MAC,
+                VIRTIO_NET_CTRL_MAC_TABLE_SET,
+                [&count, addresses.as_flattened(), &[0; 4]].concat(),
+            );
+        }
+        if let Some(mac) = self.mac {
+            say(VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, mac.0.to_vec());
+        }
+        if let Some(vlans) = &self.vlans {
+            let joined = vlans.iter_ones().flat_map(|vlan| (vlan as u16).to_le_bytes());
+            say(VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD, joined.collect());
+        }
+        let halves = |numbers: &[u16]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
+        let key = |hasher: &Hasher| [&[hasher.key().len() as u8], &hasher.key()[..]].concat();
+        match (self.pairs, &self.scaling, &self.hasher) {
+            (Some(pairs), Some(Scaling { hasher, indirection, unclassified }), _) => {
+                let head = [&hasher.types().to_le_bytes()[..], &halves(&[indirection.len() as u16 - 1, *unclassified])];
+                let data = [&head.concat()[..], &halves(indirection), &pairs.to_le_bytes(), &key(hasher)].concat();
+                say(VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_RSS_CONFIG, data);
+            }
+            (pairs, _, hasher) => {
+                if let Some(pairs) = pairs {
+                    say(VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, pairs.to_le_bytes().to_vec());
+                }
+                if let Some(hasher) = hasher {
+                    let data = [&hasher.types().to_le_bytes()[..], &[0; 8], &key(hasher)].concat();
+                    say(VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_HASH_CONFIG, data);
+                }
+            }
+        }
+        all
+    }
+
+    /// The same, heard; `None` where a driver that has accepted `features` could not have said it, or there is no part for it.
+    pub fn hear(mut self, said: &[Said], features: u64, queue_pairs: u16, hash_types: u32) -> Option<Self> {
+        for Said { class, command, data } in said {
+            let one = |data: &[u8]| parse(&[&[*class, *command], data].concat());
+            let commands: Option<Vec<_>> = match (*class, *command) {
+                (VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_VLAN_ADD) => {
+                    self.vlans = Some(Vlans::ZERO).filter(|_| features & 1 << VIRTIO_NET_F_CTRL_VLAN != 0);
+                    self.vlans?;
+                    let (vlans, []) = data.as_chunks::<2>() else { return None };
+                    vlans.iter().map(|vlan| one(vlan)).collect()
+                }
+                // One pair is used without a word.
+                (VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET) if data[..] == [1, 0] => {
+                    self.pairs = Some(1);
+                    Some(Vec::new())
+                }
+                _ => one(data).map(|command| vec![command]),
+            };
+            for command in commands? {
+                let has_part = matches!(
+                    command,
+                    Command::SetMode(..)
+                        | Command::SetAddresses(_)
+                        | Command::SetAddress(_)
+                        | Command::JoinVlan(_)
+                        | Command::UsePairs(_)
+                        | Command::Scale(_)
+                        | Command::Hash(_)
+                        | Command::Announced
+                );
+                if !has_part || !self.obey(command, features, queue_pairs, hash_types) {
+                    return None;
+                }
+            }
+        }
+        Some(self)
+    }
+
     /// How used buffer notifications of a queue are held back.
     pub fn moderation(&self, queue: u16) -> Option<Moderation> {
         self.coalescing_of.get(&queue).copied().or(self.coalescing[usize::from(queue % 2)])
@@ -194,6 +280,44 @@ mod tests {
         let mut orders = Orders { vlans: Some(Vlans::ZERO), ..Orders::default() };
         assert!(commands.iter().all(|command| orders.obey(command.clone(), ALL, 4, hash::TYPES)));
         orders
+    }
+
+    #[test]
+    fn what_is_said_is_heard_elsewhere() {
+        let spread = scale(&[0, 1, 2, 3], 2, 3);
+        for (commands, parts) in [
+            (vec![], 1),
+            (vec![Command::SetMode(0, true), Command::SetMode(5, false), Command::SetAddress(MAC)], 4),
+            (vec![Command::SetAddresses(Some(vec![OTHER, MAC.0])), Command::JoinVlan(7), Command::JoinVlan(4095)], 2),
+            (vec![Command::SetAddresses(None), Command::UsePairs(3)], 3),
+            (vec![Command::UsePairs(1), Command::Hash(hashing(5))], 3),
+            (vec![Command::UsePairs(4), spread], 2),
+        ] {
+            let here = of(&commands);
+            let said = here.said();
+            assert_eq!(said.len(), parts, "{commands:?}");
+            let there = Orders::default().hear(&said, ALL, 4, hash::TYPES).unwrap();
+            assert_eq!((there.pairs, &there.scaling, &there.hasher), (here.pairs, &here.scaling, &here.hasher));
+            assert_eq!((there.modes, there.mac, there.vlans), (here.modes, here.mac, here.vlans));
+            assert_eq!((&there.addresses, there.has_more), (&here.addresses, here.has_more));
+            // A device of which that cannot be said hears nothing.
+            assert!(Orders::default().hear(&said, 0, 4, hash::TYPES).is_none(), "{commands:?}");
+        }
+        let said = |class, command, data: &[u8]| Said { class, command, data: data.to_vec() };
+        for said in [
+            said(4, 0, &[5, 0]),
+            said(4, 0, &[3]),
+            said(2, 0, &[1]),
+            said(2, 0, &[0, 0x10]),
+            said(2, 1, &[1, 0]),
+            said(0, 6, &[1]),
+            said(6, 0, &[0; 8]),
+            said(5, 0, &[0; 8]),
+            said(8, 0, &[]),
+            said(9, 0, &[1]),
+        ] {
+            assert!(Orders::default().hear(std::slice::from_ref(&said), ALL, 4, hash::TYPES).is_none(), "{said:?}");
+        }
     }
 
     #[test]

@@ -70,6 +70,8 @@ pub struct Sriov {
     are_hosts: bool,
     /// How many it wants, and has not got yet. Those that there are go first.
     wanted: Option<u16>,
+    /// It is getting them.
+    is_changing: bool,
 }
 
 impl Sriov {
@@ -94,7 +96,7 @@ impl Sriov {
         put(&mut writable, NUM_VFS, &[0xff; 2]);
         put(&mut writable, PAGE_SIZE, &[0xff; 4]);
         let at = space.add_extended(capability::SRIOV, &body, &writable);
-        let sriov = Self { traits, at, count: 0, are_hosts: false, wanted: None };
+        let sriov = Self { traits, at, count: 0, are_hosts: false, wanted: None, is_changing: false };
         sriov.set_bars(space);
         sriov
     }
@@ -137,9 +139,9 @@ impl Sriov {
         settled
     }
 
-    /// How many VFs there are.
-    pub fn count(&self) -> u16 {
-        self.count
+    /// How many VFs there are; none, while the host is to get others.
+    pub fn count(&self) -> Option<u16> {
+        (self.wanted.is_none() && !self.is_changing).then_some(self.count)
     }
 
     /// How many VFs the host wants instead of those that there are, if it wants anything.
@@ -149,12 +151,13 @@ impl Sriov {
 
     /// The same, once.
     pub fn take_wanted(&mut self) -> Option<u16> {
+        self.is_changing |= self.wanted.is_some();
         self.wanted.take()
     }
 
     /// There are so many VFs now. What the host has written since it was last asked goes before that.
     pub fn show(&mut self, count: u16, space: &mut ConfigSpace) {
-        self.count = count;
+        (self.count, self.is_changing) = (count, false);
         if self.wanted.is_some() {
             return;
         }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use virtnet_engine::caller::Line;
 use virtnet_rings::{Notifier, Queue};
 
+use crate::device::controlq::Said;
+
 /// Who resets a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resetter {
@@ -59,6 +61,16 @@ pub trait Backend {
 
     /// These features were acknowledged, transport bits included. No ring runs.
     fn set_features(&mut self, features: u64);
+
+    /// What its driver has said by the control queue.
+    fn said(&self) -> Vec<Said>;
+
+    /// A driver that has acknowledged these features goes on here, and has said this besides what it has said here, if it has
+    /// acknowledged the same here. No ring runs.
+    ///
+    /// # Errors
+    /// In words, what is allowed: nothing has changed.
+    fn go_on(&mut self, features: u64, said: &[Said]) -> Result<(), &'static str>;
 
     /// Takes a ring that is set up and serves it. While it is not enabled, nothing arrives through it and what is sent
     /// through it is thrown away ("Ring states").

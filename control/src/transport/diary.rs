@@ -10,6 +10,7 @@ use virtnet_rings::{Notifier, Queue, Virtqueue};
 
 use super::connection::wait_any;
 use super::{Backend, Resetter};
+use crate::device::controlq::Said;
 use crate::vhost_user::message::{VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_RING_PACKED};
 
 pub const VERSION_1: u64 = 1 << 32;
@@ -19,6 +20,7 @@ pub const RING_RESET: u64 = 1 << 40;
 #[derive(Debug, PartialEq)]
 pub enum Deed {
     Features(u64),
+    GoOn(u64, usize),
     Start { index: usize, enabled: bool, base: u32 },
     LookAgain,
     Stop(usize),
@@ -44,6 +46,8 @@ pub fn rung(line: &OwnedFd) -> u64 {
 #[derive(Default)]
 pub struct Diary {
     deeds: Vec<Deed>,
+    /// By a control queue.
+    pub said: Vec<Said>,
     /// The last is an administration virtqueue, of a function that has one.
     pub queues: [Option<Queue>; 5],
     caller: Caller,
@@ -79,6 +83,18 @@ impl Backend for Diary {
     fn set_features(&mut self, features: u64) {
         assert_eq!(self.running(), [0; 0], "features change under a ring");
         self.deeds.push(Deed::Features(features));
+    }
+    fn said(&self) -> Vec<Said> {
+        self.said.clone()
+    }
+    fn go_on(&mut self, features: u64, said: &[Said]) -> Result<(), &'static str> {
+        if said.iter().any(|said| said.class > 8) {
+            return Err("classes that there are");
+        }
+        assert_eq!(self.running(), [0; 0], "features change under a ring");
+        self.deeds.push(Deed::GoOn(features, said.len()));
+        self.said = said.to_vec();
+        Ok(())
     }
     fn start_ring(&mut self, index: usize, queue: Queue, enabled: bool) -> Result<(), &'static str> {
         self.deeds.push(Deed::Start { index, enabled, base: queue.base() });

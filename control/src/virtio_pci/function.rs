@@ -322,8 +322,7 @@ impl Function {
 
     /// How many VFs there are, if it can have any; none, while that changes.
     pub fn members(&self) -> Option<u16> {
-        let sriov = self.sriov.as_ref()?;
-        sriov.wanted().is_none().then(|| sriov.count())
+        self.sriov.as_ref()?.count()
     }
 
     /// VFs whose doorbells here were rung since this was last asked, counted from 1, and what was written to them.

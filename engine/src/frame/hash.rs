@@ -86,6 +86,16 @@ impl Hasher {
         Self { toeplitz: Toeplitz::new(key).into(), types }
     }
 
+    /// The key.
+    pub fn key(&self) -> &[u8; KEY_BYTES] {
+        &self.toeplitz.key
+    }
+
+    /// The types.
+    pub fn types(&self) -> u32 {
+        self.types
+    }
+
     /// The hash of a flow, if it is of some type that is hashed.
     #[inline]
     pub fn hash(&self, flow: &Flow) -> Option<Hash> {

@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
+use virtnet_control::device::controlq::Said;
 use virtnet_control::firmware::PciIds;
+use virtnet_control::transport::Backend;
 use virtnet_control::virtio_pci::admin::{Admin, Group, Members, Refusal};
 use virtnet_control::virtio_pci::layout::VIRTIO_BAR;
 use virtnet_control::virtio_pci::{Function, Kind, Traits};
@@ -23,6 +25,9 @@ const STATUSES: [[u16; 2]; 10] =
 /// A VF with a driver that has two queues.
 fn vf(ram: &Ram) -> (Function, Device) {
     let mut device = Device::default();
+    let said = [(0, 1, vec![1]), (2, 0, vec![7, 0, 9, 0]), (4, 0, vec![2, 0])];
+    let said = said.map(|(class, command, data)| Said { class, command, data });
+    device.go_on(0, &said).expect("a driver that does all right");
     let ids = PciIds { vendor: 0x1af4, device: 0x1041, class: 0x02_8000 };
     let traits = Traits { ids, is_transitional: false, msix: 6, kind: Kind::Virtual };
     let mut function = Function::new(traits, &device);
@@ -103,7 +108,7 @@ fn next(input: &mut Input, parts: &[u8]) -> Vec<u8> {
         0x11 => vec![[1, 1, 0, 2][usize::from(input.u8() % 4)]],
         _ => Vec::new(),
     };
-    if input.u8() % 8 == 0 {
+    if input.u8().is_multiple_of(8) {
         let count = usize::from(input.u8() % 40);
         data.extend(input.bytes(count));
     }
@@ -114,7 +119,7 @@ fn next(input: &mut Input, parts: &[u8]) -> Vec<u8> {
 pub fn admin_queue(bytes: &[u8]) {
     let mut input = Input(bytes);
     let ram = Arc::new(Ram::new(1 << 20, GPA).expect("a little memory"));
-    let layout = if input.u8() % 2 == 0 { Layout::Split } else { Layout::Packed };
+    let layout = if input.u8().is_multiple_of(2) { Layout::Split } else { Layout::Packed };
     let mut driver = Driver::new(&ram, layout, 64, Options::default()).expect("a queue");
     let queue = driver.setup(1 << 32).activate(ram.guest_memory().expect("its memory")).expect("a queue that is good");
     let mut admin = Admin::default();
@@ -122,10 +127,10 @@ pub fn admin_queue(bytes: &[u8]) {
     let mut vfs = [vf(&ram), vf(&ram)];
     let place = ram.alloc(0x8000, 64).expect("room for commands");
     let (mut offered, mut parts) = (0, Vec::new());
-    let mut first = if input.u8() % 8 == 0 { Vec::new() } else { beginning() }.into_iter();
+    let mut first = if input.u8().is_multiple_of(8) { Vec::new() } else { beginning() }.into_iter();
     while !input.is_empty() {
         let (function, device) = &mut vfs[usize::from(input.u8() % 2)];
-        if input.u8() % 4 == 0 {
+        if input.u8().is_multiple_of(4) {
             let (register, value) =
                 ([8, 12, 18, 20, 22, 24, 26, 28, 32, 58][usize::from(input.u8() % 10)], input.u64());
             let len_bytes = [1, 2, 4, 8][usize::from(input.u8() % 4)];

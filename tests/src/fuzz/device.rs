@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use virtnet_control::device::controlq::Said;
+use virtnet_control::device::orders::Orders;
 use virtnet_control::transport::{Backend, Resetter};
 use virtnet_engine::caller::{Caller, Line};
+use virtnet_engine::frame::hash;
 use virtnet_rings::{Notifier, PartStore, Queue, Used, Virtqueue};
 
 /// Rings that it has.
@@ -23,11 +26,13 @@ pub struct Device {
     caller: Caller,
     /// Descriptors that the session is to be served for.
     watched: usize,
+    orders: Orders,
 }
 
 impl Default for Device {
     fn default() -> Self {
-        Device { rings: Default::default(), store: PartStore::new(32), caller: Caller::default(), watched: 0 }
+        let (rings, caller, watched, orders) = Default::default();
+        Device { rings, store: PartStore::new(32), caller, watched, orders }
     }
 }
 
@@ -82,6 +87,14 @@ impl Backend for Device {
     }
     fn set_features(&mut self, features: u64) {
         assert!(self.rings.iter().all(Option::is_none), "features {features:#x} change under a ring");
+    }
+    fn said(&self) -> Vec<Said> {
+        self.orders.said()
+    }
+    fn go_on(&mut self, features: u64, said: &[Said]) -> Result<(), &'static str> {
+        self.set_features(features);
+        self.orders = self.orders.clone().hear(said, u64::MAX, 2, hash::TYPES).ok_or("what a driver may say")?;
+        Ok(())
     }
     fn start_ring(&mut self, index: usize, queue: Queue, _enabled: bool) -> Result<(), &'static str> {
         assert!(self.rings[index].replace(queue).is_none(), "ring {index} is started twice");

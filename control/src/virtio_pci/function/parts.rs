@@ -6,6 +6,7 @@ use virtnet_rings::QueueAddresses;
 use virtnet_rings::spec::status::{DEVICE_NEEDS_RESET, DRIVER_OK, FEATURES_OK};
 
 use super::Function;
+use crate::device::controlq::Said;
 use crate::transport::Backend;
 use crate::virtio_pci::common::{self as register, NO_VECTOR};
 use crate::virtio_pci::queue::VirtQueue;
@@ -16,6 +17,8 @@ const VIRTIO_DEV_PART_PCI_COMMON_CFG: u16 = 0x102;
 const VIRTIO_DEV_PART_DEVICE_STATUS: u16 = 0x103;
 const VIRTIO_DEV_PART_VQ_CFG: u16 = 0x104;
 const VIRTIO_DEV_PART_VQ_NOTIFY_CFG: u16 = 0x105;
+/// What the driver has said by the control queue, a command each. ("Device parts", of the network device)
+const VIRTIO_NET_DEV_PART_CVQ_CFG_PART: u16 = 0x200;
 /// A device need not be set to it.
 const VIRTIO_DEV_PART_F_OPTIONAL: u8 = 1 << 0;
 /// Of `struct virtio_dev_part_hdr`.
@@ -144,6 +147,10 @@ impl Function {
         let config = |(index, queue)| Part::new(VIRTIO_DEV_PART_VQ_CFG, index, QueueConfig::of(queue).to_bytes());
         parts.extend(queues().map(config));
         parts.extend(queues().map(|(index, _)| Part::new(VIRTIO_DEV_PART_VQ_NOTIFY_CFG, index, doorbell_of(index))));
+        let said = device.said().into_iter().map(|Said { class, command, data }| {
+            Part::new(VIRTIO_NET_DEV_PART_CVQ_CFG_PART, u16::from_le_bytes([class, command]), data)
+        });
+        parts.extend(said);
         Some(parts)
     }
 
@@ -154,6 +161,7 @@ impl Function {
     pub fn set_parts(&mut self, parts: &[Part], device: &mut impl Backend) -> Result<(), Unfit> {
         let mut registers = self.registers.clone();
         let mut status = self.status();
+        let mut said = Vec::new();
         let mut queues: Vec<_> = self.queues.iter().map(|queue| (QueueConfig::of(queue), false)).collect();
         for part in parts {
             let selected = part.selected().ok_or(Unfit)?;
@@ -181,6 +189,10 @@ impl Function {
                     *queues.get_mut(usize::from(selected)).ok_or(Unfit)? = (config, true);
                 }
                 VIRTIO_DEV_PART_VQ_NOTIFY_CFG if part.value()? == doorbell_of(selected) => {}
+                VIRTIO_NET_DEV_PART_CVQ_CFG_PART => {
+                    let [class, command] = selected.to_le_bytes();
+                    said.push(Said { class, command, data: part.value.clone() });
+                }
                 _ if part.kind != VIRTIO_DEV_PART_DEV_FEATURES && part.flags & VIRTIO_DEV_PART_F_OPTIONAL != 0 => {}
                 _ => return Err(Unfit),
             }
@@ -197,11 +209,11 @@ impl Function {
         let offered = self.offered(device);
         let before = self.registers.accepted(offered).unwrap_or(0);
         let features = registers.accepted(offered).filter(|_| is_fit).ok_or(Unfit)?;
+        if features != before || !said.is_empty() {
+            device.go_on(features, &said).map_err(|_| Unfit)?;
+        }
         self.registers = registers;
         (self.needs_reset, self.is_given_up) = (status & DEVICE_NEEDS_RESET != 0, false);
-        if features != before {
-            device.set_features(features);
-        }
         for (queue, (config, _)) in self.queues.iter_mut().zip(queues).filter(|(_, (_, is_said))| *is_said) {
             let QueueConfig { size, vector, is_enabled, addresses } = config;
             (queue.size, queue.vector, queue.is_enabled, queue.addresses) = (size, vector, is_enabled, addresses);

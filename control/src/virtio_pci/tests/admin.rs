@@ -7,6 +7,7 @@ use virtnet_rings::Layout;
 use virtnet_rings::guest::{Buffer, Completed, Driver, Options};
 
 use super::*;
+use crate::device::controlq::Said;
 use crate::transport::connection::wait_any;
 use crate::virtio_pci::admin::{Admin, Answer, Command, Group, Members, Refusal as Not};
 
@@ -293,6 +294,7 @@ fn a_driver_goes_on_at_another_function() {
     // Five chains have been used of the second queue.
     let used = GPA + 0x4000 + 0x2000;
     here.vf.ram.write(used + 2, &5u16.to_le_bytes());
+    here.vf.device.said = [(0, vec![1]), (2, vec![])].map(|(class, data)| Said { class, command: 0, data }).to_vec();
     here.done(0xa, &creation(0, 0));
     here.done(0x11, &[1]);
     let parts = here.parts();
@@ -302,7 +304,7 @@ fn a_driver_goes_on_at_another_function() {
     let (count, list) = (metadata(&mut here, 1), metadata(&mut here, 2));
     assert_eq!((list[..8].to_vec(), list.len()), (count.clone(), 8 + 16 * usize::from(count[0])));
     let kinds: Vec<_> = list[8..].chunks(16).map(|header| header[0]).collect();
-    assert_eq!(kinds, [0, 1, 2, 2, 2, 2, 2, 3, 4, 4, 4, 4, 5, 5, 5, 5]);
+    assert_eq!(kinds, [0, 1, 2, 2, 2, 2, 2, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0, 0]);
     let asked = [object(0), vec![2, 0, 0, 0, 0, 0, 0, 0]].concat();
     assert_eq!(here.ask_for(0xe, SR_IOV, 1, &asked, list.len() - 1), Err(Not::Room));
     // Some of them, and some that there are not.
@@ -329,7 +331,10 @@ fn a_driver_goes_on_at_another_function() {
     assert_eq!((there.parts(), there.vf.device.running().len()), (parts, 0));
     there.done(0x11, &[0]);
     let start = |index, base| Deed::Start { index, enabled: true, base };
-    assert_eq!(there.vf.device.read(), [Deed::Features(VERSION_1 | RING_RESET), start(0, 0), start(1, 5)]);
+    assert_eq!(
+        there.vf.device.read(),
+        [Deed::GoOn(VERSION_1 | RING_RESET, 2), Deed::GoOn(VERSION_1 | RING_RESET, 2), start(0, 0), start(1, 5)]
+    );
     assert_eq!(
         (there.vf.status(), there.vf.read(CONFIG_MSIX_VECTOR, 2), there.vf.read(QUEUE_MSIX_VECTOR, 2)),
         (0xf, 2, 1)
@@ -403,7 +408,8 @@ fn parts_that_do_not_fit_change_nothing() {
         ("a size beyond the device's", part(0x104, 0, 0, &queue(2048, 0))),
         ("its vector", part(0x104, 0, 0, &queue(8, 6))),
         ("another doorbell", part(0x105, 0, 1, &[2, 0, 0, 0, 0, 0, 0, 0])),
-        ("what nobody knows", part(0x200, 0, 0, &[])),
+        ("what nobody says", part(0x200, 0, 9, &[])),
+        ("what nobody knows", part(0x201, 0, 0, &[])),
     ] {
         let data = [&object(1)[..], &part(0x103, 0, 0, &[0x8f]), &bad].concat();
         assert_eq!(house.refused(0x10, &data), Not::Field, "{what}");

@@ -58,9 +58,12 @@ fn a_driver_asks_for_vfs_and_has_them() {
     bench.set(at + NUM_VFS, 3);
     assert_eq!(bench.function.vfs_wanted(), None, "a number makes none");
     bench.set(at + CONTROL, 0x19);
+    assert_eq!(bench.function.members(), None, "they come");
     assert_eq!((bench.function.vfs_wanted(), bench.function.take_vfs_wanted()), (Some(3), Some(3)));
+    assert_eq!(bench.function.members(), None);
     assert_eq!(bench.function.take_vfs_wanted(), None);
     bench.function.show_vfs(3);
+    assert_eq!(bench.function.members(), Some(3));
     assert_eq!((bench.config(at + CONTROL, 2), bench.config(at + NUM_VFS, 2)), (0x19, 3));
     assert_eq!(bench.try_set(at + NUM_VFS, 4, 2).unwrap_err().name(), "value");
     assert_eq!(bench.try_set(at + PAGE_SIZE, 2, 4).unwrap_err().name(), "value");
