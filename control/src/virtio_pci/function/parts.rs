@@ -2,6 +2,8 @@
 //!
 //! Where a queue stands is in no part. A split ring shows it itself; of a packed ring nobody knows, and it is neither told nor taken.
 
+use std::collections::HashSet;
+
 use virtnet_rings::QueueAddresses;
 use virtnet_rings::spec::status::{DEVICE_NEEDS_RESET, DRIVER_OK, FEATURES_OK};
 
@@ -163,7 +165,12 @@ impl Function {
         let mut status = self.status();
         let mut said = Vec::new();
         let mut queues: Vec<_> = self.queues.iter().map(|queue| (QueueConfig::of(queue), false)).collect();
+        let mut seen = HashSet::new();
         for part in parts {
+            // Some take their time.
+            if !seen.insert((part.kind, part.selector)) {
+                return Err(Unfit);
+            }
             let selected = part.selected().ok_or(Unfit)?;
             match part.kind {
                 VIRTIO_DEV_PART_DEV_FEATURES if part.value()? == u128::from(self.offered(device)).to_le_bytes() => {}
