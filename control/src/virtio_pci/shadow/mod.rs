@@ -155,7 +155,8 @@ impl Copier {
     }
 
     async fn copy(&mut self, state: &State) -> Result<Infallible, Broken> {
-        of!(&self.guest, ring => ring.begin(&self.shape).await)?;
+        of!(&mut self.guest, ring => ring.begin(&self.shape).await)?;
+        state.base.store(of!(&self.guest, ring => ring.base()), Ordering::Relaxed);
         loop {
             // What comes from here on is looked at the next time.
             poll_fn(|_| if state.is_called.swap(false, Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending })

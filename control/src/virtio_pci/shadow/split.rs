@@ -31,8 +31,10 @@ impl Ring {
         self.next_used.into()
     }
 
-    /// Has its driver tell of every chain.
-    pub async fn begin(&self, shape: &Shape) -> Result<(), Unreachable> {
+    /// Looks where it stands, whatever was said: what it shows as used is used. Has its driver tell of every chain.
+    pub async fn begin(&mut self, shape: &Shape) -> Result<(), Unreachable> {
+        let used = half(&shape.dma.read(shape.addresses.device_area + INDEX, 2).come().await?, 0);
+        (self.next_available, self.next_used) = (used, used);
         shape.dma.write(shape.addresses.device_area, &[0; 2]).come().await?;
         self.arm(shape).await
     }
