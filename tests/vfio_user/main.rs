@@ -6,6 +6,7 @@
 mod house;
 
 mod admin;
+mod migration;
 
 use std::os::fd::AsRawFd;
 

@@ -43,13 +43,13 @@ pub(super) const VIRTIO_NET_CTRL_MQ_RSS_CONFIG: u8 = 1;
 pub(super) const VIRTIO_NET_CTRL_MQ_HASH_CONFIG: u8 = 2;
 
 /// Class of the commands about offloads. ("Offloads State Configuration")
-const VIRTIO_NET_CTRL_GUEST_OFFLOADS: u8 = 5;
-const VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET: u8 = 0;
+pub(super) const VIRTIO_NET_CTRL_GUEST_OFFLOADS: u8 = 5;
+pub(super) const VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET: u8 = 0;
 /// Class of the commands about used buffer notifications. ("Notifications Coalescing")
-const VIRTIO_NET_CTRL_NOTF_COAL: u8 = 6;
-const VIRTIO_NET_CTRL_NOTF_COAL_TX_SET: u8 = 0;
-const VIRTIO_NET_CTRL_NOTF_COAL_RX_SET: u8 = 1;
-const VIRTIO_NET_CTRL_NOTF_COAL_VQ_SET: u8 = 2;
+pub(super) const VIRTIO_NET_CTRL_NOTF_COAL: u8 = 6;
+pub(super) const VIRTIO_NET_CTRL_NOTF_COAL_TX_SET: u8 = 0;
+pub(super) const VIRTIO_NET_CTRL_NOTF_COAL_RX_SET: u8 = 1;
+pub(super) const VIRTIO_NET_CTRL_NOTF_COAL_VQ_SET: u8 = 2;
 const VIRTIO_NET_CTRL_NOTF_COAL_VQ_GET: u8 = 3;
 /// Class of the commands about statistics. ("Device Statistics")
 const VIRTIO_NET_CTRL_STATS: u8 = 8;
@@ -80,6 +80,14 @@ pub struct Said {
     pub command: u8,
     /// `command-specific-data`.
     pub data: Vec<u8>,
+}
+
+impl Said {
+    /// Whether the specification has a device part for it. ("VIRTIO_NET_DEV_PART_CVQ_CFG_PART")
+    pub fn has_part(&self) -> bool {
+        let classes = [VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_VLAN, VIRTIO_NET_CTRL_ANNOUNCE];
+        classes.contains(&self.class) || self.class == VIRTIO_NET_CTRL_MQ
+    }
 }
 
 /// What a driver asks for; whether it may is for the device to say.

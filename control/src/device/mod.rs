@@ -538,6 +538,7 @@ impl Backend for Served<'_> {
         self.device.orders = orders;
         self.device.has_moved = true;
         self.steer(pairs_before);
+        self.moderate_again(|_| true);
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use virtnet_engine::frame::hash::Hasher;
 use virtnet_engine::frame::offload;
 use virtnet_engine::frame::steer::Scaling;
 use virtnet_engine::moderation::Moderation;
+use virtnet_engine::pair::Side;
 use virtnet_rings::spec::net::{
     VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_CTRL_RX, VIRTIO_NET_F_CTRL_RX_EXTRA,
     VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_DEVICE_STATS, VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_HASH_REPORT,
@@ -132,8 +133,7 @@ impl Orders {
         is_one
     }
 
-    /// What of it a device that its driver goes on at is told: what the specification has parts for.
-    /// ("VIRTIO_NET_DEV_PART_CVQ_CFG_PART")
+    /// All of it as commands, for a device that its driver goes on at.
     pub fn said(&self) -> Vec<Said> {
         let mut all = Vec::new();
         let mut say = |class, command, data: Vec<u8>| all.push(Said { class, command, data });
@@ -177,10 +177,28 @@ impl Orders {
                 }
             }
         }
+        if let Some(offloads) = self.offloads {
+            let data = offloads.to_le_bytes().to_vec();
+            say(VIRTIO_NET_CTRL_GUEST_OFFLOADS, VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET, data);
+        }
+        let coalescing = |Moderation { period_us, max_count, .. }: &Moderation| {
+            [max_count, period_us].iter().flat_map(|number| u32::from(**number).to_le_bytes()).collect::<Vec<u8>>()
+        };
+        for (side, command) in
+            [(Side::Receiveq, VIRTIO_NET_CTRL_NOTF_COAL_RX_SET), (Side::Transmitq, VIRTIO_NET_CTRL_NOTF_COAL_TX_SET)]
+        {
+            if let Some(moderation) = &self.coalescing[side as usize] {
+                say(VIRTIO_NET_CTRL_NOTF_COAL, command, coalescing(moderation));
+            }
+        }
+        for (queue, moderation) in &self.coalescing_of {
+            let data = [halves(&[*queue, 0]), coalescing(moderation)].concat();
+            say(VIRTIO_NET_CTRL_NOTF_COAL, VIRTIO_NET_CTRL_NOTF_COAL_VQ_SET, data);
+        }
         all
     }
 
-    /// The same, heard; `None` where a driver that has accepted `features` could not have said it, or there is no part for it.
+    /// The same, heard; `None` where a driver that has accepted `features` could not have said it.
     pub fn hear(mut self, said: &[Said], features: u64, queue_pairs: u16, hash_types: u32) -> Option<Self> {
         for Said { class, command, data } in said {
             let one = |data: &[u8]| parse(&[&[*class, *command], data].concat());
@@ -199,18 +217,15 @@ impl Orders {
                 _ => one(data).map(|command| vec![command]),
             };
             for command in commands? {
-                let has_part = matches!(
+                // Who leaves a VLAN goes on in others, and questions have no answer here.
+                let is_order = !matches!(
                     command,
-                    Command::SetMode(..)
-                        | Command::SetAddresses(_)
-                        | Command::SetAddress(_)
-                        | Command::JoinVlan(_)
-                        | Command::UsePairs(_)
-                        | Command::Scale(_)
-                        | Command::Hash(_)
-                        | Command::Announced
+                    Command::LeaveVlan(_)
+                        | Command::GetCoalescing(_)
+                        | Command::QueryStatistics
+                        | Command::GetStatistics(_)
                 );
-                if !has_part || !self.obey(command, features, queue_pairs, hash_types) {
+                if !is_order || !self.obey(command, features, queue_pairs, hash_types) {
                     return None;
                 }
             }
@@ -255,7 +270,6 @@ impl Orders {
 mod tests {
     use virtnet_engine::frame::hash;
     use virtnet_engine::moderation::PeriodMode;
-    use virtnet_engine::pair::Side;
     use virtnet_rings::spec::net::{VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4};
 
     use super::*;
@@ -292,6 +306,15 @@ mod tests {
             (vec![Command::SetAddresses(None), Command::UsePairs(3)], 3),
             (vec![Command::UsePairs(1), Command::Hash(hashing(5))], 3),
             (vec![Command::UsePairs(4), spread], 2),
+            (vec![Command::SetOffloads(0), Command::CoalesceAll(Side::Transmitq, SOME)], 3),
+            (
+                vec![
+                    Command::CoalesceAll(Side::Receiveq, SOME),
+                    Command::Coalesce(3, SOME),
+                    Command::Coalesce(0, SOME),
+                ],
+                4,
+            ),
         ] {
             let here = of(&commands);
             let said = here.said();
@@ -300,6 +323,8 @@ mod tests {
             assert_eq!((there.pairs, &there.scaling, &there.hasher), (here.pairs, &here.scaling, &here.hasher));
             assert_eq!((there.modes, there.mac, there.vlans), (here.modes, here.mac, here.vlans));
             assert_eq!((&there.addresses, there.has_more), (&here.addresses, here.has_more));
+            assert_eq!((there.offloads, there.coalescing), (here.offloads, here.coalescing));
+            assert_eq!(there.coalescing_of, here.coalescing_of);
             // A device of which that cannot be said hears nothing.
             assert!(Orders::default().hear(&said, 0, 4, hash::TYPES).is_none(), "{commands:?}");
         }
@@ -311,8 +336,9 @@ mod tests {
             said(2, 0, &[0, 0x10]),
             said(2, 1, &[1, 0]),
             said(0, 6, &[1]),
-            said(6, 0, &[0; 8]),
-            said(5, 0, &[0; 8]),
+            said(6, 0, &[0; 7]),
+            said(6, 3, &[0; 4]),
+            said(5, 0, &[1; 8]),
             said(8, 0, &[]),
             said(9, 0, &[1]),
         ] {

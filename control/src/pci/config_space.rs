@@ -2,12 +2,15 @@
 
 /// Bytes of the whole space, extended capabilities included.
 pub const CONFIG_BYTES: usize = 4096;
+/// Bytes of it that hold no extended capability.
+pub const PLAIN_BYTES: usize = 256;
 /// How many BARs a function has.
 pub const BARS: usize = 6;
 
 /// Registers of the header.
 pub const COMMAND: usize = 0x04;
-const STATUS: usize = 0x06;
+/// The status register.
+pub const STATUS: usize = 0x06;
 const REVISION: usize = 0x08;
 const CACHE_LINE_SIZE: usize = 0x0c;
 const LATENCY_TIMER: usize = 0x0d;
@@ -34,7 +37,7 @@ pub const COMMAND_INTX_DISABLE: u16 = 1 << 10;
 /// What there is besides: parity and system errors, which never happen.
 const COMMAND_OTHERS: u16 = 1 << 6 | 1 << 8;
 /// `STATUS`: INTx is wanted.
-const STATUS_INTERRUPT: u8 = 1 << 3;
+pub const STATUS_INTERRUPT: u8 = 1 << 3;
 /// `STATUS`: there are capabilities.
 const STATUS_CAPABILITIES: u16 = 1 << 4;
 /// A BAR of 64 bits in memory.

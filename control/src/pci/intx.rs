@@ -73,9 +73,14 @@ impl Intx {
         self.pin.reasons.swap(0, Ordering::SeqCst)
     }
 
+    /// Why it is raised.
+    pub fn reasons(&self) -> u8 {
+        self.pin.reasons.load(Ordering::SeqCst)
+    }
+
     /// Whether there is a reason to raise it.
     pub fn is_wanted(&self) -> bool {
-        self.pin.reasons.load(Ordering::SeqCst) != 0
+        self.reasons() != 0
     }
 
     /// It is told to `line` from now on, if there is one.

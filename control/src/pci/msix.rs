@@ -149,6 +149,23 @@ impl Msix {
         }
     }
 
+    /// The table.
+    pub fn table(&self) -> Vec<u8> {
+        self.vectors.iter().flat_map(|vector| vector.entry).collect()
+    }
+
+    /// Pending bits, a byte each.
+    pub fn pending(&self) -> Vec<u8> {
+        self.vectors.iter().map(|vector| vector.pending.0.load(Ordering::Acquire).into()).collect()
+    }
+
+    /// The same, set.
+    pub fn set_pending(&mut self, pending: &[u8]) {
+        for (vector, byte) in self.vectors.iter().zip(pending) {
+            vector.pending.0.store(*byte != 0, Ordering::Release);
+        }
+    }
+
     /// What the control register says now.
     pub fn control(&mut self, control: u16) {
         self.is_enabled = control & CONTROL_ENABLE != 0;

@@ -2,6 +2,7 @@
 
 mod access;
 mod driver;
+mod image;
 mod legacy;
 mod parts;
 mod settle;
@@ -12,12 +13,13 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use virtnet_engine::caller::Line;
-use virtnet_rings::memory::GuestMemory;
+use virtnet_rings::memory::{DirtyLog, GuestMemory};
 use virtnet_rings::spec::status::{DEVICE_NEEDS_RESET, FAILED};
 use virtnet_rings::spec::virtq::{VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_ADMIN_VQ, VIRTIO_F_NOTIFICATION_DATA};
 
+pub use image::IMAGE_BYTES_MAX;
 pub use legacy::Area;
-pub use parts::Part;
+pub use parts::{Part, Unfit};
 
 use super::common::Registers;
 use super::layout::{self, MSIX_BAR, VIRTIO_BAR};
@@ -124,6 +126,8 @@ pub struct Function {
     queues: Vec<VirtQueue>,
     memory: Arc<GuestMemory>,
     remote: Remote,
+    /// Where it is logged what rings write, while it is.
+    log: Option<Arc<DirtyLog>>,
     needs_reset: bool,
     /// Its owner has stopped it. ("Device parts")
     is_stopped: bool,
@@ -178,6 +182,7 @@ impl Function {
             queues: (0..queues).map(|_| VirtQueue::new(size)).collect(),
             memory: Arc::default(),
             remote: Remote::default(),
+            log: None,
             needs_reset: false,
             is_stopped: false,
             is_owed: false,
@@ -247,6 +252,13 @@ impl Function {
         self.settle(device);
     }
 
+    /// What rings write is logged there from now on, or nowhere.
+    pub fn set_log(&mut self, log: Option<Arc<DirtyLog>>, device: &mut impl Backend) {
+        self.stop_all(device);
+        self.log = log;
+        self.settle(device);
+    }
+
     /// Looks whether the guest's memory was cut short. If so, every ring stops, the memory is let go and the device wants a
     /// reset; `true` once for each such memory.
     pub fn check_memory(&mut self, device: &mut impl Backend) -> bool {
@@ -286,6 +298,7 @@ impl Function {
         self.stop_all(device);
         self.memory = Arc::default();
         self.remote = Remote::default();
+        self.log = None;
         self.msix.disconnect();
         self.intx.connect(None);
         self.queues.iter_mut().for_each(VirtQueue::unshare);

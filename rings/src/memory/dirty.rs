@@ -28,6 +28,18 @@ impl DirtyLog {
         Ok(DirtyLog { mapping, len_bytes })
     }
 
+    /// Marks all pages.
+    pub fn mark_all(&self) {
+        self.mark(0, self.len_bytes.saturating_mul(8 * DIRTY_PAGE_SIZE_BYTES));
+    }
+
+    /// Whether the page that holds this byte was marked since this was last asked.
+    pub fn take(&self, gpa: u64) -> bool {
+        let page = gpa / DIRTY_PAGE_SIZE_BYTES;
+        let bit = 1 << (page % 8);
+        page / 8 < self.len_bytes && self.byte(page).fetch_and(!bit, Ordering::Acquire) & bit != 0
+    }
+
     /// Marks every page that holds one of `len_bytes` at `gpa`. Pages past the log's end are not logged: the front end
     /// said they cannot be there.
     pub fn mark(&self, gpa: u64, len_bytes: u64) {
@@ -39,14 +51,20 @@ impl DirtyLog {
             if page / 8 >= self.len_bytes {
                 return;
             }
-            let byte = self.mapping.address() + (page / 8) as usize;
-            // SAFETY: inside the mapping, which lives as long as `self`; a byte has no alignment.
-            let byte = unsafe { AtomicU8::from_ptr(byte as *mut u8) };
+            let byte = self.byte(page);
             let bit = 1 << (page % 8);
             // Read first: a page is written many times, and only the first needs the bus.
             if byte.load(Ordering::Relaxed) & bit == 0 {
                 byte.fetch_or(bit, Ordering::Release);
             }
         }
+    }
+
+    /// The bits of a page and its neighbours, which are in the log.
+    fn byte(&self, page: u64) -> &AtomicU8 {
+        assert!(page / 8 < self.len_bytes);
+        let byte = self.mapping.address() + (page / 8) as usize;
+        // SAFETY: inside the mapping, which lives as long as `self`; a byte has no alignment.
+        unsafe { AtomicU8::from_ptr(byte as *mut u8) }
     }
 }

@@ -482,6 +482,14 @@ impl GuestMemory {
         pieces.iter().filter_map(|(span, _)| Some((self.gpa_of(*span)?, span.len_bytes().into()))).collect()
     }
 
+    /// Where an address lies, as the dirty log counts.
+    pub fn place(&self, gpa: u64) -> Option<u64> {
+        [Access::Write, Access::Read].into_iter().find_map(|access| {
+            let span = self.translate(gpa, 1, access, &mut Window::default()).ok()?;
+            self.gpa_of(span)
+        })
+    }
+
     /// Where a span of this memory starts, as the guest counts: the way back, for the dirty log.
     pub fn gpa_of(&self, span: Span) -> Option<u64> {
         self.regions.iter().find_map(|region| {

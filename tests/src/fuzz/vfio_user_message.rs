@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use virtnet_control::firmware::PciIds;
 use virtnet_control::transport::connection::stream_pair;
 use virtnet_control::vfio_user::message::{
-    Ask, Command, Connection, DmaMap, DmaUnmap, HEADER_BYTES, Header, IrqSet, Message, Received, RegionAccess,
+    Ask, Command, Connection, DeviceFeature, DmaMap, DmaReport, DmaUnmap, HEADER_BYTES, Header, IrqSet, Message,
+    MigData, Received, RegionAccess,
 };
 use virtnet_control::vfio_user::session::{Served, Session};
 use virtnet_control::virtio_pci::{Function, Kind, Traits, Vfs};
@@ -68,7 +69,31 @@ fn beginning(packed: bool, files: u8) -> Vec<Words> {
 
 /// What comes next.
 fn words(input: &mut Input) -> Words {
-    match input.u8() % 10 {
+    match input.u8() % 11 {
+        9 => {
+            let feature = |flags: u32, data: &[u8]| {
+                let body = [&DeviceFeature { argsz: 4096, flags }.to_bytes()[..], data].concat();
+                (Command::DEVICE_FEATURE as u16, body, 0)
+            };
+            let (count, address) = (usize::from(input.u8()), MEMORY_BYTES * u64::from(input.u8() % 3));
+            match input.u8() % 6 {
+                0 | 1 => feature(2 | DeviceFeature::SET, &[input.u8() % 6, 0, 0, 0, 0, 0, 0, 0]),
+                2 => (Command::MIG_DATA_READ as u16, MigData { argsz: 4104, size: 4096 }.to_bytes(), 0),
+                3 => {
+                    let data = input.bytes(count);
+                    let head = MigData { argsz: 0, size: data.len() as u32 }.to_bytes();
+                    (Command::MIG_DATA_WRITE as u16, [&head[..], data].concat(), 0)
+                }
+                4 => feature(
+                    (6 + u32::from(input.u8() % 2)) | DeviceFeature::SET,
+                    &[&4096u64.to_ne_bytes()[..], &[0; 8]].concat()[..if count % 2 == 0 { 16 } else { 0 }],
+                ),
+                _ => {
+                    let report = DmaReport { iova: address, length: MEMORY_BYTES, page_size: 4096 << (count % 4) };
+                    feature(8 | DeviceFeature::GET, &report.to_bytes())
+                }
+            }
+        }
         0 => {
             let (command, count) = (u16::from(input.u8() % 20), usize::from(input.u8()));
             (command, input.bytes(count).to_vec(), input.u8() % 4)

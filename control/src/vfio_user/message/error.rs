@@ -102,6 +102,14 @@ pub enum ProtocolError {
         /// At most.
         max: usize,
     },
+    /// There is no such feature, or it cannot be got or set.
+    #[error("DEVICE_FEATURE: feature {index}, flags {flags:#x}: unknown, or not served like this")]
+    Feature {
+        /// Its number.
+        index: u32,
+        /// What was to be done with it.
+        flags: u32,
+    },
     /// A field's value makes no sense.
     #[error("{command}: {field} is {found:#x}, allowed is {allowed}")]
     Field {
@@ -131,6 +139,7 @@ impl ProtocolError {
             Self::Order { .. } => "order",
             Self::Size { .. } => "size",
             Self::Descriptors { .. } => "descriptors",
+            Self::Feature { .. } => "feature",
             Self::Field { .. } => "field",
         }
     }
@@ -139,6 +148,7 @@ impl ProtocolError {
     pub const fn errno(&self) -> Errno {
         match self {
             Self::UnknownCommand { .. } => Errno::OPNOTSUPP,
+            Self::Feature { .. } => Errno::NOTTY,
             Self::Version { .. } => Errno::PROTONOSUPPORT,
             _ => Errno::INVAL,
         }

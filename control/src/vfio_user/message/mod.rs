@@ -17,9 +17,10 @@ use std::ops::RangeInclusive;
 
 pub use error::ProtocolError;
 pub use payload::{
-    DeviceInfo, DmaAccess, DmaMap, DmaUnmap, IoEventfd, IrqInfo, IrqSet, RegionAccess, RegionInfo, RegionIoFds,
+    DeviceFeature, DeviceInfo, DmaAccess, DmaLogging, DmaMap, DmaReport, DmaUnmap, IoEventfd, IrqInfo, IrqSet, MigData,
+    MigState, RegionAccess, RegionInfo, RegionIoFds,
 };
-pub use request::{Action, Chosen, Irqs, Request};
+pub use request::{Action, Chosen, Feature, Irqs, Request};
 pub use version::Version;
 
 use crate::transport::connection::{self, Head};
@@ -119,6 +120,12 @@ commands! {
     DEVICE_RESET = 13: bytes 0..=0, fds 0..=0;
     /// Writes registers, several after each other.
     REGION_WRITE_MULTI = 15: bytes 8..=BODY_BYTES_MAX, fds 0..=0;
+    /// Gets, sets or probes what has to do with migration.
+    DEVICE_FEATURE = 16: bytes 8..=BODY_BYTES_MAX, fds 0..=0;
+    /// Reads what is to be set elsewhere.
+    MIG_DATA_READ = 17: bytes 8..=8, fds 0..=0;
+    /// Writes what was read elsewhere.
+    MIG_DATA_WRITE = 18: bytes 8..=MigData::LEN_BYTES + DATA_BYTES_MAX, fds 0..=0;
 }
 
 /// What we ask a client that has not given us a file of its memory.

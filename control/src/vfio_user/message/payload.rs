@@ -175,6 +175,60 @@ body! {
 }
 
 body! {
+    /// What is to be done with a feature, without what follows. ("VFIO_USER_DEVICE_FEATURE")
+    DeviceFeature {
+        /// Bytes that the client has room for.
+        argsz: u32,
+        /// Which feature, and [`Self::GET`], [`Self::SET`] and [`Self::PROBE`].
+        flags: u32,
+    }
+}
+
+body! {
+    /// Where a device is on its way elsewhere. ("VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE")
+    MigState {
+        /// Its state.
+        device_state: u32,
+        /// Not used.
+        data_fd: u32,
+    }
+}
+
+body! {
+    /// What is to be logged, without the ranges. ("VFIO_DEVICE_FEATURE_DMA_LOGGING_START")
+    DmaLogging {
+        /// Bytes that a bit is to stand for.
+        page_size: u64,
+        /// Ranges that follow; none stand for all.
+        num_ranges: u32,
+        /// 0.
+        reserved: u32,
+    }
+}
+
+body! {
+    /// What was logged, without the bits. ("VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT")
+    DmaReport {
+        /// First address.
+        iova: u64,
+        /// How many bytes.
+        length: u64,
+        /// Bytes that a bit stands for.
+        page_size: u64,
+    }
+}
+
+body! {
+    /// Bytes of a device's state, without themselves. ("VFIO_USER_MIG_DATA_READ")
+    MigData {
+        /// Bytes that the client has room for; of what it writes, bytes of this and all that follows it.
+        argsz: u32,
+        /// How many bytes.
+        size: u32,
+    }
+}
+
+body! {
     /// Which registers, without their contents. ("VFIO_USER_REGION_READ")
     RegionAccess {
         /// Where in the region.
@@ -184,6 +238,17 @@ body! {
         /// How many bytes.
         count: u32,
     }
+}
+
+impl DeviceFeature {
+    /// Bits that say which feature.
+    pub const INDEX_MASK: u32 = 0xffff;
+    /// What it is.
+    pub const GET: u32 = 1 << 16;
+    /// It is to be that.
+    pub const SET: u32 = 1 << 17;
+    /// Whether that is possible.
+    pub const PROBE: u32 = 1 << 18;
 }
 
 impl DmaMap {

@@ -2,9 +2,12 @@
 
 use std::os::fd::OwnedFd;
 
+use virtnet_rings::memory::DIRTY_PAGE_SIZE_BYTES;
+
 use super::{
-    BODY_BYTES_MAX, Command, DATA_BYTES_MAX, DmaMap, DmaUnmap, Header, IRQS, IrqInfo, IrqSet, Message, ProtocolError,
-    REGIONS, RegionAccess, RegionInfo, RegionIoFds, Version, WRITE_BYTES_MAX,
+    BODY_BYTES_MAX, Command, DATA_BYTES_MAX, DeviceFeature, DmaLogging, DmaMap, DmaReport, DmaUnmap, Header, IRQS,
+    IrqInfo, IrqSet, Message, MigData, MigState, ProtocolError, REGIONS, RegionAccess, RegionInfo, RegionIoFds,
+    Version, WRITE_BYTES_MAX,
 };
 
 /// What a client asks.
@@ -34,6 +37,101 @@ pub enum Request {
     WriteMulti(Vec<(RegionAccess, Vec<u8>)>),
     /// Resets the function.
     Reset,
+    /// What has to do with migration, and bytes that the client has room for.
+    Feature(Feature, u32),
+    /// Reads up to so many bytes of the device's state.
+    ReadState(u32),
+    /// Writes them.
+    WriteState(Vec<u8>),
+}
+
+/// What has to do with migration.
+#[derive(Debug)]
+pub enum Feature {
+    /// Whether a feature can be got, or set: it can.
+    Probe(DeviceFeature),
+    /// Which states there are.
+    Migration,
+    /// Which one it is in.
+    State,
+    /// It is to go to that one.
+    SetState(MigState),
+    /// What is written to memory is logged. What of it, is for the report to say.
+    StartLogging(DmaLogging, Vec<u8>),
+    /// It is not.
+    StopLogging,
+    /// What was logged since the last report: in pages of a power of two bytes, 4096 at least, and no more of them than fit into
+    /// an answer.
+    Report(DmaReport),
+}
+
+impl Feature {
+    const MIGRATION: u32 = 1;
+    const MIG_DEVICE_STATE: u32 = 2;
+    const DMA_LOGGING_START: u32 = 6;
+    const DMA_LOGGING_STOP: u32 = 7;
+    const DMA_LOGGING_REPORT: u32 = 8;
+
+    /// Its number.
+    pub fn index(&self) -> u32 {
+        match self {
+            Self::Probe(asked) => asked.flags & DeviceFeature::INDEX_MASK,
+            Self::Migration => Self::MIGRATION,
+            Self::State | Self::SetState(_) => Self::MIG_DEVICE_STATE,
+            Self::StartLogging(..) => Self::DMA_LOGGING_START,
+            Self::StopLogging => Self::DMA_LOGGING_STOP,
+            Self::Report(_) => Self::DMA_LOGGING_REPORT,
+        }
+    }
+
+    fn new(command: Command, asked: DeviceFeature, data: &[u8]) -> Result<Self, ProtocolError> {
+        const GET: u32 = DeviceFeature::GET;
+        const SET: u32 = DeviceFeature::SET;
+        let (index, flags) = (asked.flags & DeviceFeature::INDEX_MASK, asked.flags & !DeviceFeature::INDEX_MASK);
+        let unknown = ProtocolError::Feature { index, flags };
+        let whole = |rest: &[u8]| if rest.is_empty() { Ok(()) } else { Err(size(command, 8 + data.len(), 8, 8)) };
+        if flags & DeviceFeature::PROBE != 0 {
+            let possible = match index {
+                Self::MIGRATION | Self::DMA_LOGGING_REPORT => GET,
+                Self::MIG_DEVICE_STATE => GET | SET,
+                Self::DMA_LOGGING_START | Self::DMA_LOGGING_STOP => SET,
+                _ => return Err(unknown),
+            };
+            let is_possible = flags & !(possible | DeviceFeature::PROBE) == 0;
+            return if is_possible { Ok(Self::Probe(asked)) } else { Err(unknown) };
+        }
+        Ok(match (index, flags) {
+            (Self::MIGRATION, GET) => Self::Migration,
+            (Self::MIG_DEVICE_STATE, GET) => Self::State,
+            (Self::MIG_DEVICE_STATE, SET) => {
+                let (state, rest) = MigState::split(command, data)?;
+                whole(rest)?;
+                Self::SetState(state)
+            }
+            (Self::DMA_LOGGING_START, SET) => {
+                let (logging, ranges) = DmaLogging::split(command, data)?;
+                check_pages(command, logging.page_size)?;
+                let wanted = 16 * u64::from(logging.num_ranges);
+                if ranges.len() as u64 != wanted {
+                    return Err(field(command, "num_ranges", logging.num_ranges.into(), "as many as follow"));
+                }
+                Self::StartLogging(logging, ranges.to_vec())
+            }
+            (Self::DMA_LOGGING_STOP, SET) => Self::StopLogging,
+            (Self::DMA_LOGGING_REPORT, GET) => {
+                let (report, rest) = DmaReport::split(command, data)?;
+                whole(rest)?;
+                check_pages(command, report.page_size)?;
+                check_range(command, report.iova, report.length)?;
+                if report.length.div_ceil(report.page_size) > 8 * DATA_BYTES_MAX as u64 {
+                    let most = 8 * DATA_BYTES_MAX as u64 * report.page_size;
+                    return Err(field(command, "length", report.length, format!("up to {most:#x}")));
+                }
+                Self::Report(report)
+            }
+            _ => return Err(unknown),
+        })
+    }
 }
 
 /// Interrupts of a kind, one of [`IRQS`], and what is to become of them.
@@ -161,6 +259,25 @@ impl Request {
                 Self::Write(access, data.to_vec())
             }
             Command::DEVICE_RESET => Self::Reset,
+            Command::DEVICE_FEATURE => {
+                let (asked, data) = DeviceFeature::split(command, &body)?;
+                Self::Feature(Feature::new(command, asked, data)?, asked.argsz)
+            }
+            Command::MIG_DATA_READ => {
+                let (data, _) = MigData::split(command, &body)?;
+                if data.size > DATA_BYTES_MAX as u32 {
+                    return Err(field(command, "size", data.size.into(), format!("up to {DATA_BYTES_MAX:#x}")));
+                }
+                check_argsz(command, data.argsz, MigData::LEN_BYTES + data.size as usize)?;
+                Self::ReadState(data.size)
+            }
+            Command::MIG_DATA_WRITE => {
+                let (data, bytes) = MigData::split(command, &body)?;
+                if bytes.len() != data.size as usize {
+                    return Err(field(command, "size", data.size.into(), "as many bytes as follow"));
+                }
+                Self::WriteState(bytes.to_vec())
+            }
             Command::REGION_WRITE_MULTI => Self::WriteMulti(writes(command, &body)?),
         })
     }
@@ -179,6 +296,9 @@ impl Request {
             Self::Read(_) => Command::REGION_READ,
             Self::Write(..) => Command::REGION_WRITE,
             Self::Reset => Command::DEVICE_RESET,
+            Self::Feature(..) => Command::DEVICE_FEATURE,
+            Self::ReadState(_) => Command::MIG_DATA_READ,
+            Self::WriteState(_) => Command::MIG_DATA_WRITE,
             Self::WriteMulti(_) => Command::REGION_WRITE_MULTI,
         }
     }
@@ -285,6 +405,15 @@ fn check_argsz(command: Command, argsz: u32, least: usize) -> Result<(), Protoco
         return Ok(());
     }
     Err(field(command, "argsz", argsz.into(), format!("{least:#x} at least")))
+}
+
+/// What a bit of the dirty log stands for.
+fn check_pages(command: Command, page_size: u64) -> Result<(), ProtocolError> {
+    if page_size.is_power_of_two() && page_size >= DIRTY_PAGE_SIZE_BYTES {
+        return Ok(());
+    }
+    let allowed = format!("a power of two, {DIRTY_PAGE_SIZE_BYTES:#x} at least");
+    Err(field(command, "page_size", page_size, allowed))
 }
 
 /// Some bytes of an address space, the last address of which is 2^64 - 1.

@@ -209,7 +209,7 @@ fn questions_have_room_for_their_answers() {
 
 #[test]
 fn what_is_no_command_is_refused() {
-    for number in [0, 11, 12, 14, 16, 17, 18, u16::MAX] {
+    for number in [0, 11, 12, 14, 19, u16::MAX] {
         let error = Request::new(message(number, &[], 0)).unwrap_err();
         assert_eq!((error.name(), error.errno()), ("unknown_command", Errno::OPNOTSUPP));
     }

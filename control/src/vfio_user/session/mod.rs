@@ -3,6 +3,7 @@
 //! A message that is refused changes nothing and is answered with an errno. What a driver writes in vain is no fault of its
 //! client's: that is answered as any write, and counted.
 
+mod migration;
 mod refusal;
 #[cfg(test)]
 mod tests;
@@ -15,9 +16,11 @@ use std::sync::{Arc, Weak};
 use rustix::fs::{FileType, fstat};
 use virtnet_engine::caller::Line;
 use virtnet_rings::memory::{
-    GuestMemory, Mapping, MemoryError, Permissions, REGIONS_MAX, Region, RegionSpec, TRANSLATION_ALIGN_BYTES,
+    DIRTY_PAGE_SIZE_BYTES, DirtyLog, GuestMemory, Mapping, MemoryError, Permissions, REGIONS_MAX, Region, RegionSpec,
+    TRANSLATION_ALIGN_BYTES,
 };
 
+use migration::Migration;
 pub use refusal::Refusal;
 
 use super::message::{
@@ -76,14 +79,18 @@ pub struct Session {
     asked: HashMap<u16, Arc<Transfer>>,
     /// The name of the next.
     next_id: u16,
+    migration: Migration,
+    /// Where it is logged what is written, while it is.
+    log: Option<Arc<DirtyLog>>,
     counters: Counters,
 }
 
 impl Session {
     /// A session over a connected socket, for a function.
     pub fn new(stream: OwnedFd, function: Box<Function>) -> Self {
-        let (version, maps, files, asked, next_id, counters) = Default::default();
-        Self { connection: Connection::new(stream), version, maps, files, function, asked, next_id, counters }
+        let (version, maps, files, asked, next_id, migration, log, counters) = Default::default();
+        let connection = Connection::new(stream);
+        Self { connection, version, maps, files, function, asked, next_id, migration, log, counters }
     }
 
     /// Takes at most one message, and never waits.
@@ -178,6 +185,7 @@ impl Session {
     /// session is over.
     pub fn close(mut self, device: &mut impl Backend) -> (Counters, Box<Function>) {
         self.function.leave(device);
+        self.end_migration(device);
         (self.counters, self.function)
     }
 
@@ -267,8 +275,12 @@ impl Session {
             }
             Request::Reset => {
                 self.function.reset(Resetter::FrontEnd, device);
+                self.forget_migration();
                 Ok(Reply::default())
             }
+            Request::Feature(feature, argsz) => self.feature(&feature, argsz, device),
+            Request::ReadState(most) => self.read_state(most),
+            Request::WriteState(bytes) => self.write_state(&bytes),
         }
     }
 
@@ -369,12 +381,21 @@ impl Session {
     /// meanwhile.
     fn remember(&mut self, device: &mut impl Backend) -> Result<(), Refusal> {
         let shown = || self.maps.values().filter_map(|map| map.shown.as_ref());
-        let files: HashMap<_, _> = shown().map(|(region, _)| (Arc::as_ptr(region.mapping()), region.clone())).collect();
+        let files: HashMap<_, _> = shown().map(|(region, _)| (Arc::as_ptr(region.mapping()), region)).collect();
+        // One file behind the other: that is what the dirty log counts.
+        let mut end = 0;
+        let files = files.into_values().map(|region| {
+            let (start, len_bytes) = (end, region.mapping().len_bytes() as u64);
+            end += len_bytes.next_multiple_of(DIRTY_PAGE_SIZE_BYTES);
+            Region::part(region.mapping(), 0, start, len_bytes)
+        });
+        let files = files.collect::<Result<_, _>>()?;
         let translations: Vec<_> = shown().map(|(region, permissions)| (region, *permissions)).collect();
-        let memory = GuestMemory::behind_iommu(files.into_values().collect(), &translations)?;
+        let memory = GuestMemory::behind_iommu(files, &translations)?;
         self.function.set_memory(memory, device);
         self.files.retain(|_, mapping| mapping.strong_count() > 0);
-        Ok(())
+        // Of the files that there were.
+        if self.log.is_some() { self.begin_log(true, device) } else { Ok(()) }
     }
 
     fn region_bytes(&self, index: u32) -> u64 {

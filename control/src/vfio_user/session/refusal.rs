@@ -75,6 +75,9 @@ pub enum Refusal {
         /// What is wrong with it.
         source: virtio_pci::Refusal,
     },
+    /// That is not possible on the way elsewhere.
+    #[error("migration: {0}")]
+    Migration(&'static str),
     /// A ring cannot go on. The client has asked for nothing.
     #[error("{0}")]
     Ring(virtio_pci::Refusal),
@@ -96,6 +99,7 @@ impl Refusal {
             Self::Irqs { .. } => "irqs",
             Self::Descriptor { .. } => "descriptor",
             Self::Register { source, .. } | Self::Ring(source) => source.name(),
+            Self::Migration(_) => "migration",
             Self::System(_) => "system",
         }
     }
@@ -115,6 +119,7 @@ impl Refusal {
             | Self::Irqs { .. }
             | Self::Descriptor { .. }
             | Self::Register { .. }
+            | Self::Migration(_)
             | Self::Ring(_) => Errno::INVAL,
         }
     }

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use virtnet_rings::guest::Ram;
 use virtnet_rings::{Fault, PartStore, Virtqueue};
 
-use super::super::message::{Command, HEADER_BYTES};
+use super::super::message::{Command, DeviceFeature, DmaLogging, DmaReport, HEADER_BYTES, MigData, MigState};
 use super::*;
 use crate::firmware::PciIds;
 use crate::transport::connection::stream_pair;
@@ -523,6 +523,244 @@ fn writes_come_several_at_a_time() {
     let outside = writes(&[write(20, 4, 0x43), write(0x4000, 4, 1)]);
     assert_eq!(bench.ask(Command::REGION_WRITE_MULTI, &outside, &[]).unwrap_err(), Errno::INVAL);
     assert_eq!(bench.session().counters().by_outcome().collect::<Vec<_>>(), [("bounds", 1), ("register", 1)]);
+}
+
+const RUNNING: u32 = 2;
+const STOP_COPY: u32 = 3;
+const RESUMING: u32 = 4;
+
+impl Bench {
+    fn feature(&mut self, flags: u32, data: &[u8]) -> Result<Vec<u8>, Errno> {
+        let asked = DeviceFeature { argsz: 8192, flags };
+        let (body, _) = self.ask(Command::DEVICE_FEATURE, &[&asked.to_bytes()[..], data].concat(), &[])?;
+        let is_got = flags & (DeviceFeature::GET | DeviceFeature::PROBE) == DeviceFeature::GET;
+        let argsz = if is_got { body.len() as u32 } else { asked.argsz };
+        assert_eq!((body[..4].to_vec(), &body[4..8]), (argsz.to_ne_bytes().to_vec(), &flags.to_ne_bytes()[..]));
+        Ok(body[8..].to_vec())
+    }
+
+    fn go(&mut self, device_state: u32) -> Result<(), Errno> {
+        let state = MigState { device_state, data_fd: 0 }.to_bytes();
+        self.feature(2 | DeviceFeature::SET, &state).map(|told| assert_eq!(told, state))
+    }
+
+    fn state(&mut self) -> u8 {
+        self.feature(2 | DeviceFeature::GET, &[]).unwrap()[0]
+    }
+
+    fn image(&mut self) -> Vec<u8> {
+        self.go(STOP_COPY).unwrap();
+        let mut image = Vec::new();
+        loop {
+            let asked = MigData { argsz: 108, size: 100 }.to_bytes();
+            let body = self.done(Command::MIG_DATA_READ, &asked);
+            if body.len() == 8 {
+                return image;
+            }
+            image.extend_from_slice(&body[8..]);
+        }
+    }
+
+    fn put(&mut self, image: &[u8]) -> Result<(), Errno> {
+        for part in image.chunks(300) {
+            let data = MigData { argsz: 8 + part.len() as u32, size: part.len() as u32 };
+            self.ask(Command::MIG_DATA_WRITE, &[&data.to_bytes()[..], part].concat(), &[])?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn states_are_what_they_are() {
+    let mut bench = Bench::agreed();
+    bench.drive();
+    assert_eq!(bench.feature(1 | DeviceFeature::GET, &[]), Ok(vec![1, 0, 0, 0, 0, 0, 0, 0]));
+    let probe = DeviceFeature::PROBE;
+    for (flags, is_possible) in [
+        (1 | probe, true),
+        (2 | probe | DeviceFeature::GET | DeviceFeature::SET, true),
+        (6 | probe | DeviceFeature::SET, true),
+        (7 | probe, true),
+        (8 | probe | DeviceFeature::GET, true),
+        (8 | probe | DeviceFeature::SET, false),
+        (3 | probe, false),
+        (1 | DeviceFeature::SET, false),
+        (2, false),
+        (2 | DeviceFeature::SET | DeviceFeature::GET, false),
+        (1 | 1 << 19, false),
+    ] {
+        let told = if is_possible { Ok(vec![]) } else { Err(Errno::NOTTY) };
+        assert_eq!(bench.feature(flags, &[]), told, "{flags:#x}");
+    }
+    assert_eq!(
+        bench
+            .ask(Command::DEVICE_FEATURE, &DeviceFeature { argsz: 8, flags: 1 | DeviceFeature::GET }.to_bytes(), &[])
+            .unwrap()
+            .0
+            .len(),
+        8
+    );
+    // From each to each, itself among them; and data go only one way in each.
+    let read = MigData { argsz: 16, size: 8 }.to_bytes();
+    let write = [&MigData { argsz: 9, size: 1 }.to_bytes()[..], &[0]].concat();
+    for from in 1..=4u32 {
+        for to in 1..=4 {
+            // What was written nothing goes nowhere.
+            if from != RESUMING || to == from {
+                bench.done(Command::DEVICE_RESET, &[]);
+                bench.drive_from(8, [0, 0x1000, 0x2000]);
+                bench.go(from).unwrap();
+                bench.go(to).unwrap();
+                assert_eq!(u32::from(bench.state()), to);
+                assert_eq!(bench.device.running().len(), usize::from(to == RUNNING), "{from} {to}");
+                assert_eq!(bench.ask(Command::MIG_DATA_READ, &read, &[]).is_ok(), to == STOP_COPY);
+                assert_eq!(bench.ask(Command::MIG_DATA_WRITE, &write, &[]).is_ok(), to == RESUMING);
+            }
+        }
+    }
+    for to in [0, 5, 6, 7, 8, u32::MAX] {
+        assert_eq!(bench.go(to), Err(Errno::INVAL));
+    }
+    // It has been written one byte, and is nothing any more until it is reset.
+    for to in [RUNNING, 1, RESUMING] {
+        assert_eq!(bench.go(to), Err(Errno::INVAL));
+        assert_eq!(bench.state(), 0);
+    }
+    bench.done(Command::DEVICE_RESET, &[]);
+    assert_eq!((bench.state(), bench.read(4, 20, 1)), (2, Ok(vec![0])));
+    // More than there can be.
+    bench.go(RESUMING).unwrap();
+    assert_eq!(bench.put(&vec![0; crate::virtio_pci::IMAGE_BYTES_MAX + 1]), Err(Errno::INVAL));
+}
+
+/// A function that has something in every part of it.
+fn used(bench: &mut Bench) {
+    bench.ram.write(GPA + 0x2002, &5u16.to_le_bytes());
+    bench.ram.write(GPA + 0x1002, &5u16.to_le_bytes());
+    bench.drive();
+    bench.write(CONFIG_REGION, 0x3c, &[5]).unwrap();
+    bench.write(CONFIG_REGION, 0x42, &0x8000u16.to_le_bytes()).unwrap();
+    bench.write(2, 0, &[0x10, 0x20, 0x30, 0x40, 0, 0, 0, 0, 9, 0, 0, 0, 1, 0, 0, 0]).unwrap();
+    bench.irqs(NONE_TRIGGER, MSIX_IRQ, 0, &[]).unwrap();
+    bench.write(4, 16, &[3, 0]).unwrap();
+}
+
+#[test]
+fn a_function_goes_on_elsewhere() {
+    let mut here = Bench::agreed();
+    used(&mut here);
+    let image = here.image();
+    let registers = |bench: &mut Bench| {
+        [(CONFIG_REGION, 0, 256), (2, 0, 96), (2, 0x1000, 8), (4, 0, 20), (4, 20, 1), (4, 22, 36)]
+            .map(|(region, offset, count)| bench.read(region, offset, count).unwrap())
+    };
+    let before = registers(&mut here);
+    let mut there = Bench::agreed();
+    std::mem::swap(&mut there.ram, &mut here.ram);
+    there.map(GPA, RAM_BYTES, 0).unwrap();
+    there.go(RESUMING).unwrap();
+    there.put(&image).unwrap();
+    there.go(1).unwrap();
+    assert_eq!(registers(&mut there), before);
+    assert!(there.device.running().is_empty(), "not yet");
+    assert!(there.device.read().iter().any(|deed| matches!(deed, Deed::GoOn(features, 0) if features >> 32 == 1)));
+    there.go(RUNNING).unwrap();
+    let deeds = there.device.read();
+    assert!(deeds.contains(&Deed::Start { index: 0, enabled: true, base: 5 }), "{deeds:?}");
+    assert_eq!(deeds.last(), Some(&Deed::Announce([2, 0, 0, 0, 0, 9])));
+    // And back, or on: nothing is lost on the way. Here it goes on, too, if nobody takes it.
+    assert_eq!(there.image(), image);
+    here.map(GPA + RAM_BYTES, 4096, 0).unwrap();
+    here.go(RUNNING).unwrap();
+    assert!(!here.device.read().contains(&Deed::Announce([2, 0, 0, 0, 0, 9])));
+}
+
+#[test]
+fn a_client_that_leaves_on_the_way_leaves_a_function_that_runs() {
+    let mut bench = Bench::agreed();
+    bench.drive();
+    bench.go(STOP_COPY).unwrap();
+    bench.come_again();
+    bench.map(GPA, RAM_BYTES, 0).unwrap();
+    assert_eq!((bench.state(), bench.device.running()), (2, vec![0]));
+}
+
+#[test]
+fn no_image_breaks_a_function() {
+    let mut here = Bench::agreed();
+    used(&mut here);
+    let image = here.image();
+    let mut there = Bench::agreed();
+    there.map(GPA, RAM_BYTES, 0).unwrap();
+    let mut taken = 0;
+    for at in 0..2 * image.len() {
+        // One byte is another, or it ends too early.
+        let mut other = image.clone();
+        match at.checked_sub(image.len()) {
+            Some(len) => other.truncate(len),
+            None => other[at] ^= 1 << (at % 8),
+        }
+        there.go(RESUMING).unwrap();
+        there.put(&other).unwrap();
+        if there.go(RUNNING).is_ok() {
+            taken += 1;
+        } else {
+            assert_eq!(there.state(), 0, "byte {at}");
+        }
+        there.done(Command::DEVICE_RESET, &[]);
+        assert!(there.device.running().is_empty());
+        there.device.read();
+    }
+    // An address, a vector, a size: others are as good.
+    assert!(taken > 20 && taken < image.len(), "{taken}");
+}
+
+#[test]
+fn what_is_written_is_logged() {
+    let mut bench = Bench::agreed();
+    let report = |bench: &mut Bench, iova, length, page_size| {
+        let asked = DmaReport { iova, length, page_size }.to_bytes();
+        let told = bench.feature(8 | DeviceFeature::GET, &asked)?;
+        assert_eq!(told[..24], asked);
+        Ok(told[24..].to_vec())
+    };
+    assert_eq!(report(&mut bench, GPA, RAM_BYTES, 4096), Err(Errno::INVAL), "nothing is logged");
+    let start = |ranges: u32| DmaLogging { page_size: 1 << 20, num_ranges: ranges, reserved: 0 }.to_bytes();
+    let set = 6 | DeviceFeature::SET;
+    assert_eq!(bench.feature(set, &start(1)), Err(Errno::INVAL), "the range is missing");
+    bench.drive();
+    bench.unmap(DmaUnmap::ALL, 0, 0).unwrap();
+    bench.map(GPA, RAM_BYTES, 0).unwrap();
+    let told = bench.feature(set, &[start(1), vec![0; 16]].concat()).unwrap();
+    assert_eq!(told[..8], 4096u64.to_ne_bytes(), "its own pages");
+    assert_eq!(bench.feature(set, &start(0)), Err(Errno::INVAL), "a second time");
+    // A chain of a buffer over two pages is used.
+    let ram = &bench.ram;
+    ram.write(GPA, &[&(GPA + 0x8ff0).to_le_bytes()[..], &64u32.to_le_bytes(), &[2, 0, 0, 0]].concat());
+    ram.write(GPA + 0x1000, &[0u16, 1, 0].map(u16::to_le_bytes).concat());
+    let queue = bench.device.queues[0].as_mut().unwrap();
+    assert!(queue.is_logging());
+    queue.begin_turn();
+    let (chains, _) = queue.take_list(4, &mut PartStore::new(1));
+    chains[0].parts.iter().for_each(|part| queue.log_written(part));
+    queue.return_used(&[chains[0].used(64)]);
+    queue.end_turn();
+    let bits = report(&mut bench, GPA, RAM_BYTES, 4096).unwrap();
+    assert_eq!((bits.len(), &bits[..3]), (32, &[0b100u8, 0b11, 0][..]), "the used ring, and the buffer");
+    assert_eq!(report(&mut bench, GPA, RAM_BYTES, 4096).unwrap(), [0; 32], "since then");
+    // A new file: who knows. A bit may stand for more pages, and addresses without memory were not written.
+    let other = Ram::new(1 << 16, 0).unwrap();
+    let map = DmaMap { argsz: 32, flags: READ_WRITE, offset: 0, address: GPA + RAM_BYTES, size: 1 << 16 };
+    bench.ask(Command::DMA_MAP, &map.to_bytes(), &[other.fd()]).unwrap();
+    let bits = report(&mut bench, GPA, 2 * RAM_BYTES, 1 << 16).unwrap();
+    assert_eq!(bits, [0xff, 0xff, 1, 0, 0, 0, 0, 0]);
+    for (iova, length, page_size) in
+        [(GPA, 0, 4096), (GPA, RAM_BYTES, 2048), (GPA, RAM_BYTES, 5000), (u64::MAX, 2, 4096), (0, 1 << 40, 4096)]
+    {
+        assert_eq!(report(&mut bench, iova, length, page_size), Err(Errno::INVAL), "{iova:#x} {length:#x} {page_size}");
+    }
+    bench.feature(7 | DeviceFeature::SET, &[]).unwrap();
+    assert!(!bench.device.queues[0].as_ref().unwrap().is_logging());
 }
 
 #[test]

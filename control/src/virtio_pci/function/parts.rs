@@ -36,9 +36,19 @@ pub struct Part {
 }
 
 impl Part {
-    fn new(kind: u16, selected: u16, value: impl Into<Vec<u8>>) -> Self {
+    pub(super) fn new(kind: u16, selected: u16, value: impl Into<Vec<u8>>) -> Self {
         let [low, high] = selected.to_le_bytes();
         Self { kind, flags: 0, selector: [low, high, 0, 0, 0, 0, 0, 0], value: value.into() }
+    }
+
+    /// Which kind.
+    pub(super) fn kind(&self) -> u16 {
+        self.kind
+    }
+
+    /// Its value.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.value
     }
 
     /// What it is of.
@@ -77,13 +87,13 @@ impl Part {
     }
 
     /// The register or the queue that it is of.
-    fn selected(&self) -> Option<u16> {
+    pub(super) fn selected(&self) -> Option<u16> {
         let [low, high, rest @ ..] = self.selector;
         (rest == [0; 6]).then(|| u16::from_le_bytes([low, high]))
     }
 
     /// Its value, if it has this length.
-    fn value<const N: usize>(&self) -> Result<[u8; N], Unfit> {
+    pub(super) fn value<const N: usize>(&self) -> Result<[u8; N], Unfit> {
         self.value[..].try_into().map_err(|_| Unfit)
     }
 }
@@ -125,10 +135,13 @@ impl QueueConfig {
 impl Function {
     /// All of them, in the specification's order; none where a packed ring is among them.
     pub fn parts(&self, device: &impl Backend) -> Option<Vec<Part>> {
+        let is_packed = self.registers.is_packed() && self.queues.iter().any(|queue| queue.is_enabled);
+        (!is_packed).then(|| self.all_parts(device))
+    }
+
+    /// The same, whatever its rings are like.
+    pub(super) fn all_parts(&self, device: &impl Backend) -> Vec<Part> {
         let registers = &self.registers;
-        if registers.is_packed() && self.queues.iter().any(|queue| queue.is_enabled) {
-            return None;
-        }
         let offered = u128::from(self.offered(device)).to_le_bytes();
         let mut parts = vec![
             Part { flags: VIRTIO_DEV_PART_F_OPTIONAL, ..Part::new(VIRTIO_DEV_PART_DEV_FEATURES, 0, offered) },
@@ -149,11 +162,11 @@ impl Function {
         let config = |(index, queue)| Part::new(VIRTIO_DEV_PART_VQ_CFG, index, QueueConfig::of(queue).to_bytes());
         parts.extend(queues().map(config));
         parts.extend(queues().map(|(index, _)| Part::new(VIRTIO_DEV_PART_VQ_NOTIFY_CFG, index, doorbell_of(index))));
-        let said = device.said().into_iter().map(|Said { class, command, data }| {
+        let said = device.said().into_iter().filter(Said::has_part).map(|Said { class, command, data }| {
             Part::new(VIRTIO_NET_DEV_PART_CVQ_CFG_PART, u16::from_le_bytes([class, command]), data)
         });
         parts.extend(said);
-        Some(parts)
+        parts
     }
 
     /// Sets it to all of these, or to none. It is stopped: its rings start when it goes on.
@@ -161,9 +174,19 @@ impl Function {
     /// # Errors
     /// It cannot be as they say, or is not stopped.
     pub fn set_parts(&mut self, parts: &[Part], device: &mut impl Backend) -> Result<(), Unfit> {
+        self.set_all_parts(parts, Vec::new(), &[], device)
+    }
+
+    /// The same, with what else its driver has said, and where queues stand, if that is known.
+    pub(super) fn set_all_parts(
+        &mut self,
+        parts: &[Part],
+        mut said: Vec<Said>,
+        positions: &[Option<u32>],
+        device: &mut impl Backend,
+    ) -> Result<(), Unfit> {
         let mut registers = self.registers.clone();
         let mut status = self.status();
-        let mut said = Vec::new();
         let mut queues: Vec<_> = self.queues.iter().map(|queue| (QueueConfig::of(queue), false)).collect();
         let mut seen = HashSet::new();
         for part in parts {
@@ -198,7 +221,8 @@ impl Function {
                 VIRTIO_DEV_PART_VQ_NOTIFY_CFG if part.value()? == doorbell_of(selected) => {}
                 VIRTIO_NET_DEV_PART_CVQ_CFG_PART => {
                     let [class, command] = selected.to_le_bytes();
-                    said.push(Said { class, command, data: part.value.clone() });
+                    let one = Said { class, command, data: part.value.clone() };
+                    said.push(Some(one).filter(Said::has_part).ok_or(Unfit)?);
                 }
                 _ if part.kind != VIRTIO_DEV_PART_DEV_FEATURES && part.flags & VIRTIO_DEV_PART_F_OPTIONAL != 0 => {}
                 _ => return Err(Unfit),
@@ -211,7 +235,7 @@ impl Function {
         registers.has_begun = false;
         let is_shape = |queue: &QueueConfig| registers.allows_size(queue.size, device.queue_size_max());
         let is_fit = self.is_stopped
-            && !(registers.is_packed() && is_enabled)
+            && !(registers.is_packed() && is_enabled && positions.is_empty())
             && queues.iter().all(|(queue, is_said)| !is_said || is_shape(queue));
         let offered = self.offered(device);
         let before = self.registers.accepted(offered).unwrap_or(0);
@@ -221,11 +245,13 @@ impl Function {
         }
         self.registers = registers;
         (self.needs_reset, self.is_given_up) = (status & DEVICE_NEEDS_RESET != 0, false);
-        for (queue, (config, _)) in self.queues.iter_mut().zip(queues).filter(|(_, (_, is_said))| *is_said) {
+        let positions = positions.iter().copied().chain(std::iter::repeat(None));
+        let queues = self.queues.iter_mut().zip(queues).zip(positions);
+        for ((queue, (config, _)), position) in queues.filter(|((_, (_, is_said)), _)| *is_said) {
             let QueueConfig { size, vector, is_enabled, addresses } = config;
             (queue.size, queue.vector, queue.is_enabled, queue.addresses) = (size, vector, is_enabled, addresses);
             // A split ring tells itself where it stands, whatever this says.
-            queue.base = is_enabled.then_some(0);
+            queue.base = position.or(is_enabled.then_some(0));
         }
         Ok(())
     }

@@ -88,7 +88,7 @@ impl Function {
             let (shadow, ring) = made.map_err(|source| Refusal::Shadow { index, source })?;
             (Some(shadow), ring)
         } else {
-            let setup = QueueSetup { layout, size, addresses, base, features, call, kick, log: None };
+            let setup = QueueSetup { layout, size, addresses, base, features, call, kick, log: self.log.clone() };
             (None, setup.activate(self.memory.clone()).map_err(|source| Refusal::Queue { index, source })?)
         };
         device.start_ring(index, ring, true).map_err(|why| Refusal::Device { index, why })?;

@@ -409,6 +409,7 @@ fn parts_that_do_not_fit_change_nothing() {
         ("its vector", part(0x104, 0, 0, &queue(8, 6))),
         ("another doorbell", part(0x105, 0, 1, &[2, 0, 0, 0, 0, 0, 0, 0])),
         ("what nobody says", part(0x200, 0, 9, &[])),
+        ("what there is no part for", part(0x200, 0, 5, &[0; 8])),
         ("the same twice", part(0x103, 0, 0, &[0xf])),
         ("what nobody knows", part(0x201, 0, 0, &[])),
     ] {
