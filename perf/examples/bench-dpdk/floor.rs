@@ -253,6 +253,14 @@ impl Backend for Device {
         self.caller.line(descriptor)
     }
 
+    fn said(&self) -> Vec<virtnet_control::device::controlq::Said> {
+        Vec::new()
+    }
+
+    fn go_on(&mut self, _: u64, _: &[virtnet_control::device::controlq::Said]) -> Result<(), &'static str> {
+        Err("it keeps nothing")
+    }
+
     fn watch(&mut self, _: std::os::fd::BorrowedFd<'_>) -> std::io::Result<()> {
         Ok(())
     }
