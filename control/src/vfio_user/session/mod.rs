@@ -74,6 +74,8 @@ pub struct Session {
     maps: BTreeMap<u64, Map>,
     /// What of files is mapped here.
     files: BTreeMap<FileId, Weak<Mapping>>,
+    /// There has been memory without a file, which the log tells once.
+    has_remote: bool,
     function: Box<Function>,
     /// What the client was asked and has not answered, by the name of the message.
     asked: HashMap<u16, Arc<Transfer>>,
@@ -88,9 +90,10 @@ pub struct Session {
 impl Session {
     /// A session over a connected socket, for a function.
     pub fn new(stream: OwnedFd, function: Box<Function>) -> Self {
-        let (version, maps, files, asked, next_id, migration, log, counters) = Default::default();
+        let (version, maps, files, has_remote, asked, next_id) = Default::default();
+        let (migration, log, counters) = Default::default();
         let connection = Connection::new(stream);
-        Self { connection, version, maps, files, function, asked, next_id, migration, log, counters }
+        Self { connection, version, maps, files, has_remote, function, asked, next_id, migration, log, counters }
     }
 
     /// Takes at most one message, and never waits.
@@ -303,6 +306,11 @@ impl Session {
         let is_remote = !is_shown && permissions == Some(Permissions::BOTH);
         self.maps.insert(address, Map { len_bytes, shown });
         if is_remote {
+            if !std::mem::replace(&mut self.has_remote, true) {
+                tracing::warn!(
+                    "the client shares no file of its memory: queues there are slow, and served by the control thread"
+                );
+            }
             self.function.remote().add(&addresses);
         }
         if !fits && let Err(refusal) = self.remember(device) {
