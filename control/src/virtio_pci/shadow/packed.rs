@@ -77,9 +77,9 @@ impl Ring {
         let mut chains = Vec::new();
         while chains.len() < most
             && self.in_flight < *size
-            && self.available(&flags, &ring, self.next_available).is_some()
+            && [&flags, &ring].iter().all(|table| available(table, self.next_available).is_some())
         {
-            let chain = self.walk(shape, &flags, &ring).await?;
+            let chain = self.walk(shape, &ring).await?;
             self.in_flight += chain.descriptors;
             self.next_available = self.next_available.after(chain.descriptors, *size);
             chains.push(chain);
@@ -120,13 +120,15 @@ impl Ring {
         })
     }
 
-    async fn walk(&self, shape: &Shape, flags: &[u8], ring: &[u8]) -> Result<Chain, Violation> {
+    /// The chain whose first descriptor is available. By then all of it was written, if not by the time that its end was looked at for
+    /// flags: that may be where the ring begins.
+    async fn walk(&self, shape: &Shape, ring: &[u8]) -> Result<Chain, Violation> {
         let size = shape.size;
         let mut chain = Chain::default();
         let mut at = self.next_available;
         loop {
             let descriptors = chain.descriptors;
-            let descriptor = self.available(flags, ring, at).filter(|_| self.in_flight + descriptors < size);
+            let descriptor = available(ring, at).filter(|_| self.in_flight + descriptors < size);
             let descriptor = descriptor.ok_or(Violation::ChainUnfinished { descriptors })?;
             let flags = descriptor.flags(Layout::Packed);
             chain.id = descriptor.halves[0];
@@ -145,16 +147,14 @@ impl Ring {
         if id >= size { Err(Violation::IdPastQueue { id, size }) } else { Ok(chain) }
     }
 
-    /// The descriptor there, if these flags say that it is available.
-    fn available(&self, flags: &[u8], ring: &[u8], at: Position) -> Option<Descriptor> {
-        let is_available = |descriptor: &Descriptor| is_available(descriptor.flags(Layout::Packed), at.wrap);
-        Descriptor::of(flags, at.slot).filter(is_available)?;
-        Descriptor::of(ring, at.slot).filter(is_available)
-    }
-
     fn is_available(&self, flags: u16) -> bool {
         is_available(flags, self.next_available.wrap)
     }
+}
+
+/// The descriptor there, if it is available.
+fn available(table: &[u8], at: Position) -> Option<Descriptor> {
+    Descriptor::of(table, at.slot).filter(|descriptor| is_available(descriptor.flags(Layout::Packed), at.wrap))
 }
 
 /// ("Driver and Device Ring Wrap Counters")

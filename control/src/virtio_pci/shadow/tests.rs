@@ -308,3 +308,36 @@ fn another_goes_on_where_one_has_stopped() {
         assert!(tokens.into_iter().eq(25..40), "{layout:?}");
     });
 }
+
+#[test]
+fn a_packed_ring_may_be_written_while_it_is_read() {
+    let mut bench = Bench::new(Layout::Packed, false);
+    let at = GPA + (8 << 20);
+    for token in 0..u32::from(SIZE) - 1 {
+        bench.driver.offer(&[Buffer::readable(at, 8)], token).unwrap();
+        bench.ring();
+        bench.settle(1).unwrap();
+        assert_eq!(bench.collect().len(), 1);
+    }
+    // A chain of the last descriptor and the first, which is written when that was read, and before the last is.
+    let (table, mut first) = (bench.driver.addresses().descriptor, [0; 16]);
+    bench.ram.read(table, &mut first);
+    bench.driver.offer(&[Buffer::readable(at, 8), Buffer::writable(at + 64, 8)], 1000).unwrap();
+    bench.ring();
+    let mut looks = 0;
+    loop {
+        bench.shadow.go_on().unwrap();
+        let Some(transfer) = bench.dma.take() else { break };
+        let mut answer = bench.make(&transfer.wanted, transfer.address).unwrap();
+        if transfer.address == table && answer.len() > first.len() {
+            looks += 1;
+            if looks == 1 {
+                answer[..first.len()].copy_from_slice(&first);
+            }
+        }
+        transfer.answer(Ok(answer));
+    }
+    assert!(looks >= 2, "it is looked at for flags first");
+    bench.settle(1).unwrap();
+    assert!(bench.collect().iter().map(|done| (done.token, done.len_bytes)).eq([(1000, 8)]));
+}
