@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
@@ -31,6 +32,8 @@ pub struct Transfer {
     pub address: u64,
     /// What.
     pub wanted: Wanted,
+    /// What is known to be so once it is on its way.
+    then: Option<(Arc<AtomicU32>, u32)>,
     outcome: Mutex<Option<Outcome>>,
 }
 
@@ -53,25 +56,34 @@ impl Dma {
     /// The next transfer to be made. One that nobody waits for any more is none.
     pub fn take(&self) -> Option<Arc<Transfer>> {
         let mut transfers = lock(&self.0);
-        std::iter::from_fn(|| transfers.pop_front()).find(|transfer| Arc::strong_count(transfer) > 1)
+        let next = std::iter::from_fn(|| transfers.pop_front()).find(|transfer| Arc::strong_count(transfer) > 1)?;
+        if let Some((known, value)) = &next.then {
+            known.store(*value, Ordering::Relaxed);
+        }
+        Some(next)
     }
 
     /// Asks for `len_bytes` at an address.
     pub fn read(&self, address: u64, len_bytes: usize) -> Answer {
         let steps = (0..len_bytes).step_by(TRANSFER_BYTES_MAX);
-        self.ask(address, steps.map(|at| Wanted::Read(TRANSFER_BYTES_MAX.min(len_bytes - at))))
+        self.ask(address, steps.map(|at| Wanted::Read(TRANSFER_BYTES_MAX.min(len_bytes - at))), None)
     }
 
     /// Asks that these bytes be written there.
     pub fn write(&self, address: u64, bytes: &[u8]) -> Answer {
-        self.ask(address, bytes.chunks(TRANSFER_BYTES_MAX).map(|bytes| Wanted::Write(bytes.to_vec())))
+        self.ask(address, bytes.chunks(TRANSFER_BYTES_MAX).map(|bytes| Wanted::Write(bytes.to_vec())), None)
     }
 
-    fn ask(&self, address: u64, parts: impl Iterator<Item = Wanted>) -> Answer {
+    /// The same. Once it is on its way, nobody calls it back: from then on `known` is this value.
+    pub fn write_then(&self, address: u64, bytes: &[u8], known: &Arc<AtomicU32>, value: u32) -> Answer {
+        self.ask(address, [Wanted::Write(bytes.to_vec())].into_iter(), Some((known.clone(), value)))
+    }
+
+    fn ask(&self, address: u64, parts: impl Iterator<Item = Wanted>, then: Option<(Arc<AtomicU32>, u32)>) -> Answer {
         let transfers = parts.enumerate().map(|(part, wanted)| {
             // An address beyond the last is none of the guest's, either.
             let address = address.wrapping_add((part * TRANSFER_BYTES_MAX) as u64);
-            Arc::new(Transfer { address, wanted, outcome: Mutex::default() })
+            Arc::new(Transfer { address, wanted, then: then.clone(), outcome: Mutex::default() })
         });
         let transfers: Vec<_> = transfers.collect();
         lock(&self.0).extend(transfers.iter().cloned());

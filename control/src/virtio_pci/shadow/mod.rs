@@ -47,7 +47,7 @@ struct Done {
 #[derive(Debug)]
 struct State {
     /// Where the guest's ring stands.
-    base: AtomicU32,
+    base: Arc<AtomicU32>,
     /// Who is told that chains were used.
     call: Mutex<Notifier>,
     /// There may be something new.
@@ -74,16 +74,17 @@ impl Shadow {
     /// # Errors
     /// [`LocalError`].
     pub fn new(shape: Shape, base: u32, kick: Notifier, call: Notifier) -> Result<(Self, Queue), LocalError> {
-        let bell = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from);
-        let (to_device, from_device) = (bell()?, bell()?);
+        let bell = |count| eventfd(count, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from);
+        // Whoever has started it may be somebody else than its session, which goes on with it when this rings.
+        let (to_device, from_device) = (bell(0)?, bell(1)?);
         let copy = |bell: &OwnedFd| Ok::<_, io::Error>(Notifier::new(Some(bell.try_clone()?)));
         let (local, queue) = Local::new(copy(&to_device)?, copy(&from_device)?)?;
-        let state =
-            Arc::new(State { base: AtomicU32::new(base), call: Mutex::new(call), is_called: AtomicBool::new(true) });
+        let base = Arc::new(AtomicU32::new(base));
         let guest = match shape.layout {
-            Layout::Split => Guest::Split(split::Ring::new(base)),
-            Layout::Packed => Guest::Packed(packed::Ring::new(base)),
+            Layout::Split => Guest::Split(split::Ring::new(base.clone())),
+            Layout::Packed => Guest::Packed(packed::Ring::new(base.clone())),
         };
+        let state = Arc::new(State { base, call: Mutex::new(call), is_called: AtomicBool::new(false) });
         let copier = Copier { shape, guest, local, held: VecDeque::new(), device: Notifier::new(Some(to_device)) };
         let copying = Box::pin(copier.run(state.clone()));
         Ok((Self { state, copying, bells: [kick, Notifier::new(Some(from_device))] }, queue))
@@ -113,7 +114,7 @@ impl Shadow {
         *lock(&self.state.call) = call;
     }
 
-    /// Where the guest's ring stands: chains that were not given back are available again.
+    /// Where the guest's ring stands: chains that were not given back, nor are on their way there, are available again.
     pub fn base(&self) -> u32 {
         self.state.base.load(Ordering::Relaxed)
     }
@@ -156,7 +157,6 @@ impl Copier {
 
     async fn copy(&mut self, state: &State) -> Result<Infallible, Broken> {
         of!(&mut self.guest, ring => ring.begin(&self.shape).await)?;
-        state.base.store(of!(&self.guest, ring => ring.base()), Ordering::Relaxed);
         loop {
             // What comes from here on is looked at the next time.
             poll_fn(|_| if state.is_called.swap(false, Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending })
@@ -228,7 +228,6 @@ impl Copier {
             return Ok(false);
         }
         let is_told = of!(&mut self.guest, ring => ring.give_back(&self.shape, &done).await)?;
-        state.base.store(of!(&self.guest, ring => ring.base()), Ordering::Relaxed);
         if is_told {
             lock(&state.call).notify();
         }

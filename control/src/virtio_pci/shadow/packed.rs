@@ -1,5 +1,8 @@
 //! A guest's packed queue. Read beside [`super::split`]: the same functions in the same order. ("Packed Virtqueues")
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use virtnet_rings::spec::virtq::{
     RING_EVENT_FLAGS_DESC, RING_EVENT_FLAGS_DISABLE, VIRTIO_F_EVENT_IDX, VIRTQ_DESC_F_AVAIL, VIRTQ_DESC_F_INDIRECT,
     VIRTQ_DESC_F_NEXT, VIRTQ_DESC_F_USED, VIRTQ_DESC_F_WRITE,
@@ -28,6 +31,11 @@ impl Position {
         Self { slot: base as u16 & 0x7fff, wrap: base & 0x8000 != 0 }
     }
 
+    /// The base of a ring that has nothing in flight there.
+    fn base(self) -> u32 {
+        (u32::from(self.slot) | u32::from(self.wrap) << 15) * 0x1_0001
+    }
+
     fn after(self, descriptors: u16, size: u16) -> Self {
         let slot = u32::from(self.slot) + u32::from(descriptors);
         match slot.checked_sub(size.into()) {
@@ -40,6 +48,8 @@ impl Position {
 /// Where it stands.
 #[derive(Debug)]
 pub struct Ring {
+    /// Where one that goes on later begins.
+    base: Arc<AtomicU32>,
     next_available: Position,
     next_used: Position,
     /// Descriptors between the two.
@@ -47,16 +57,10 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// One that goes on from there.
-    pub fn new(base: u32) -> Self {
-        let position = Position::new(base);
-        Self { next_available: position, next_used: position, in_flight: 0 }
-    }
-
-    /// Where one that goes on later begins.
-    pub fn base(&self) -> u32 {
-        let Position { slot, wrap } = self.next_used;
-        (u32::from(slot) | u32::from(wrap) << 15) * 0x1_0001
+    /// One that goes on from there, and keeps that up to date.
+    pub fn new(base: Arc<AtomicU32>) -> Self {
+        let position = Position::new(base.load(Ordering::Relaxed));
+        Self { base, next_available: position, next_used: position, in_flight: 0 }
     }
 
     /// Has its driver tell of every chain.
@@ -91,23 +95,16 @@ impl Ring {
     pub async fn give_back(&mut self, shape: &Shape, chains: &[Done]) -> Result<bool, Unreachable> {
         let Shape { size, addresses, dma, .. } = shape;
         let place = |position: Position| addresses.descriptor_area + u64::from(position.slot) * DESCRIPTOR_BYTES as u64;
-        let head = self.next_used;
-        let (mut at, mut moved) = (head, 0);
+        let (mut at, mut moved) = (self.next_used, 0);
         let mut answers = Vec::with_capacity(chains.len());
         for chain in chains {
-            let mut bytes = [&chain.len_bytes.to_le_bytes()[..], &chain.id.to_le_bytes()].concat();
-            // The driver looks at the first, and sees the others when that is used.
-            if moved > 0 {
-                bytes.extend(used(at, chain));
-            }
-            answers.push(dma.write(place(at) + LENGTH, &bytes));
-            at = at.after(chain.descriptors, *size);
-            moved += chain.descriptors;
+            let next = at.after(chain.descriptors, *size);
+            // At once, and aligned: a ring that stops meanwhile has given back all of a chain, or nothing.
+            let bytes = [&chain.len_bytes.to_le_bytes()[..], &chain.id.to_le_bytes(), &used(at, chain)].concat();
+            answers.push(dma.write_then(place(at) + LENGTH, &bytes, &self.base, next.base()));
+            (at, moved) = (next, moved + chain.descriptors);
         }
         all(answers).await?;
-        if let Some(first) = chains.first() {
-            dma.write(place(head) + FLAGS, &used(head, first)).come().await?;
-        }
         self.next_used = at;
         self.in_flight -= moved;
         let event = dma.read(addresses.driver_area, 4).come().await?;

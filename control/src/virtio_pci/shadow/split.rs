@@ -1,5 +1,8 @@
 //! A guest's split queue. Read beside [`super::packed`]: the same functions in the same order. ("Split Virtqueues")
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use virtnet_rings::spec::virtq::{
     VIRTIO_F_EVENT_IDX, VIRTQ_AVAIL_F_NO_INTERRUPT, VIRTQ_DESC_F_INDIRECT, VIRTQ_DESC_F_NEXT,
 };
@@ -16,25 +19,24 @@ const INDEX: u64 = 2;
 /// Where it stands.
 #[derive(Debug)]
 pub struct Ring {
+    /// Where one that goes on later begins.
+    base: Arc<AtomicU32>,
     next_available: u16,
     next_used: u16,
 }
 
 impl Ring {
-    /// One that goes on from there.
-    pub fn new(base: u32) -> Self {
-        Self { next_available: base as u16, next_used: base as u16 }
-    }
-
-    /// Where one that goes on later begins.
-    pub fn base(&self) -> u32 {
-        self.next_used.into()
+    /// One that goes on from there, and keeps that up to date.
+    pub fn new(base: Arc<AtomicU32>) -> Self {
+        let next = base.load(Ordering::Relaxed) as u16;
+        Self { base, next_available: next, next_used: next }
     }
 
     /// Looks where it stands, whatever was said: what it shows as used is used. Has its driver tell of every chain.
     pub async fn begin(&mut self, shape: &Shape) -> Result<(), Unreachable> {
         let used = half(&shape.dma.read(shape.addresses.device_area + INDEX, 2).come().await?, 0);
         (self.next_available, self.next_used) = (used, used);
+        self.base.store(used.into(), Ordering::Relaxed);
         shape.dma.write(shape.addresses.device_area, &[0; 2]).come().await?;
         self.arm(shape).await
     }
@@ -78,7 +80,8 @@ impl Ring {
         }
         all(answers).await?;
         // The elements, and what was written into the buffers, are there before the index.
-        dma.write(addresses.device_area + INDEX, &index.to_le_bytes()).come().await?;
+        let told = addresses.device_area + INDEX;
+        dma.write_then(told, &index.to_le_bytes(), &self.base, index.into()).come().await?;
         let old = std::mem::replace(&mut self.next_used, index);
         // And that is there before we read whether the driver wants to hear of it.
         if shape.has(VIRTIO_F_EVENT_IDX) {

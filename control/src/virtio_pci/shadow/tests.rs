@@ -1,14 +1,16 @@
 //! An honest driver in memory that is only reached by transfers, and a device that answers what it reads backwards.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
 use virtnet_rings::guest::{Buffer, Completed, Driver, Options, Ram};
 use virtnet_rings::spec::virtq::{VIRTIO_F_EVENT_IDX, VIRTIO_F_INDIRECT_DESC, VIRTIO_F_VERSION_1};
 use virtnet_rings::{PartStore, QueueAddresses, Violation, Virtqueue};
 
 use super::dma::{Dma, TRANSFER_BYTES_MAX, Wanted};
 use super::*;
+use crate::transport::connection::wait_any;
 
 const GPA: u64 = 0x10_0000;
 const SIZE: u16 = 128;
@@ -340,4 +342,56 @@ fn a_packed_ring_may_be_written_while_it_is_read() {
     assert!(looks >= 2, "it is looked at for flags first");
     bench.settle(1).unwrap();
     assert!(bench.collect().iter().map(|done| (done.token, done.len_bytes)).eq([(1000, 8)]));
+}
+
+#[test]
+fn one_that_stops_at_any_moment_is_gone_on_from() {
+    each(|layout, event_idx| {
+        for moment in 1.. {
+            let mut bench = Bench::new(layout, event_idx);
+            let at = GPA + (8 << 20);
+            for token in 0..6 {
+                bench.driver.offer(&[Buffer::readable(at, 8), Buffer::writable(at + 64, 8)], token).unwrap();
+            }
+            bench.ring();
+            let mut is_serving = true;
+            while is_serving && bench.transfers < moment {
+                bench.shadow.go_on().unwrap();
+                let Some(transfer) = bench.dma.take() else {
+                    is_serving = bench.serve(2);
+                    continue;
+                };
+                bench.transfers += 1;
+                let answer = bench.make(&transfer.wanted, transfer.address);
+                // The last one is made, and nobody waits for its answer any more.
+                if bench.transfers < moment {
+                    transfer.answer(answer);
+                }
+            }
+            let ([kick, rung], [call, told]) = (pair(), pair());
+            let base = bench.shadow.base();
+            let (shadow, queue) = Shadow::new(shape(&bench.driver, &bench.dma, event_idx), base, rung, call).unwrap();
+            (bench.shadow, bench.queue, bench.kick, bench.call) = (shadow, queue, kick, told);
+            bench.settle(64).unwrap();
+            let tokens: Vec<_> = bench.collect().iter().map(|done| done.token).collect();
+            assert!(tokens.iter().copied().eq(0..6), "{layout:?} {event_idx} {moment}: {tokens:?}");
+            if !is_serving {
+                break;
+            }
+        }
+    });
+}
+
+#[test]
+fn one_that_starts_asks_for_being_gone_on_with() {
+    each(|layout, event_idx| {
+        let mut bench = Bench::new(layout, event_idx);
+        let rings = |bench: &Bench| {
+            let mut bells: Vec<_> = bench.shadow.bells().map(|bell| PollFd::new(bell, PollFlags::IN)).collect();
+            wait_any(&mut bells, Instant::now()).unwrap()
+        };
+        assert!(rings(&bench), "nobody has rung, and there may be something from before");
+        bench.settle(0).unwrap();
+        assert!(!rings(&bench));
+    });
 }
