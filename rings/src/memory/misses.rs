@@ -59,10 +59,12 @@ impl Misses {
 
     /// Pages that nobody has taken note of yet, and what is to be done with them.
     pub fn take(&self) -> Vec<(u64, Permissions)> {
-        if self.is_told.swap(0, Ordering::AcqRel) == 0 {
+        if self.is_told.load(Ordering::Relaxed) == 0 {
             return Vec::new();
         }
+        // In this order: who finds it 0 rings once more, and that is not drained.
         self.bell.drain();
+        self.is_told.swap(0, Ordering::AcqRel);
         let taken = self.places.iter().filter_map(|place| {
             let word = place.load(Ordering::Relaxed);
             let permissions = Permissions::from_bits(word & !PAGE_MASK)?;
@@ -101,7 +103,7 @@ impl Misses {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use rustix::event::{EventfdFlags, eventfd};
+    use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
     use super::*;
 
@@ -155,29 +157,33 @@ mod tests {
     #[test]
     fn nothing_is_lost_that_is_entered_while_control_looks() {
         let misses = Misses::new(Notifier::new(Some(eventfd(0, EventfdFlags::NONBLOCK).unwrap())));
-        const PAGES: u64 = 1000;
+        const PAGES: u64 = 20_000;
+        let (over, mut seen) = (AtomicU64::new(0), 0);
         std::thread::scope(|scope| {
             for worker in 0..2 {
-                let misses = &misses;
+                let (misses, over) = (&misses, &over);
                 scope.spawn(move || {
                     for page in (worker..PAGES).step_by(2) {
                         misses.add(page * PAGE, Access::Read);
                         // It stays there until control has freed it.
                         let word = (page * PAGE) | 1;
-                        while misses.places.iter().any(|place| place.load(Ordering::Relaxed) & !STATE == word) {
+                        let waits = |place: &AtomicU64| place.load(Ordering::Relaxed) & !STATE == word;
+                        while misses.places.iter().any(waits) && over.load(Ordering::Relaxed) == 0 {
                             std::thread::yield_now();
                         }
                     }
                 });
             }
-            let mut seen = 0;
-            while seen < PAGES {
+            let soon = Timespec { tv_sec: 5, tv_nsec: 0 };
+            let bell = || PollFd::new(misses.bell.eventfd().unwrap(), PollFlags::IN);
+            while seen < PAGES && poll(&mut [bell()], Some(&soon)) == Ok(1) {
                 for (page, _) in misses.take() {
                     seen += 1;
                     misses.end(&(page..=page + PAGE - 1));
                 }
-                std::thread::yield_now();
             }
+            over.store(1, Ordering::Relaxed);
         });
+        assert_eq!(seen, PAGES, "the bell was not rung");
     }
 }
