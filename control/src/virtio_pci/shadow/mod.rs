@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use rustix::event::{EventfdFlags, eventfd};
-use virtnet_rings::{Layout, Notifier, Queue};
+use virtnet_rings::{Layout, Notifier, Queue, SetupError};
 
 pub use chain::{Broken, Shape};
 pub use local::LocalError;
@@ -79,6 +79,9 @@ impl Shadow {
         let (to_device, from_device) = (bell(0)?, bell(1)?);
         let copy = |bell: &OwnedFd| Ok::<_, io::Error>(Notifier::new(Some(bell.try_clone()?)));
         let (local, queue) = Local::new(copy(&to_device)?, copy(&from_device)?)?;
+        if shape.layout == Layout::Packed && base as u16 & 0x7fff >= shape.size {
+            return Err(SetupError::Base { base, size: shape.size }.into());
+        }
         let base = Arc::new(AtomicU32::new(base));
         let guest = match shape.layout {
             Layout::Split => Guest::Split(split::Ring::new(base.clone())),

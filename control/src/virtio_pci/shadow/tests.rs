@@ -383,6 +383,20 @@ fn one_that_stops_at_any_moment_is_gone_on_from() {
 }
 
 #[test]
+fn a_packed_ring_does_not_begin_behind_its_end() {
+    let bench = Bench::new(Layout::Packed, false);
+    for (slot, is_one) in [(SIZE - 1, true), (SIZE, false), (0x7fff, false)] {
+        let made = Shadow::new(
+            shape(&bench.driver, &bench.dma, false),
+            u32::from(slot) * 0x1_0001,
+            Notifier::default(),
+            Notifier::default(),
+        );
+        assert_eq!(made.is_ok(), is_one, "{slot}");
+    }
+}
+
+#[test]
 fn one_that_starts_asks_for_being_gone_on_with() {
     each(|layout, event_idx| {
         let mut bench = Bench::new(layout, event_idx);
