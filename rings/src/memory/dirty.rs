@@ -28,9 +28,11 @@ impl DirtyLog {
         Ok(DirtyLog { mapping, len_bytes })
     }
 
-    /// Marks all pages.
-    pub fn mark_all(&self) {
-        self.mark(0, self.len_bytes.saturating_mul(8 * DIRTY_PAGE_SIZE_BYTES));
+    /// Marks the page that holds this byte. Whether it was not marked before.
+    pub fn mark_new(&self, gpa: u64) -> bool {
+        let page = gpa / DIRTY_PAGE_SIZE_BYTES;
+        let bit = 1 << (page % 8);
+        page / 8 < self.len_bytes && self.byte(page).fetch_or(bit, Ordering::Release) & bit == 0
     }
 
     /// Whether the page that holds this byte was marked since this was last asked.

@@ -60,8 +60,8 @@ pub enum Feature {
     StartLogging(DmaLogging, Vec<u8>),
     /// It is not.
     StopLogging,
-    /// What was logged since the last report: in pages of a power of two bytes, 4096 at least, and no more of them than fit into
-    /// an answer.
+    /// What was logged since the last report: in pages of a power of two bytes, 4096 at least, of no more bytes than pages of 4096 fit
+    /// into an answer.
     Report(DmaReport),
 }
 
@@ -123,8 +123,9 @@ impl Feature {
                 whole(rest)?;
                 check_pages(command, report.page_size)?;
                 check_range(command, report.iova, report.length)?;
-                if report.length.div_ceil(report.page_size) > 8 * DATA_BYTES_MAX as u64 {
-                    let most = 8 * DATA_BYTES_MAX as u64 * report.page_size;
+                // Whatever a bit stands for, each page of the log is looked at.
+                let most = 8 * DATA_BYTES_MAX as u64 * DIRTY_PAGE_SIZE_BYTES;
+                if report.length > most {
                     return Err(field(command, "length", report.length, format!("up to {most:#x}")));
                 }
                 Self::Report(report)

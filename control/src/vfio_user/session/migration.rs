@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use virtnet_rings::memory::{DIRTY_PAGE_SIZE_BYTES, DirtyLog, MemoryError};
+use virtnet_rings::memory::{DIRTY_PAGE_SIZE_BYTES, DirtyLog, GuestMemory, MemoryError};
 
 use super::{Refusal, Reply, Session};
 use crate::transport::Backend;
@@ -43,6 +43,38 @@ pub struct Migration {
     has_moved: bool,
 }
 
+/// What is written to the files that there are.
+#[derive(Debug)]
+pub struct Log {
+    written: Arc<DirtyLog>,
+    /// Of files that somebody else may have written before: what was told of them already.
+    told: Option<DirtyLog>,
+}
+
+impl Log {
+    /// For the files of a memory, of which nothing was written, or all.
+    pub fn new(memory: &GuestMemory, is_all: bool) -> Result<Self, Refusal> {
+        let end = memory.regions().iter().map(|region| region.gpa() + region.len_bytes()).max();
+        let found = end.unwrap_or(DIRTY_PAGE_SIZE_BYTES);
+        if found > LOGGED_BYTES_MAX {
+            return Err(Refusal::Migration("files of more than 2 TiB are not logged"));
+        }
+        let len_bytes = found.div_ceil(8 * DIRTY_PAGE_SIZE_BYTES);
+        let empty = || {
+            let fd = memfd_create("dirty log", MemfdFlags::CLOEXEC).map_err(std::io::Error::from)?;
+            ftruncate(&fd, len_bytes).map_err(std::io::Error::from)?;
+            let log = DirtyLog::map(&fd, 0, len_bytes).map_err(|source| MemoryError::Map { gpa: 0, source })?;
+            Ok::<_, Refusal>(log)
+        };
+        Ok(Self { written: Arc::new(empty()?), told: is_all.then(empty).transpose()? })
+    }
+
+    /// Whether a page was written since this was last asked.
+    fn take(&self, place: u64) -> bool {
+        self.written.take(place) | self.told.as_ref().is_some_and(|told| told.mark_new(place))
+    }
+}
+
 impl Session {
     pub(super) fn feature(
         &mut self,
@@ -72,7 +104,7 @@ impl Session {
                 if self.log.is_some() {
                     return Err(Refusal::Migration("writes are logged already"));
                 }
-                self.begin_log(false, device)?;
+                self.begin_log(Log::new(self.function.memory(), false)?, device);
                 let logging = DmaLogging { page_size: DIRTY_PAGE_SIZE_BYTES, ..*logging };
                 set(&[&logging.to_bytes()[..], ranges].concat())
             }
@@ -162,29 +194,15 @@ impl Session {
         Ok(MigData { argsz: MigData::LEN_BYTES as u32, size }.to_bytes().into())
     }
 
-    /// A log for the files that there are now, where nothing was written, or all.
-    pub(super) fn begin_log(&mut self, is_all: bool, device: &mut impl Backend) -> Result<(), Refusal> {
-        let end = self.function.memory().regions().iter().map(|region| region.gpa() + region.len_bytes()).max();
-        let found = end.unwrap_or(DIRTY_PAGE_SIZE_BYTES);
-        if found > LOGGED_BYTES_MAX {
-            return Err(Refusal::Migration("files of more than 2 TiB are not logged"));
-        }
-        let len_bytes = found.div_ceil(8 * DIRTY_PAGE_SIZE_BYTES);
-        let fd = memfd_create("dirty log", MemfdFlags::CLOEXEC).map_err(std::io::Error::from)?;
-        ftruncate(&fd, len_bytes).map_err(std::io::Error::from)?;
-        let log = DirtyLog::map(&fd, 0, len_bytes).map_err(|source| MemoryError::Map { gpa: 0, source })?;
-        if is_all {
-            log.mark_all();
-        }
-        let log = Arc::new(log);
-        self.log = Some(log.clone());
-        self.function.set_log(Some(log), device);
-        Ok(())
+    /// It is logged there what is written, from now on.
+    pub(super) fn begin_log(&mut self, log: Log, device: &mut impl Backend) {
+        self.function.set_log(Some(log.written.clone()), device);
+        self.log = Some(log);
     }
 
     /// What was written of some addresses since the last report.
-    fn report(&mut self, report: &DmaReport) -> Result<Vec<u8>, Refusal> {
-        let Some(log) = self.log.clone() else { return Err(Refusal::Migration("nothing is logged")) };
+    fn report(&self, report: &DmaReport) -> Result<Vec<u8>, Refusal> {
+        let Some(log) = &self.log else { return Err(Refusal::Migration("nothing is logged")) };
         let DmaReport { iova, length, page_size } = *report;
         let last = iova + (length - 1);
         let pages = length.div_ceil(page_size);

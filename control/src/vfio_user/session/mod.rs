@@ -16,11 +16,11 @@ use std::sync::{Arc, Weak};
 use rustix::fs::{FileType, fstat};
 use virtnet_engine::caller::Line;
 use virtnet_rings::memory::{
-    DIRTY_PAGE_SIZE_BYTES, DirtyLog, GuestMemory, Mapping, MemoryError, Permissions, REGIONS_MAX, Region, RegionSpec,
+    DIRTY_PAGE_SIZE_BYTES, GuestMemory, Mapping, MemoryError, Permissions, REGIONS_MAX, Region, RegionSpec,
     TRANSLATION_ALIGN_BYTES,
 };
 
-use migration::Migration;
+use migration::{Log, Migration};
 pub use refusal::Refusal;
 
 use super::message::{
@@ -83,7 +83,7 @@ pub struct Session {
     next_id: u16,
     migration: Migration,
     /// Where it is logged what is written, while it is.
-    log: Option<Arc<DirtyLog>>,
+    log: Option<Log>,
     counters: Counters,
 }
 
@@ -400,10 +400,14 @@ impl Session {
         let files = files.collect::<Result<_, _>>()?;
         let translations: Vec<_> = shown().map(|(region, permissions)| (region, *permissions)).collect();
         let memory = GuestMemory::behind_iommu(files, &translations)?;
+        // What is logged is of the files that there were.
+        let log = self.log.as_ref().map(|_| Log::new(&memory, true)).transpose()?;
         self.function.set_memory(memory, device);
         self.files.retain(|_, mapping| mapping.strong_count() > 0);
-        // Of the files that there were.
-        if self.log.is_some() { self.begin_log(true, device) } else { Ok(()) }
+        if let Some(log) = log {
+            self.begin_log(log, device);
+        }
+        Ok(())
     }
 
     fn region_bytes(&self, index: u32) -> u64 {

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::io::Errno;
 use virtnet_rings::guest::Ram;
 use virtnet_rings::{Fault, PartStore, Virtqueue};
@@ -754,11 +755,22 @@ fn what_is_written_is_logged() {
     bench.ask(Command::DMA_MAP, &map.to_bytes(), &[other.fd()]).unwrap();
     let bits = report(&mut bench, GPA, 2 * RAM_BYTES, 1 << 16).unwrap();
     assert_eq!(bits, [0xff, 0xff, 1, 0, 0, 0, 0, 0]);
-    for (iova, length, page_size) in
-        [(GPA, 0, 4096), (GPA, RAM_BYTES, 2048), (GPA, RAM_BYTES, 5000), (u64::MAX, 2, 4096), (0, 1 << 40, 4096)]
-    {
+    for (iova, length, page_size) in [
+        (GPA, 0, 4096),
+        (GPA, RAM_BYTES, 2048),
+        (GPA, RAM_BYTES, 5000),
+        (u64::MAX, 2, 4096),
+        (0, 1 << 40, 4096),
+        (0, 1 << 40, 1 << 30),
+    ] {
         assert_eq!(report(&mut bench, iova, length, page_size), Err(Errno::INVAL), "{iova:#x} {length:#x} {page_size}");
     }
+    // What cannot be logged is not mapped.
+    let large = memfd_create("large", MemfdFlags::CLOEXEC).unwrap();
+    ftruncate(&large, 3 << 40).unwrap();
+    let map = DmaMap { address: 1 << 42, ..map };
+    assert_eq!(bench.ask(Command::DMA_MAP, &map.to_bytes(), &[large.as_fd()]).unwrap_err(), Errno::INVAL);
+    assert_eq!(bench.session().function().memory().place(1 << 42), None);
     bench.feature(7 | DeviceFeature::SET, &[]).unwrap();
     assert!(!bench.device.queues[0].as_ref().unwrap().is_logging());
 }
