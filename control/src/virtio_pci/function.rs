@@ -105,6 +105,15 @@ impl Remote {
     }
 }
 
+/// Who can stop a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopper {
+    /// The driver of the PF that it is a VF of. ("Device parts")
+    Owner,
+    /// Whoever carries its registers, to take it elsewhere.
+    Client,
+}
+
 /// Where capabilities are that do something.
 #[derive(Clone, Copy, Debug)]
 struct Places {
@@ -129,8 +138,8 @@ pub struct Function {
     /// Where it is logged what rings write, while it is.
     log: Option<Arc<DirtyLog>>,
     needs_reset: bool,
-    /// Its owner has stopped it. ("Device parts")
-    is_stopped: bool,
+    /// Who has stopped it, each for itself.
+    stopped_by: [bool; 2],
     /// The driver was not told of something meanwhile.
     is_owed: bool,
     /// Of its VFs' doorbells here, those that were rung: which VF, and what was written.
@@ -184,7 +193,7 @@ impl Function {
             remote: Remote::default(),
             log: None,
             needs_reset: false,
-            is_stopped: false,
+            stopped_by: [false; 2],
             is_owed: false,
             rung: Vec::new(),
             is_given_up: false,
@@ -313,24 +322,29 @@ impl Function {
         }
         self.msix.reset();
         self.intx.reset();
-        self.is_stopped = false;
+        self.stopped_by = [false; 2];
         self.enable_intx();
     }
 
-    /// Stops the device, or lets it go on: while it is stopped it touches no queue, and tells its driver nothing. Doorbells that are
-    /// rung meanwhile are made up for. ("VIRTIO_ADMIN_CMD_DEV_MODE_SET")
-    pub fn set_stopped(&mut self, stopped: bool, device: &mut impl Backend) {
-        self.is_stopped = stopped;
+    /// Stops the device, or lets it go on, if nobody else has stopped it: while it is stopped it touches no queue, and tells its driver
+    /// nothing. Doorbells that are rung meanwhile are made up for. ("VIRTIO_ADMIN_CMD_DEV_MODE_SET")
+    pub fn set_stopped(&mut self, by: Stopper, stopped: bool, device: &mut impl Backend) {
+        self.stopped_by[by as usize] = stopped;
         self.enable_intx();
         self.settle(device);
-        if !stopped && self.is_owed {
+        if !self.is_stopped() && self.is_owed {
             self.tell(self.registers.config_vector);
         }
     }
 
     /// Whether it is stopped.
     pub fn is_stopped(&self) -> bool {
-        self.is_stopped
+        self.stopped_by.contains(&true)
+    }
+
+    /// Whether this one has stopped it.
+    pub fn is_stopped_by(&self, by: Stopper) -> bool {
+        self.stopped_by[by as usize]
     }
 
     /// How many VFs there are, if it can have any; none, while that changes.
@@ -460,8 +474,8 @@ impl Function {
     /// Changes")
     fn tell(&mut self, vector: u16) {
         self.intx.note(ISR_CONFIG);
-        self.is_owed = self.is_stopped;
-        if self.is_stopped {
+        self.is_owed = self.is_stopped();
+        if self.is_stopped() {
             return;
         }
         if self.msix.is_enabled() {
@@ -498,7 +512,7 @@ impl Function {
     /// INTx is raised while the driver uses it, and the device is not stopped.
     fn enable_intx(&mut self) {
         let is_used = !self.msix.is_enabled() && !self.space.has_command(COMMAND_INTX_DISABLE);
-        self.intx.enable(is_used && !self.is_stopped);
+        self.intx.enable(is_used && !self.is_stopped());
     }
 }
 

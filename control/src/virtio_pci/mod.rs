@@ -19,5 +19,5 @@ pub mod shadow;
 mod tests;
 
 pub use common::NO_VECTOR;
-pub use function::{Function, IMAGE_BYTES_MAX, Kind, Traits, Unfit, Vfs};
+pub use function::{Function, IMAGE_BYTES_MAX, Kind, Stopper, Traits, Unfit, Vfs};
 pub use refusal::Refusal;

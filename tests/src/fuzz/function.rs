@@ -8,7 +8,7 @@ use virtnet_control::firmware::PciIds;
 use virtnet_control::pci::config_space::{BARS, CONFIG_BYTES};
 use virtnet_control::transport::{Backend, Resetter};
 use virtnet_control::virtio_pci::layout::{MSIX_BAR, VIRTIO_BAR};
-use virtnet_control::virtio_pci::{Function, Kind, Traits, Vfs};
+use virtnet_control::virtio_pci::{Function, Kind, Stopper, Traits, Vfs};
 use virtnet_rings::guest::Ram;
 use virtnet_rings::memory::GuestMemory;
 
@@ -117,8 +117,8 @@ pub fn function(bytes: &[u8]) {
                 0 => function.put_status(0, &mut device),
                 1 => function.put_status(function.status() | 0x40, &mut device),
                 2 => function.config_changed(),
-                3 => function.set_stopped(true, &mut device),
-                4 => function.set_stopped(false, &mut device),
+                3 => function.set_stopped(Stopper::Owner, true, &mut device),
+                4 => function.set_stopped(Stopper::Owner, false, &mut device),
                 _ => {
                     let wanted = function.take_vfs_wanted().unwrap_or(u16::from(input.u8()) % (vfs.total + 1));
                     assert!(wanted <= vfs.total);

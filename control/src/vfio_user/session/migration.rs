@@ -8,7 +8,7 @@ use virtnet_rings::memory::{DIRTY_PAGE_SIZE_BYTES, DirtyLog, GuestMemory, Memory
 use super::{Refusal, Reply, Session};
 use crate::transport::Backend;
 use crate::vfio_user::message::{DeviceFeature, DmaLogging, DmaReport, Feature, MigData, MigState};
-use crate::virtio_pci::{IMAGE_BYTES_MAX, Unfit};
+use crate::virtio_pci::{IMAGE_BYTES_MAX, Stopper, Unfit};
 
 /// What can be logged of files, in bytes: a log of 64 MiB.
 const LOGGED_BYTES_MAX: u64 = DIRTY_PAGE_SIZE_BYTES << 29;
@@ -95,7 +95,7 @@ impl Session {
         match feature {
             Feature::Probe(asked) => Ok(asked.to_bytes().into()),
             Feature::Migration => get(&VFIO_MIGRATION_STOP_COPY.to_ne_bytes()),
-            Feature::State => get(&MigState { device_state: self.migration.state as u32, data_fd: 0 }.to_bytes()),
+            Feature::State => get(&MigState { device_state: self.migration().state as u32, data_fd: 0 }.to_bytes()),
             Feature::SetState(state) => {
                 self.set_state(state.device_state, device)?;
                 set(&state.to_bytes())
@@ -122,14 +122,14 @@ impl Session {
         let states = [State::Stop, State::Running, State::StopCopy, State::Resuming];
         let to = states.into_iter().find(|state| *state as u32 == to);
         let to = to.ok_or(Refusal::Migration("there are states 1 to 4: stop, running, stop_copy, resuming"))?;
-        let from = self.migration.state;
+        let from = self.migration().state;
         if from == State::Error {
             return Err(Refusal::Migration("it needs a reset"));
         }
         if from == to {
             return Ok(());
         }
-        self.function.set_stopped(true, device);
+        self.function.set_stopped(Stopper::Client, true, device);
         let image = std::mem::take(&mut self.migration.image);
         (self.migration.state, self.migration.read_bytes) = (State::Stop, 0);
         if from == State::Resuming {
@@ -145,7 +145,7 @@ impl Session {
                 self.migration.image = image.map_err(|Unfit| Refusal::Migration("its VFs would be left behind"))?;
             }
             State::Running => {
-                self.function.set_stopped(false, device);
+                self.function.set_stopped(Stopper::Client, false, device);
                 if std::mem::take(&mut self.migration.has_moved)
                     && let Some(mac) = device.config().first_chunk()
                 {
@@ -158,20 +158,23 @@ impl Session {
         Ok(())
     }
 
-    /// The function was reset: it runs.
-    pub(super) fn forget_migration(&mut self) {
-        self.migration = Migration::default();
+    /// Where it is on its way, as it is now: a function that was reset meanwhile, by whomever, is on none.
+    fn migration(&mut self) -> &mut Migration {
+        if self.migration.state != State::Running && !self.function.is_stopped_by(Stopper::Client) {
+            self.migration = Migration::default();
+        }
+        &mut self.migration
     }
 
     /// The client is gone: the function waits for the next one, and for nothing else.
     pub(super) fn end_migration(&mut self, device: &mut impl Backend) {
-        if self.migration.state != State::Running {
-            self.function.set_stopped(false, device);
+        if self.migration().state != State::Running {
+            self.function.set_stopped(Stopper::Client, false, device);
         }
     }
 
     pub(super) fn read_state(&mut self, most: u32) -> Result<Reply, Refusal> {
-        let Migration { state: State::StopCopy, image, read_bytes, .. } = &mut self.migration else {
+        let Migration { state: State::StopCopy, image, read_bytes, .. } = self.migration() else {
             return Err(Refusal::Migration("its state is read in stop_copy"));
         };
         let left = &image[*read_bytes..];
@@ -183,7 +186,7 @@ impl Session {
     }
 
     pub(super) fn write_state(&mut self, bytes: &[u8]) -> Result<Reply, Refusal> {
-        let Migration { state: State::Resuming, image, .. } = &mut self.migration else {
+        let Migration { state: State::Resuming, image, .. } = self.migration() else {
             return Err(Refusal::Migration("its state is written in resuming"));
         };
         if image.len() + bytes.len() > IMAGE_BYTES_MAX {

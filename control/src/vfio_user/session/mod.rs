@@ -278,7 +278,6 @@ impl Session {
             }
             Request::Reset => {
                 self.function.reset(Resetter::FrontEnd, device);
-                self.forget_migration();
                 Ok(Reply::default())
             }
             Request::Feature(feature, argsz) => self.feature(&feature, argsz, device),

@@ -12,7 +12,7 @@ use super::*;
 use crate::firmware::PciIds;
 use crate::transport::connection::stream_pair;
 use crate::transport::diary::{Deed, Diary, VERSION_1, rung};
-use crate::virtio_pci::{Kind, Traits};
+use crate::virtio_pci::{Kind, Stopper, Traits};
 
 const GPA: u64 = 0x10_0000;
 const RAM_BYTES: u64 = 1 << 20;
@@ -684,6 +684,52 @@ fn a_client_that_leaves_on_the_way_leaves_a_function_that_runs() {
     bench.come_again();
     bench.map(GPA, RAM_BYTES, 0).unwrap();
     assert_eq!((bench.state(), bench.device.running()), (2, vec![0]));
+}
+
+#[test]
+fn a_function_that_is_reset_on_the_way_runs() {
+    let mut bench = Bench::agreed();
+    bench.drive();
+    bench.go(1).unwrap();
+    let mut byte = |at: u8| u8::from_ne_bytes(bench.read(CONFIG_REGION, at.into(), 1).unwrap().try_into().unwrap());
+    let mut express = byte(0x34);
+    while byte(express) != 0x10 {
+        express = byte(express + 1);
+    }
+    bench.write(CONFIG_REGION, u64::from(express) + 9, &[0x80]).unwrap();
+    assert_eq!(bench.state(), 2, "by its host");
+    bench.unmap(DmaUnmap::ALL, 0, 0).unwrap();
+    bench.drive();
+    assert_eq!(bench.device.running(), [0]);
+}
+
+#[test]
+fn what_its_owner_has_stopped_a_client_does_not_start() {
+    let mut bench = Bench::agreed();
+    bench.drive();
+    let Bench { session: Some(session), device, .. } = &mut bench else { panic!() };
+    session.function_mut().set_stopped(Stopper::Owner, true, device);
+    bench.go(STOP_COPY).unwrap();
+    bench.go(RUNNING).unwrap();
+    assert_eq!(bench.device.running(), [0; 0]);
+    let Bench { session: Some(session), device, .. } = &mut bench else { panic!() };
+    session.function_mut().set_stopped(Stopper::Owner, false, device);
+    assert_eq!(bench.device.running(), [0]);
+}
+
+#[test]
+fn what_has_a_part_is_not_said_besides() {
+    let mut here = Bench::agreed();
+    used(&mut here);
+    let said = |class| [&[6, 0xf0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0][..], &[class, 0, 1]].concat();
+    let image = here.image();
+    let mut there = Bench::agreed();
+    for (class, is_taken) in [(5, true), (4, false)] {
+        there.go(RESUMING).unwrap();
+        there.put(&[image.clone(), said(class)].concat()).unwrap();
+        assert_eq!(there.go(RUNNING).is_ok(), is_taken, "{class}");
+        there.done(Command::DEVICE_RESET, &[]);
+    }
 }
 
 #[test]

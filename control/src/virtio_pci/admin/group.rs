@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Answer, Command, Refusal};
 use crate::transport::Backend;
-use crate::virtio_pci::function::{Area, Function, Part};
+use crate::virtio_pci::function::{Area, Function, Part, Stopper};
 use crate::virtio_pci::layout::{LEGACY_NOTIFY, MEMBERS_NOTIFY, NOTIFY_STRIDE, VIRTIO_BAR};
 
 /// `group_type`: the owner itself.
@@ -193,7 +193,7 @@ impl Group {
             }
             VIRTIO_ADMIN_CMD_DEV_PARTS_SET => {
                 self.object_for(&mut data, member, Purpose::Set)?;
-                if !function.is_stopped() {
+                if !function.is_stopped_by(Stopper::Owner) {
                     return Err(Refusal::Busy);
                 }
                 let parts = Part::read_all(data.0).ok_or(Refusal::Field)?;
@@ -204,7 +204,7 @@ impl Group {
                 if flags & !VIRTIO_ADMIN_CMD_DEV_MODE_F_STOPPED != 0 {
                     return Err(Refusal::Field);
                 }
-                function.set_stopped(flags != 0, device);
+                function.set_stopped(Stopper::Owner, flags != 0, device);
                 Ok(Vec::new())
             }
             _ => Err(Refusal::Opcode),

@@ -155,7 +155,7 @@ impl Function {
 
     pub(super) fn ring(&mut self, index: u64) -> Result<(), Refusal> {
         let queue = usize::try_from(index).ok().and_then(|index| self.queues.get(index));
-        match queue.filter(|queue| queue.runs.is_some() || queue.is_enabled && self.is_stopped) {
+        match queue.filter(|queue| queue.runs.is_some() || queue.is_enabled && self.is_stopped()) {
             // One that is stopped is looked at when it goes on.
             Some(queue) => queue.ring(),
             None => return refuse("doorbell", index, "of a queue that runs"),

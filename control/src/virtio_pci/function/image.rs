@@ -88,7 +88,11 @@ impl Function {
             *positions.get_mut(index).ok_or(Unfit)? = Some(u32::from_le_bytes(part.value()?));
         }
         let said = own.iter().filter(|part| part.kind() == SAID).map(|part| match part.bytes() {
-            [class, command, data @ ..] => Ok(Said { class: *class, command: *command, data: data.to_vec() }),
+            [class, command, data @ ..] => {
+                let one = Said { class: *class, command: *command, data: data.to_vec() };
+                // What has a part is said once, and by that.
+                Some(one).filter(|said| !said.has_part()).ok_or(Unfit)
+            }
             _ => Err(Unfit),
         });
         let said = said.collect::<Result<_, _>>()?;

@@ -234,7 +234,7 @@ impl Function {
         registers.is_legacy = status & FEATURES_OK == 0 && (status & DRIVER_OK != 0 || is_enabled);
         registers.has_begun = false;
         let is_shape = |queue: &QueueConfig| registers.allows_size(queue.size, device.queue_size_max());
-        let is_fit = self.is_stopped
+        let is_fit = self.is_stopped()
             && !(registers.is_packed() && is_enabled && positions.is_empty())
             && queues.iter().all(|(queue, is_said)| !is_said || is_shape(queue));
         let offered = self.offered(device);

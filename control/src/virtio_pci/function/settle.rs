@@ -19,7 +19,7 @@ impl Function {
         let power = self.space.half(self.places.power + capability::POWER_CONTROL);
         (self.registers.status & DRIVER_OK != 0 || self.registers.has_begun)
             && self.status() & FAILED == 0
-            && !self.is_stopped
+            && !self.is_stopped()
             && self.space.has_command(COMMAND_MASTER)
             && power & capability::POWER_STATE_MASK == 0
     }
@@ -65,7 +65,7 @@ impl Function {
             }
         }
         // What was held back before notifications were pointed elsewhere.
-        if !self.is_stopped {
+        if !self.is_stopped() {
             self.msix.flush();
             self.intx.look();
         }
