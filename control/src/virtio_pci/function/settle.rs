@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use virtnet_rings::spec::status::{DRIVER_OK, FAILED};
-use virtnet_rings::{Notifier, QueueSetup};
+use virtnet_rings::{Layout, Notifier, QueueSetup};
 
 use super::{Function, ISR_QUEUE};
 use crate::pci::capability;
@@ -82,7 +82,9 @@ impl Function {
         let base = queue.base.unwrap_or(layout.base());
         let features = self.registers.driver_features as u64;
         let call = self.call(queue.vector);
-        let (shadow, ring) = if self.remote.holds(queue.addresses.areas(layout, size)) {
+        // What is no size is refused below.
+        let is_size = layout == Layout::Packed || size.is_power_of_two();
+        let (shadow, ring) = if is_size && self.remote.holds(queue.addresses.areas(layout, size)) {
             let shape = Shape { layout, size, addresses, features, dma: self.remote.dma.clone() };
             let made = Shadow::new(shape, base, kick, call);
             let (shadow, ring) = made.map_err(|source| Refusal::Shadow { index, source })?;
