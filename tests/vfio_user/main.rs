@@ -11,7 +11,9 @@ mod migration;
 use std::os::fd::AsRawFd;
 
 use house::{Guest, House};
+use serde_json::{Value, json};
 use vfio_user::Client;
+use virtnet_control::firmware::Limits;
 use virtnet_rings::Layout;
 use virtnet_rings::guest::Driver;
 
@@ -174,6 +176,65 @@ fn frames_go_round_through_a_function_that_another_client_drives() {
         machine.connect();
         machine.drive();
         machine.loop_frames(100);
+    }
+    house.end();
+}
+
+#[test]
+fn what_a_driver_has_made_of_its_function_is_shown() {
+    const CONFIG_VECTOR: u64 = 16;
+    // A pair, and a control queue; of a PF that can have VFs, and so administers them.
+    let limits = Limits { vfs_per_pf: 1, msix_vf: 4, ..Limits::default() };
+    let house = House::of(&format!(r#"{{"devices": [{{{}}}]}}"#, function(1)), limits);
+    for layout in [Layout::Split, Layout::Packed] {
+        let mut machine = Machine::new(&house, 1, layout);
+        let shown = house.query();
+        let offered = [0, 1].map(|half: u32| {
+            machine.write(COMMON, 0, &half.to_le_bytes());
+            u64::from(u32::from_le_bytes(machine.read(COMMON, 4))) << (32 * half)
+        });
+        assert_eq!(shown["device_feature"]["value"], format!("{:#x}", offered[0] | offered[1]));
+        assert_eq!((&shown["num_msix"], &shown["num_queues"]), (&json!("4"), &json!("4")), "{shown}");
+        let untouched = |shown: &Value| {
+            let values = ["driver_feature", "status"].map(|key| shown[key]["value"].clone());
+            let others = ["msix_config_vector", "ctrl_mac", "ctrl_mq", "enabled_queues"].map(|key| shown[key].clone());
+            assert_eq!(values, ["0x0", "0x0"]);
+            assert_eq!(others, ["0xFFFF", "00:00:00:00:00:00", "0", "0"]);
+            assert_eq!(shown["enabled-queues-info"], json!([]));
+        };
+        untouched(&shown);
+
+        machine.connect();
+        machine.write(COMMON, CONFIG_VECTOR, &2u16.to_le_bytes());
+        machine.drive();
+        machine.loop_frames(10);
+        let shown = house.query();
+        let accepted = machine.guest.features() | VIRTIO_F_ACCESS_PLATFORM;
+        assert_eq!(shown["driver_feature"]["value"], format!("{accepted:#x}"));
+        assert_eq!((&shown["status"]["value"], &shown["ctrl_mac"]), (&json!("0xf"), &shown["mac"]));
+        assert_eq!((&shown["msix_config_vector"], &shown["enabled_queues"]), (&json!("0x2"), &json!("2")));
+        for index in 0..2 {
+            let (queue, driver) = (&shown["enabled-queues-info"][index], machine.guest.driver(index));
+            let at = driver.addresses();
+            let areas = [at.descriptor, at.driver, at.device].map(|area| format!("{area:#x}"));
+            assert_eq!(
+                ["descriptor_address", "driver_address", "device_address"].map(|key| &queue[key]),
+                areas.each_ref()
+            );
+            let (number, size) = (index.to_string(), driver.size().to_string());
+            assert_eq!(
+                ["index", "size", "enable", "notify_offset"].map(|key| &queue[key]),
+                [&number, &size, "1", &number]
+            );
+            assert_eq!(queue["msix_vector"], format!("{index:#x}"));
+        }
+        // A vector that the function does not have is none.
+        machine.write(COMMON, 22, &0u16.to_le_bytes());
+        machine.write(COMMON, 26, &4u16.to_le_bytes());
+        assert_eq!(house.query()["enabled-queues-info"][0]["msix_vector"], "0xffff");
+        machine.write(COMMON, 20, &[0]);
+        assert_eq!(machine.read(COMMON, 20), [0]);
+        untouched(&house.query());
     }
     house.end();
 }

@@ -7,9 +7,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
+use serde_json::{Value, json};
 use virtnet_control::config::Config;
 use virtnet_control::daemon::Daemon;
 use virtnet_control::firmware::Limits;
+use virtnet_control::rpc::Client;
 use virtnet_control::service::Host;
 use virtnet_control::vhost_user::frontend::{Frontend, FrontendError, PROTOCOL_FEATURES, RingSetup, SharedRegion};
 use virtnet_control::vhost_user::message::{MemoryRegion, ProtocolFeatures, VIRTIO_F_RING_PACKED, VringBase};
@@ -49,6 +51,12 @@ impl House {
 
     pub fn socket(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// What the daemon shows of its first function.
+    pub fn query(&self) -> Value {
+        let mut client = Client::connect(&self.socket("virtnet.sock"), SOON).unwrap();
+        client.call("query", json!({ "pf": 0 })).unwrap()["devices"][0].take()
     }
 
     /// Ends the daemon as SIGTERM does, and checks what it leaves: nothing.

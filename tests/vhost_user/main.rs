@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use house::{Guest, House, SOON};
 use rustix::fs::Mode;
+use serde_json::json;
 use virtnet_control::transport::listener::Listener;
 use virtnet_control::vhost_user::frontend::{Frontend, FrontendError, PROTOCOL_FEATURES, SharedRegion};
 use virtnet_control::vhost_user::message::{LogBase, MemoryRegion, ProtocolFeatures, VHOST_F_LOG_ALL};
@@ -61,6 +62,41 @@ fn a_front_end_without_protocol_features_needs_no_enable() {
         guest.share(&mut frontend).unwrap();
         guest.start(&mut frontend).unwrap();
         guest.loop_frames(200);
+    }
+    house.end();
+}
+
+#[test]
+fn what_a_front_end_has_told_is_shown() {
+    let house = House::with(&[LOOPBACK]);
+    for layout in LAYOUTS {
+        let guest = Guest::new(layout, true);
+        let frontend = guest.come(&house.socket("vm1.sock"));
+        let shown = house.query();
+        // Not what it has agreed upon with us besides.
+        assert_eq!(shown["driver_feature"]["value"], format!("{:#x}", guest.features()));
+        assert_eq!((&shown["status"]["value"], &shown["ctrl_mac"]), (&json!("0xf"), &shown["mac"]));
+        assert_eq!((&shown["enabled_queues"], &shown["msix_config_vector"]), (&json!("2"), &json!("0xFFFF")));
+        for index in 0..2 {
+            let (queue, driver) = (&shown["enabled-queues-info"][index], guest.driver(index));
+            assert_eq!((&queue["size"], &queue["enable"]), (&json!(driver.size().to_string()), &json!("1")));
+            assert_eq!(queue["msix_vector"], "0xffff", "which it keeps for itself");
+            let at = driver.addresses();
+            let areas = [at.descriptor, at.driver, at.device].map(|gpa| format!("{:#x}", guest.user(gpa)));
+            assert_eq!(
+                ["descriptor_address", "driver_address", "device_address"].map(|key| &queue[key]),
+                areas.each_ref()
+            );
+        }
+        drop(frontend);
+        let deadline = Instant::now() + SOON;
+        while house.query()["status"]["value"] != "0x0" {
+            assert!(Instant::now() < deadline, "it has left");
+        }
+        let shown = house.query();
+        let nothing = ["0x0", "00:00:00:00:00:00", "0"].map(|text| json!(text));
+        let found = [&shown["driver_feature"]["value"], &shown["ctrl_mac"], &shown["enabled_queues"]];
+        assert_eq!(found, nothing.each_ref());
     }
     house.end();
 }

@@ -111,7 +111,7 @@ pub struct Device {
     spec: Spec,
     id: DeviceId,
     config_space: ConfigSpace,
-    /// Feature bits the driver has accepted, transport bits included.
+    /// Feature bits the driver has accepted.
     accepted: u64,
     controlq: Option<ControlQueue>,
     /// Which queues the front end has enabled.

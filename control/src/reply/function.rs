@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use virtnet_engine::frame::hash::KEY_BYTES;
+use virtnet_rings::spec::virtq::VIRTIO_F_ADMIN_VQ;
 
 use super::debug::{Debug, Details};
 use super::queue::{Ring, rings};
@@ -27,11 +28,13 @@ pub struct Sight<'a> {
     pub pool: Pool,
     /// Whether there is something for a driver.
     pub has_device: bool,
+    /// Feature bits that a driver is offered.
+    pub offered: u64,
     /// Feature bits that the driver has accepted.
     pub accepted: u64,
     /// The device status field.
     pub status: u8,
-    /// The MSI-X vector of its configuration, 0xffff for none; 0 of a driver whose front end keeps it for itself.
+    /// The MSI-X vector of its configuration, 0xffff for none, or where a front end keeps it for itself.
     pub config_vector: u16,
     /// The address that the driver has.
     pub driver_mac: Mac,
@@ -76,7 +79,7 @@ pub fn queried(sight: &Sight, details: &Details, debug: &[Debug]) -> Value {
     object.hex("pci_subsys_id", subsystem);
     object.hex("pci_subsys_vendor_id", vendor);
     object.text("pci_revision_id", revision);
-    object.put("device_feature", features(sight.function.spec.features()));
+    object.put("device_feature", features(sight.offered));
     object.put("driver_feature", features(sight.accepted));
     object.put("status", status(sight.status));
     // Nothing is asked in the middle of one.
@@ -123,7 +126,8 @@ fn put_identity(object: &mut Object, sight: &Sight) {
 fn put_state(object: &mut Object, sight: &Sight) {
     let Function { identity, spec, share, coalescing, place, .. } = sight.function;
     object.text("num_msix", share.msix);
-    object.text("num_queues", share.msix.saturating_sub(1));
+    let has_adminq = sight.offered & 1 << VIRTIO_F_ADMIN_VQ != 0;
+    object.text("num_queues", share.msix.saturating_sub(1) + u16::from(has_adminq));
     object.text("enabled_queues", sight.rings.len());
     object.text("max_queue_size", spec.queue_size_max);
     object.put("msix_config_vector", format!("0x{:X}", sight.config_vector));

@@ -17,7 +17,7 @@ pub struct Ring {
     pub index: u16,
     /// Descriptors.
     pub size: u16,
-    /// Its MSI-X vector; that of its index, where it is not known.
+    /// Its MSI-X vector, 0xffff for none, or where a front end keeps it for itself.
     pub vector: u16,
     /// Whether its driver has enabled it.
     pub enabled: bool,

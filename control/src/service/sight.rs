@@ -29,6 +29,7 @@ impl Service {
             vfs: (if function.identity.class == Class::StaticPf { even } else { 0 }, vfs.len() as u16),
             pool,
             has_device: entry.live.is_some(),
+            offered: function.spec.features(),
             accepted: 0,
             status: 0,
             config_vector: NO_VECTOR,
@@ -44,12 +45,12 @@ impl Service {
         };
         let Some(Live { device, endpoint, .. }) = &mut entry.live else { return sight };
         sight.resets += device.resets;
+        sight.offered |= endpoint.function().map_or(0, |function| function.own_features());
         sight.ifindex = tap::index_of(&function.identity.representor()).unwrap_or(0);
         if let Some(session) = endpoint.session() {
             sight.accepted = device.accepted();
             sight.status = session.status();
-            let driven = if sight.status == 0 { NO_VECTOR } else { 0 };
-            sight.config_vector = session.vector_of(None).unwrap_or(driven);
+            sight.config_vector = session.vector_of(None);
             if sight.status != 0 {
                 sight.driver_mac = device.mac();
             }
@@ -69,7 +70,7 @@ impl Service {
                 Ring {
                     index,
                     size,
-                    vector: session.vector_of(Some(index.into())).unwrap_or(index + 1),
+                    vector: session.vector_of(Some(index.into())),
                     enabled,
                     areas,
                     moderation: queue.and_then(|_| moderation.get(usize::from(index)).copied()),

@@ -59,7 +59,7 @@ pub trait Backend {
     /// In words, what is allowed.
     fn restore_config(&mut self, offset: usize, bytes: &[u8]) -> Result<(), &'static str>;
 
-    /// These features were acknowledged, transport bits included. No ring runs.
+    /// The driver has accepted these features. No ring runs.
     fn set_features(&mut self, features: u64);
 
     /// What its driver has said by the control queue.

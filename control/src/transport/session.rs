@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::{Backend, Counters, Served};
 use crate::vfio_user::session::Session as VfioUser;
 use crate::vhost_user::session::Session as VhostUser;
-use crate::virtio_pci::Function;
+use crate::virtio_pci::{Function, NO_VECTOR};
 
 /// What a device is served as.
 #[derive(Debug)]
@@ -103,9 +103,10 @@ impl Session {
         either!(self, session => session.rings().collect(), session => session.function().rings().collect())
     }
 
-    /// The MSI-X vector of a ring, or of the configuration, where it is known: a vhost-user front end keeps it for itself.
-    pub fn vector_of(&self, ring: Option<usize>) -> Option<u16> {
-        either!(self, _session => None, session => Some(session.function().vector_of(ring)))
+    /// The MSI-X vector of a ring, or of the configuration; [`NO_VECTOR`] where there is none, and of a vhost-user front end, which
+    /// keeps it for itself.
+    pub fn vector_of(&self, ring: Option<usize>) -> u16 {
+        either!(self, _session => NO_VECTOR, session => session.function().vector_of(ring))
     }
 
     /// Tells whoever wants to know that the configuration space has changed.

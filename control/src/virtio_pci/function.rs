@@ -486,10 +486,15 @@ impl Function {
     }
 
     fn offered(&self, device: &impl Backend) -> u64 {
+        device.features() | self.own_features()
+    }
+
+    /// Feature bits that it offers besides the device's.
+    pub fn own_features(&self) -> u64 {
         // Addresses are those that the client maps memory at, whatever is between it and its guest. What a doorbell says of a
         // ring is found in the ring, too.
         let own = 1 << VIRTIO_F_ACCESS_PLATFORM | 1 << VIRTIO_F_NOTIFICATION_DATA;
-        device.features() | own | u64::from(self.is_owner()) << VIRTIO_F_ADMIN_VQ
+        own | u64::from(self.is_owner()) << VIRTIO_F_ADMIN_VQ
     }
 
     /// Whether it can have VFs.

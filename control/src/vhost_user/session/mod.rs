@@ -33,6 +33,8 @@ use crate::transport::{self, Backend, Counters, Resetter, line};
 use iommu::Iommu;
 use vring::Vring;
 
+/// Feature bits that are between a front end and us: no driver has heard of them.
+const TRANSPORT_FEATURES: u64 = VHOST_F_LOG_ALL | VHOST_USER_F_PROTOCOL_FEATURES;
 /// Protocol features every device offers.
 pub const PROTOCOL_FEATURES: ProtocolFeatures = ProtocolFeatures::of(&[
     ProtocolFeature::MQ,
@@ -352,10 +354,11 @@ impl Session {
     fn set_features(&mut self, features: u64, device: &mut impl Backend) -> Result<Reply, Refusal> {
         not_offered("SET_FEATURES", features, offered(device))?;
         let changed = self.features ^ features;
-        if changed & !(VHOST_F_LOG_ALL | VHOST_USER_F_PROTOCOL_FEATURES) != 0 {
+        let accepted = features & !TRANSPORT_FEATURES;
+        if changed & !TRANSPORT_FEATURES != 0 {
             // Rings of the old features have no meaning under the new: they start anew, each with its kick.
             self.end_all(device);
-            device.set_features(features);
+            device.set_features(accepted);
             self.features = features;
             if changed & VIRTIO_F_ACCESS_PLATFORM != 0 {
                 // The same regions, and addresses of another kind.
@@ -366,7 +369,7 @@ impl Session {
         }
         if !self.has_rings() {
             // Another driver with the same features, or the same one again.
-            device.set_features(features);
+            device.set_features(accepted);
         }
         self.change("SET_FEATURES", device, |session| session.features = features)
     }
@@ -785,7 +788,7 @@ impl AsFd for Session {
 }
 
 fn offered(device: &impl Backend) -> u64 {
-    device.features() | VHOST_USER_F_PROTOCOL_FEATURES | VHOST_F_LOG_ALL
+    device.features() | TRANSPORT_FEATURES
 }
 
 fn not_offered(request: &'static str, acknowledged: u64, offered: u64) -> Result<(), ProtocolError> {
