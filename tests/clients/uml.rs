@@ -89,8 +89,8 @@ fn a_guest_receives_what_it_has_asked_for() {
     controller.end();
 }
 
-/// The first guest, of PF 0, gets frames of the VLANs and to the addresses that its driver has asked for. Both have an address,
-/// 10.77.0.11 and 10.77.0.12.
+/// The first guest, of PF 0, gets frames of the VLANs, to the addresses and to the groups that its driver has asked for. Both have an
+/// address, 10.77.0.11 and 10.77.0.12.
 #[track_caller]
 pub fn receives_what_it_has_asked_for(controller: &Controller, first: &mut Guest, second: &mut Guest) {
     let join = |guest: &mut Guest, n: u32, vlan: u32| {
@@ -120,18 +120,30 @@ pub fn receives_what_it_has_asked_for(controller: &Controller, first: &mut Guest
     assert!(is_refused(5));
     first.ping("10.77.6.12", 5);
 
-    // Nobody has heard of that station: its frames go to all.
-    second.run("arp -s 10.77.0.99 02:00:00:00:99:99");
-    let mut strays = || {
+    // Nobody has heard of that station: its frames go to all, as those to a group do.
+    second.run("arp -s 10.77.0.99 02:00:00:00:99:99 && arp -s 10.77.0.98 33:33:ff:00:00:99");
+    let mut are_refused = |address: &str| {
         let before = refused();
-        second.run("! ping -c 3 -W 1 10.77.0.99");
+        second.run(&format!("! ping -i 0.1 -c 5 -W 1 {address}"));
         refused() >= before + 3
     };
-    assert!(strays());
+    assert!(are_refused("10.77.0.99"));
     first.run("ip link set eth0 promisc on");
-    assert!(!strays());
+    assert!(!are_refused("10.77.0.99"));
     first.run("ip link set eth0 promisc off");
-    assert!(strays());
+    assert!(are_refused("10.77.0.99") && are_refused("10.77.0.98"));
+    // Who has that address is in that group.
+    first.run("ip addr add fe80::99/64 dev eth0");
+    assert!(!are_refused("10.77.0.98") && are_refused("10.77.0.99"));
+    first.run("ip addr del fe80::99/64 dev eth0");
+    assert!(are_refused("10.77.0.98"));
+    first.run("ifconfig eth0 allmulti");
+    assert!(!are_refused("10.77.0.98") && are_refused("10.77.0.99"));
+    first.run("ifconfig eth0 -allmulti");
+    assert!(are_refused("10.77.0.98"));
+    // A station is found by the group of its address.
+    first.run("ip addr add fe80::98/64 dev eth0");
+    second.run("ping6 -c 1 -w 10 fe80::98%eth0");
     first.run("ip link set eth0 address 02:00:00:00:77:01");
     second.run("arp -d 10.77.6.11");
     second.ping("10.77.6.11", 5);
