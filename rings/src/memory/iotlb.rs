@@ -129,7 +129,9 @@ impl Iotlb {
 
     #[inline]
     fn place(&self, block: u64) -> usize {
-        (block.wrapping_mul(self.seed) >> (64 - self.entries.len().ilog2())) as usize
+        // Once is not enough: blocks at even distances would be at even distances here, with some seeds side by side.
+        let once = block.wrapping_mul(self.seed);
+        ((once ^ once >> 32).wrapping_mul(self.seed) >> (64 - self.entries.len().ilog2())) as usize
     }
 
     /// Where an entry is, or the free one behind its place; `None` where neither is near enough.

@@ -149,18 +149,16 @@ fn there_is_room_for_as_much_as_is_asked_for_up_to_a_bound() {
 }
 
 #[test]
-fn a_translation_is_found_at_once_among_thousands() {
-    const TRANSLATIONS: u64 = 8192;
+fn a_translation_is_found_at_once_among_few_and_among_thousands() {
     let (_, mapping) = file();
-    // Side by side, as drivers map them, and far apart.
-    for stride in [1, 2, 1 << 20] {
-        let pages: Vec<_> =
-            (0..TRANSLATIONS).map(|at| part(&mapping, at % FILE_PAGES, at * stride * PAGE, 1)).collect();
+    // Side by side, as drivers map them, and far apart. As different as seeds are, it takes 1.2 steps, and hardly ever 1.4.
+    for (count, stride) in [8, 8192].into_iter().flat_map(|count| [1, 2, 1 << 20].map(|stride| (count, stride))) {
+        let pages: Vec<_> = (0..count).map(|at| part(&mapping, at % FILE_PAGES, at * stride * PAGE, 1)).collect();
         let translations: Vec<_> = pages.iter().map(|page| (page, Permissions::BOTH)).collect();
         let memory = GuestMemory::behind_iommu(vec![part(&mapping, 0, 0, FILE_PAGES)], &translations).unwrap();
         let iotlb = memory.iotlb.as_ref().unwrap();
         let steps: usize = pages.iter().map(|page| iotlb.steps(page.gpa)).sum();
-        assert!(steps < 16 * pages.len(), "{steps} steps to find {TRANSLATIONS}, {stride} pages apart");
+        assert!(steps < 2 * pages.len(), "{steps} steps to find {count}, {stride} pages apart");
     }
 }
 
