@@ -91,6 +91,10 @@ impl House {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn served<'a>(&'a self, device: &'a mut Device, engine: &'a mut Engine, token: u64) -> Served<'a> {
+        Served { device, engine, epoll: &self.epoll, controlq_token: token, session_token: token }
+    }
+
     /// Serves messages until told to stop, then gives up what is served.
     fn serve(&self) -> Result<()> {
         let mut events = Vec::with_capacity(8);
@@ -104,13 +108,12 @@ impl House {
             for event in &events {
                 let token = event.data.u64();
                 let Some((device, endpoint)) = devices.get_mut(token as usize) else { continue };
-                let mut served = Served { device, engine, epoll: &self.epoll, token };
-                endpoint.turn(&mut served, &self.epoll, token);
+                endpoint.turn(&mut self.served(device, engine, token), &self.epoll, token);
             }
         }
         let Desk { engine, devices } = &mut *self.desk();
         for (token, (device, endpoint)) in (0..).zip(devices) {
-            endpoint.close(&mut Served { device, engine, epoll: &self.epoll, token });
+            endpoint.close(&mut self.served(device, engine, token));
             engine.remove_device(device.id())?;
         }
         Ok(())
