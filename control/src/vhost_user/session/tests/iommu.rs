@@ -241,7 +241,7 @@ fn translations_stay_that_are_to_what_is_still_shared() {
     assert_eq!(bench.device.running(), [0]);
     // The file is cut: all is gone, and nothing is left to be found in the next table.
     rustix::fs::ftruncate(&file, 0).unwrap();
-    bench.session.memory.span(0, 1).unwrap().read_array::<1>();
+    assert_eq!(bench.session.memory.span(0, 1).unwrap().read_array(), Some([0]));
     assert!(bench.session.check_memory(&mut bench.device));
     bench.good(R::SET_MEM_TABLE, &table(), &[memory().as_fd()]);
     assert_eq!(bench.known(0..3), [0; 0]);
