@@ -47,19 +47,33 @@ impl Guest {
     pub fn begin(&mut self, command: &str) -> Pending {
         self.commands += 1;
         let mark = self.process.mark();
-        self.process.say(&format!("{} {command}", self.commands));
-        Pending { mark, number: self.commands }
+        let line = format!("{} {command}", self.commands);
+        self.process.say(&line);
+        Pending { mark, number: self.commands, line }
     }
 
     /// Waits for the end of a command.
     #[track_caller]
     pub fn wait(&mut self, pending: Pending, timeout: Duration) -> Answer {
-        let marker = format!("@@{} ", pending.number);
-        self.process.wait_until("answer of the guest", pending.mark, timeout, |text| {
-            let (before, after) = text.split_once(&marker)?;
-            let (status, _) = after.split_once('\n')?;
-            Some(Answer { status: status.trim().parse().ok()?, text: before.replace('\r', "").trim().to_owned() })
-        })
+        let Pending { mut mark, number, line } = pending;
+        let marker = format!("@@{number} ");
+        loop {
+            let answer = self.process.wait_until("answer of the guest", mark, timeout, |text| {
+                let Some((before, after)) = text.split_once(&marker) else {
+                    return is_cut(text, number).then_some(None);
+                };
+                let (status, _) = after.split_once('\n')?;
+                let status = status.trim().parse().ok()?;
+                Some(Some(Answer { status, text: before.replace('\r', "").trim().to_owned() }))
+            });
+            if let Some(answer) = answer {
+                return answer;
+            }
+            // The console of the newest kernels loses the beginning of a line now and then.
+            eprintln!("{}: told again, for its console has lost some of it: {line}", self.name);
+            mark = self.process.mark();
+            self.process.say(&line);
+        }
     }
 
     /// Runs a command that must succeed, and returns what it printed.
@@ -140,6 +154,20 @@ impl Guest {
 pub struct Pending {
     mark: usize,
     number: u32,
+    line: String,
+}
+
+/// Whether a command was answered that nobody has given: what was left of one whose number is at most this.
+fn is_cut(text: &str, number: u32) -> bool {
+    let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    let mut words = lines.filter_map(|line| line.strip_prefix("@@")?.split_whitespace().next());
+    words.any(|word| word != "ready" && word.parse().map_or(true, |given: u32| given > number))
+}
+
+#[test]
+fn what_is_left_of_a_command_is_no_answer() {
+    assert!(["@@7 0\n", "@@ready 6.1\n", "@@up 0", "x @@up 0\n", "@@8 0\r\n"].iter().all(|text| !is_cut(text, 8)));
+    assert!(["\n@@up 0\r\n", "@@9 0\n", "@@7 0\n1\n@@10.77.0.12/24 1\n"].iter().all(|text| is_cut(text, 8)));
 }
 
 /// Retries `done` until it holds.
