@@ -120,7 +120,8 @@ impl Local {
         let element = self.span(USED + 4 + 8 * u64::from(self.used % SIZE), 8);
         let len_bytes = element.skip(4).read_array().map_or(0, u32::from_le_bytes) as usize;
         let mut written = vec![0; len_bytes.min(CHAIN_BYTES - readable)];
-        self.span(buffer(self.used) + readable as u64, written.len()).read(&mut written);
+        // One that is read whole has nothing behind that, and the last of them no address either.
+        self.span(buffer(self.used), CHAIN_BYTES).skip(readable as u32).read(&mut written);
         self.used = self.used.wrapping_add(1);
         Some(written)
     }

@@ -223,6 +223,19 @@ fn a_frame_is_as_long_as_it_may_be() {
 }
 
 #[test]
+fn every_chain_may_be_as_long_as_there_is_room() {
+    each(|layout, event_idx| {
+        let mut bench = Bench::new(layout, event_idx);
+        for token in 0..2 * u32::from(local::CHAINS) {
+            bench.driver.offer(&[Buffer::readable(GPA + (8 << 20), 1 << 20)], token).unwrap();
+            bench.ring();
+            bench.settle(1).unwrap();
+            assert_eq!(bench.collect().len(), 1, "{layout:?} {token}");
+        }
+    });
+}
+
+#[test]
 fn what_cannot_be_read_or_written_is_one_chain_s() {
     each(|layout, event_idx| {
         let mut bench = Bench::new(layout, event_idx);
